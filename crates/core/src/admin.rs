@@ -1,0 +1,53 @@
+//! Operators' requests, and what becomes of them.
+
+use redkeep_consensus::{NodeId, Span};
+
+use crate::{
+    ids::{Epoch, GroupId},
+    plan::{Exclusion, HoldReason},
+};
+
+/// A request that changes something. Only the leader takes it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AdminRequest {
+    /// Planned: nothing is lost, or nothing happens.
+    Switchover { group: GroupId, to: Option<NodeId>, dry_run: bool },
+    /// Unplanned, by an operator. Waits for the old lease like every other; no flag skips that.
+    Failover { group: GroupId, to: Option<NodeId>, allow_data_loss: bool, dry_run: bool },
+    /// No automatic failover of `group` (or of all) for `duration`.
+    Pause { group: Option<GroupId>, duration: Span },
+    Resume { group: Option<GroupId> },
+    TransferLeadership { to: NodeId },
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AdminReply {
+    Done { index: u64, epoch: Epoch, text: String },
+    Refused(Refusal),
+    NotLeader { leader: Option<NodeId> },
+    /// Leadership ended or time ran out before the outcome was known.
+    Unknown { text: String },
+}
+
+/// Why a request is refused.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("no group named {0}")]
+    NoSuchGroup(GroupId),
+    #[error("node {0} is not a member of the group")]
+    NotAMember(String),
+    #[error("{0} is the master already")]
+    AlreadyMaster(String),
+    #[error("{node} cannot be promoted: {why}")]
+    Excluded { node: String, why: Exclusion },
+    #[error("no member can be promoted; see explain")]
+    NoCandidate,
+    #[error("{0}")]
+    Held(HoldReason),
+    #[error("the group has another change in flight")]
+    Busy,
+    #[error("aborted: {0}")]
+    Aborted(String),
+    #[error("a pause needs a duration between 1s and 7 days, not {0}")]
+    PauseLength(Span),
+}

@@ -1,0 +1,88 @@
+//! What is written into the Raft log: few, small, versioned decisions. Nothing per second.
+
+use redkeep_consensus::{NodeId, Span};
+
+use crate::{
+    ids::{Epoch, GroupId, RunId},
+    observe::EligibleMember,
+    spec::ClusterSpec,
+};
+
+/// A log entry's payload.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Command {
+    /// Wall clock of the proposer; for display only.
+    pub at_unix_ms: u64,
+    pub body: Body,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Body {
+    /// The first leader writes the configured spec; ignored when one is there.
+    Bootstrap(ClusterSpec),
+    Assign(Assign),
+    /// The master of this epoch serves at the VIP: replicas may be repointed.
+    Serving { group: GroupId, epoch: Epoch },
+    /// The eligible set of this epoch, and who is joining it (counted in WAIT's n already).
+    Eligible { group: GroupId, epoch: Epoch, members: Vec<EligibleMember>, joining: Vec<EligibleMember> },
+    Switchover { group: GroupId, epoch: Epoch, to: NodeId },
+    /// Void once the epoch it names is over.
+    SwitchoverAbort { group: GroupId, epoch: Epoch, reason: String },
+    /// All groups where `group` is none.
+    Pause { group: Option<GroupId>, duration: Span },
+    Resume { group: Option<GroupId> },
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Assign {
+    pub group: GroupId,
+    /// Exactly one above the epoch it replaces, else it is rejected at apply.
+    pub epoch: Epoch,
+    pub master: NodeId,
+    /// The life of Redis that is meant; another life is never opened under this epoch.
+    pub run_id: RunId,
+    pub cause: Cause,
+    /// For people: what was seen.
+    pub evidence: String,
+    /// Bytes the old master had beyond the new one, as far as known.
+    pub estimated_loss_bytes: u64,
+}
+
+/// Why a master was assigned.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Cause {
+    /// The pair was running so when the supervisors first started.
+    Adopted,
+    /// The old master's Redis died or was hung, and its node fenced.
+    MasterDown,
+    /// The old master's node was not heard for its whole lease.
+    NodeSilent,
+    Switchover,
+    /// A switchover that could not end; the old master goes on.
+    SwitchoverBack,
+    Operator,
+    ColdStart,
+}
+
+impl Cause {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Adopted => "adopted",
+            Self::MasterDown => "master down",
+            Self::NodeSilent => "node silent",
+            Self::Switchover => "switchover",
+            Self::SwitchoverBack => "switchover back",
+            Self::Operator => "operator",
+            Self::ColdStart => "cold start",
+        }
+    }
+    /// Done by redkeep itself, so that cooldown and pause count.
+    #[must_use]
+    pub const fn is_automatic(self) -> bool {
+        match self {
+            Self::MasterDown | Self::NodeSilent => true,
+            Self::Adopted | Self::Switchover | Self::SwitchoverBack | Self::Operator | Self::ColdStart => false,
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! The replicated state. `apply` is deterministic and total: same log, same model, on every node.
+//!
+//! It validates again at commit; a command that lost a race is rejected, never half applied. It reads no clock.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use redkeep_consensus::{NodeId, Span};
+
+use crate::{
+    command::{Assign, Body, Cause, Command},
+    ids::{Epoch, GroupId, RunId},
+    observe::EligibleMember,
+    spec::ClusterSpec,
+};
+
+/// Lines of history that are kept.
+pub const HISTORY_MAX: usize = 256;
+
+/// Replicated state of the cluster.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Model {
+    pub spec: Option<ClusterSpec>,
+    pub groups: BTreeMap<GroupId, GroupModel>,
+    /// A pause of all groups.
+    pub pause: Option<Pause>,
+    pub history: VecDeque<Record>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct GroupModel {
+    pub assignment: Option<Assignment>,
+    pub eligible: Vec<EligibleMember>,
+    pub joining: Vec<EligibleMember>,
+    pub switchover: Option<NodeId>,
+    pub pause: Option<Pause>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Assignment {
+    pub epoch: Epoch,
+    pub master: NodeId,
+    pub run_id: RunId,
+    pub cause: Cause,
+    /// Log index of the decision: the id of the failover in logs, history and events.
+    pub index: u64,
+    pub serving: bool,
+    /// Epoch, master and life before this one, for the return of the old master.
+    pub previous_master: Option<NodeId>,
+}
+
+/// Each node counts the duration from its own apply: no clock is compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pause {
+    pub index: u64,
+    pub duration: Span,
+}
+
+/// One line of history.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Record {
+    pub index: u64,
+    pub term: u64,
+    pub at_unix_ms: u64,
+    pub group: Option<GroupId>,
+    pub epoch: Epoch,
+    pub kind: RecordKind,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RecordKind {
+    Bootstrapped,
+    Assigned { master: NodeId, from: Option<NodeId>, cause: Cause, evidence: String, estimated_loss_bytes: u64 },
+    Serving { master: NodeId },
+    SwitchoverStarted { to: NodeId },
+    SwitchoverAborted { reason: String },
+    Paused { duration: Span },
+    Resumed,
+}
+
+/// What an applied entry changed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Applied {
+    Nothing,
+    Spec,
+    Assigned(GroupId),
+    Serving(GroupId),
+    Eligible(GroupId),
+    Switchover(GroupId),
+    SwitchoverAborted(GroupId),
+    Pause(Option<GroupId>),
+    Rejected(Rejection),
+}
+
+/// Why a committed command changed nothing: something was committed between its view and it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Rejection {
+    #[error("a spec is there already")]
+    SpecExists,
+    #[error("no such group")]
+    NoSuchGroup,
+    #[error("the epoch is over")]
+    StaleEpoch,
+    #[error("the node is not a member")]
+    NotAMember,
+    #[error("no switchover is under way")]
+    NoSwitchover,
+}
+
+impl Model {
+    #[must_use]
+    pub fn group(&self, id: &GroupId) -> Option<&GroupModel> {
+        self.groups.get(id)
+    }
+
+    /// Apply the committed entry `index` of `term`.
+    pub fn apply(&mut self, index: u64, term: u64, command: Command) -> Applied {
+        let at = At { index, term, unix_ms: command.at_unix_ms };
+        let applied = match command.body {
+            Body::Bootstrap(spec) => self.apply_bootstrap(&at, spec),
+            Body::Assign(assign) => self.apply_assign(&at, assign),
+            Body::Serving { group, epoch } => self.apply_serving(&at, group, epoch),
+            Body::Eligible { group, epoch, members, joining } => {
+                self.with_current(&group.clone(), epoch, |g| {
+                    g.eligible = members;
+                    g.joining = joining;
+                    Applied::Eligible(group)
+                })
+            }
+            Body::Switchover { group, epoch, to } => self.apply_switchover(&at, group, epoch, to),
+            Body::SwitchoverAbort { group, epoch, reason } => self.apply_abort(&at, group, epoch, reason),
+            Body::Pause { group, duration } => self.apply_pause(&at, group, Some(duration)),
+            Body::Resume { group } => self.apply_pause(&at, group, None),
+        };
+        applied
+    }
+
+    fn apply_bootstrap(&mut self, at: &At, spec: ClusterSpec) -> Applied {
+        if self.spec.is_some() {
+            return Applied::Rejected(Rejection::SpecExists);
+        }
+        for g in &spec.groups {
+            self.groups.insert(g.id.clone(), GroupModel::default());
+        }
+        self.spec = Some(spec);
+        self.record(at, None, Epoch::NONE, RecordKind::Bootstrapped);
+        Applied::Spec
+    }
+
+    fn apply_assign(&mut self, at: &At, assign: Assign) -> Applied {
+        let Some(spec) = self.spec.as_ref().and_then(|s| s.group(&assign.group)) else {
+            return Applied::Rejected(Rejection::NoSuchGroup);
+        };
+        if !spec.is_member(assign.master) {
+            return Applied::Rejected(Rejection::NotAMember);
+        }
+        let Some(group) = self.groups.get_mut(&assign.group) else {
+            return Applied::Rejected(Rejection::NoSuchGroup);
+        };
+        let current = group.assignment.as_ref().map_or(Epoch::NONE, |a| a.epoch);
+        if assign.epoch != current.next() {
+            return Applied::Rejected(Rejection::StaleEpoch);
+        }
+        let from = group.assignment.as_ref().map(|a| a.master);
+        group.assignment = Some(Assignment {
+            epoch: assign.epoch,
+            master: assign.master,
+            run_id: assign.run_id,
+            cause: assign.cause,
+            index: at.index,
+            serving: false,
+            previous_master: from.filter(|f| *f != assign.master),
+        });
+        group.eligible.retain(|m| m.node != assign.master);
+        group.joining.clear();
+        group.switchover = None;
+        let kind = RecordKind::Assigned {
+            master: assign.master,
+            from,
+            cause: assign.cause,
+            evidence: assign.evidence,
+            estimated_loss_bytes: assign.estimated_loss_bytes,
+        };
+        self.record(at, Some(assign.group.clone()), assign.epoch, kind);
+        Applied::Assigned(assign.group)
+    }
+
+    fn apply_serving(&mut self, at: &At, group: GroupId, epoch: Epoch) -> Applied {
+        let mut master = None;
+        let applied = self.with_current(&group, epoch, |g| {
+            if let Some(a) = g.assignment.as_mut().filter(|a| !a.serving) {
+                a.serving = true;
+                master = Some(a.master);
+            }
+            Applied::Serving(group.clone())
+        });
+        if let Some(master) = master {
+            self.record(at, Some(group), epoch, RecordKind::Serving { master });
+        }
+        applied
+    }
+
+    fn apply_switchover(&mut self, at: &At, group: GroupId, epoch: Epoch, to: NodeId) -> Applied {
+        let member = self.spec.as_ref().and_then(|s| s.group(&group)).is_some_and(|g| g.is_member(to));
+        if !member {
+            return Applied::Rejected(Rejection::NotAMember);
+        }
+        let applied = self.with_current(&group, epoch, |g| {
+            g.switchover = Some(to);
+            Applied::Switchover(group.clone())
+        });
+        if matches!(applied, Applied::Switchover(_)) {
+            self.record(at, Some(group), epoch, RecordKind::SwitchoverStarted { to });
+        }
+        applied
+    }
+
+    fn apply_abort(&mut self, at: &At, group: GroupId, epoch: Epoch, reason: String) -> Applied {
+        let applied = self.with_current(&group, epoch, |g| match g.switchover.take() {
+            Some(_) => Applied::SwitchoverAborted(group.clone()),
+            None => Applied::Rejected(Rejection::NoSwitchover),
+        });
+        if matches!(applied, Applied::SwitchoverAborted(_)) {
+            self.record(at, Some(group), epoch, RecordKind::SwitchoverAborted { reason });
+        }
+        applied
+    }
+
+    fn apply_pause(&mut self, at: &At, group: Option<GroupId>, duration: Option<Span>) -> Applied {
+        let pause = duration.map(|duration| Pause { index: at.index, duration });
+        match &group {
+            None => self.pause = pause,
+            Some(id) => match self.groups.get_mut(id) {
+                Some(g) => g.pause = pause,
+                None => return Applied::Rejected(Rejection::NoSuchGroup),
+            },
+        }
+        let kind = duration.map_or(RecordKind::Resumed, |duration| RecordKind::Paused { duration });
+        self.record(at, group.clone(), Epoch::NONE, kind);
+        Applied::Pause(group)
+    }
+
+    /// Run `change` on a group whose present epoch is `epoch`.
+    fn with_current(
+        &mut self,
+        group: &GroupId,
+        epoch: Epoch,
+        change: impl FnOnce(&mut GroupModel) -> Applied,
+    ) -> Applied {
+        let Some(g) = self.groups.get_mut(group) else {
+            return Applied::Rejected(Rejection::NoSuchGroup);
+        };
+        if g.epoch() != epoch {
+            return Applied::Rejected(Rejection::StaleEpoch);
+        }
+        change(g)
+    }
+
+    fn record(&mut self, at: &At, group: Option<GroupId>, epoch: Epoch, kind: RecordKind) {
+        if self.history.len() == HISTORY_MAX {
+            self.history.pop_front();
+        }
+        self.history.push_back(Record {
+            index: at.index,
+            term: at.term,
+            at_unix_ms: at.unix_ms,
+            group,
+            epoch,
+            kind,
+        });
+    }
+}
+
+struct At {
+    index: u64,
+    term: u64,
+    unix_ms: u64,
+}
+
+impl GroupModel {
+    /// Epoch of the present assignment; `Epoch::NONE` before the first.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.assignment.as_ref().map_or(Epoch::NONE, |a| a.epoch)
+    }
+    #[must_use]
+    pub fn master(&self) -> Option<NodeId> {
+        self.assignment.as_ref().map(|a| a.master)
+    }
+    #[must_use]
+    pub fn is_eligible(&self, node: NodeId, run_id: &RunId) -> bool {
+        self.eligible.iter().any(|m| m.node == node && m.run_id == *run_id)
+    }
+}

@@ -1,0 +1,195 @@
+//! What was seen: of the local Redis by its agent, and of a node by the leader. Perishable, never in the log.
+
+use core::net::IpAddr;
+
+use redkeep_consensus::{NodeId, Span};
+
+use crate::ids::{Epoch, GroupId, RunId};
+
+/// One successful probe of a Redis (`INFO`).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RedisObservation {
+    pub run_id: RunId,
+    pub role: RedisRole,
+    /// `master_replid`.
+    pub replication_id: String,
+    /// `master_replid2` and `second_repl_offset`, if it was a replica before.
+    pub previous: Option<PreviousHistory>,
+    /// `master_repl_offset` of a master, `slave_repl_offset` of a replica; bytes.
+    pub offset: u64,
+    /// Keys in all databases.
+    pub keys: u64,
+    /// Replicas attached to this master.
+    pub replicas: Vec<AttachedReplica>,
+    pub version: String,
+    /// Every role-changing command sent so far was answered (lease-review R6).
+    pub settled: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PreviousHistory {
+    pub replication_id: String,
+    /// First offset that is no longer of that history; bytes.
+    pub until_offset: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RedisRole {
+    Master,
+    Replica {
+        /// As configured in Redis; a name or an address.
+        master_host: String,
+        master_port: u16,
+        link_up: bool,
+        /// `slave_read_only`.
+        read_only: bool,
+    },
+}
+
+/// A `slaveN:` line of `INFO replication`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AttachedReplica {
+    pub addr: IpAddr,
+    pub port: u16,
+    pub online: bool,
+    /// Acknowledged offset; bytes.
+    pub offset: u64,
+    /// Time since its last acknowledgement (whole seconds in Redis).
+    pub lag: Span,
+}
+
+/// Why a probe failed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum ProbeFailure {
+    /// No answer in time: hung, frozen or starved.
+    Timeout,
+    /// Nobody listens: the process is gone.
+    Refused,
+    /// The connection ended.
+    Closed,
+    Loading,
+    Busy,
+    /// Writes are refused by Redis itself (disk error).
+    Misconfigured,
+    /// Password or ACL.
+    Denied,
+    Protocol,
+}
+
+/// What a node says of its Redis.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RedisView {
+    /// Not probed since the supervisor started.
+    Unknown,
+    Up(RedisObservation),
+    /// Probes fail, but not yet often or long enough; the last good observation stands.
+    Doubtful(RedisObservation, ProbeFailure),
+    Down(DownReason),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum DownReason {
+    /// The process died.
+    Dead,
+    /// `fall` probes in a row went unanswered.
+    Hung,
+    LoadingTooLong,
+    DiskError,
+    Denied,
+    Protocol,
+}
+
+/// One group in a report.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupReport {
+    pub group: GroupId,
+    pub redis: RedisView,
+    /// The fence that stands, if any (L5).
+    pub fenced: Option<Fenced>,
+    /// The epoch at which this host serves at the VIP now: gate open, VIP up and announced, Redis answers there.
+    pub serving: Option<Epoch>,
+    /// Why a takeover at the assigned epoch cannot go on, for display and for the planner.
+    pub takeover_failure: Option<TakeoverFailure>,
+}
+
+/// A fence that was carried out: gates out in the kernel, epoch burned on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fenced {
+    pub epoch: Epoch,
+    /// Last replication offset read; bytes. Of a dead Redis: the last one seen.
+    pub offset: u64,
+    /// In a switchover: the target had confirmed exactly this offset.
+    pub confirmed_by_target: bool,
+    pub cause: FenceCause,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum FenceCause {
+    RedisDead,
+    RunIdChanged,
+    WrongRole,
+    LeaderAsked,
+    Switchover,
+    TakeoverFailed,
+    Stopping,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum TakeoverFailure {
+    Promote,
+    Vip,
+    NotAnsweringAtVip,
+    Lock,
+}
+
+/// What a node tells the leader: on every change, and at least each renewal interval. Level-triggered: each
+/// report stands alone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Report {
+    pub incarnation: u64,
+    pub seq: u64,
+    /// Log index this node has applied.
+    pub applied: u64,
+    pub groups: Vec<GroupReport>,
+}
+
+impl Report {
+    #[must_use]
+    pub fn group(&self, id: &GroupId) -> Option<&GroupReport> {
+        self.groups.iter().find(|g| g.group == *id)
+    }
+}
+
+impl RedisView {
+    /// The newest observation that still says something about the data.
+    #[must_use]
+    pub fn observation(&self) -> Option<&RedisObservation> {
+        match self {
+            Self::Up(o) | Self::Doubtful(o, _) => Some(o),
+            Self::Unknown | Self::Down(_) => None,
+        }
+    }
+}
+
+impl RedisObservation {
+    #[must_use]
+    pub fn is_master(&self) -> bool {
+        matches!(self.role, RedisRole::Master)
+    }
+    #[must_use]
+    pub fn link_up(&self) -> bool {
+        matches!(self.role, RedisRole::Replica { link_up: true, .. })
+    }
+    /// This data set goes back to the history `id`, directly or before its own promotion.
+    #[must_use]
+    pub fn shares_history(&self, id: &str) -> bool {
+        self.replication_id == id || self.previous.as_ref().is_some_and(|p| p.replication_id == id)
+    }
+}
+
+/// A member of the eligible set: this life of this Redis.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct EligibleMember {
+    pub node: NodeId,
+    pub run_id: RunId,
+}

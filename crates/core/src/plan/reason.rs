@@ -1,0 +1,63 @@
+//! Why nothing moves, and why a candidate is passed over. Every refusal and every wait has one (invariant 8).
+
+use redkeep_consensus::Span;
+
+/// Why the planner waits for a group.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, thiserror::Error)]
+pub enum HoldReason {
+    #[error("paused by an operator")]
+    Paused,
+    #[error("the old master's lease may still run for {left}")]
+    OldLease { left: Span },
+    #[error("waiting for the old master's node to fence (at most {left})")]
+    AwaitingFence { left: Span },
+    #[error("no eligible replica is up")]
+    NoCandidate,
+    #[error("first start: not all members have reported yet")]
+    AdoptionIncomplete,
+    #[error("first start: {masters} members are masters with data; name the one to keep with `redkeepctl failover --to NODE --allow-data-loss`")]
+    AdoptionAmbiguous { masters: usize },
+    #[error("first start: no member is a master")]
+    AdoptionNoMaster,
+    #[error("the adopted master never served under the lock; its port may be unguarded, so no other is named")]
+    AdoptedNotGuarded,
+    #[error("cold start: waiting for members that have not reported (at most {left})")]
+    ColdStart { left: Span },
+    #[error("the only candidate is empty and another data set is not")]
+    EmptyDataSet,
+    #[error("the only candidate has an older data set than a member that is not eligible")]
+    OlderDataSet,
+    #[error("an automatic failover happened less than the cooldown ago ({left} left)")]
+    Cooldown { left: Span },
+    #[error("a decision is in flight")]
+    InFlight,
+    #[error("a leadership transfer is under way")]
+    LeadershipTransfer,
+    #[error("the new master has {left} left to start serving")]
+    TakeoverRunning { left: Span },
+}
+
+/// The rule that excludes a candidate.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, thiserror::Error)]
+pub enum Exclusion {
+    #[error("it is not in the committed eligible set")]
+    NotEligible,
+    #[error("its Redis restarted since it became eligible")]
+    Restarted,
+    #[error("its supervisor does not report")]
+    SupervisorSilent,
+    #[error("its Redis is down")]
+    RedisDown,
+    #[error("its Redis has not been probed yet")]
+    NotProbed,
+    #[error("its priority is 0 (never)")]
+    NeverPromote,
+    #[error("its data set has another history")]
+    OtherHistory,
+    #[error("its data set is empty")]
+    Empty,
+    #[error("it is the master now")]
+    IsMaster,
+    #[error("its link to the master is down")]
+    LinkDown,
+}
