@@ -1,1 +1,30 @@
-//! 
+//! Hosts as network namespaces, with real Redis, real supervisors and writers that keep count.
+//!
+//! A [`Lab`] owns everything that was started in it; its drop, a panic, Ctrl-C and even
+//! `kill -9` (by the next run's sweep) leave nothing behind. All instants are CLOCK_MONOTONIC,
+//! which all namespaces share. Absent on purpose: any knowledge of how the supervisor works; it
+//! is driven as an operator would, by its file, its signals and `redkeepctl`.
+
+mod binaries;
+mod cleanup;
+mod host;
+mod lab;
+mod netns;
+mod process;
+mod redis;
+mod resp;
+mod switch;
+mod time;
+mod verdict;
+mod writer;
+
+pub use binaries::{redkeepctl, redkeepd};
+pub use cleanup::{namespaces_with, sweep};
+pub use host::Host;
+pub use lab::{Builder, Lab};
+pub use process::{Process, wait_until};
+pub use redis::{DataSet, PASSWORD, PORT, Redis, RedisOptions};
+pub use resp::{Connection, Reply};
+pub use time::{Mono, WallOffset, parse_rfc3339_utc};
+pub use verdict::{LostWrite, Outcome, TwoMasters, Verdict};
+pub use writer::{Ack, Failure, Record, Refusal, Standpoint, Writer, WriterKind, WriterSpec};
