@@ -1,0 +1,58 @@
+//! `NETLINK_ROUTE`: one request, one acknowledgement; dumps.
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+
+use super::{NetlinkError, Wire};
+
+/// The socket of one rtnetlink user.
+#[derive(Debug)]
+pub(crate) struct Route {
+    wire: Wire,
+}
+
+impl Route {
+    pub(crate) fn open() -> Result<Self, NetlinkError> {
+        let wire = Wire::open(netlink_sys::protocols::NETLINK_ROUTE, &[])?;
+        Ok(Self { wire })
+    }
+
+    pub(crate) fn port_id(&self) -> u32 {
+        self.wire.port_id()
+    }
+
+    /// Sends one request with extra `NLM_F_*` flags and waits for its acknowledgement.
+    pub(crate) fn request(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<(), NetlinkError> {
+        let sequence = self.wire.reserve(1);
+        let bytes = encode(message, sequence, flags | NLM_F_ACK);
+        self.wire.transact::<RouteNetlinkMessage>(&bytes, sequence, sequence)
+    }
+
+    /// Lists objects.
+    pub(crate) fn dump(
+        &mut self,
+        query: RouteNetlinkMessage,
+    ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        let sequence = self.wire.reserve(1);
+        let bytes = encode(query, sequence, NLM_F_DUMP);
+        let found = self.wire.dump::<RouteNetlinkMessage>(&bytes, sequence)?;
+        Ok(found.into_iter().map(|(_, message)| message).collect())
+    }
+}
+
+fn encode(message: RouteNetlinkMessage, sequence: u32, flags: u16) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | flags;
+    header.sequence_number = sequence;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
+}
