@@ -1,0 +1,546 @@
+//! Commands that change a Redis: role, pause, settings.
+//!
+//! Owned by the one task that acts on this Redis; there is exactly one `Control` for a Redis on its host, and it lives as
+//! long as the process. Invariants (`control_link` keeps the account):
+//! - A command that was sent is waited for without end. Callers get [`Outcome::Pending`] at their deadline; the command
+//!   stays entered as unanswered, and [`Control::settled`] is false.
+//! - The replica's port may be opened only while `settled()` is true and a look taken after that shows a read-only
+//!   replica: else a promotion left in a frozen Redis's buffer could run behind an open port.
+//! - Dropping a returned future does not lose the account.
+//!
+//! Deliberately absent: deciding when, `CONFIG REWRITE` (it would write a raised `min-replicas-to-write` to the file).
+
+use std::time::Duration;
+
+use redis::{Cmd, Value};
+use tokio::time::Instant;
+
+use super::connection::{checked, text};
+use super::control_link::{Batch, ControlLink};
+use super::endpoint::RedisEndpoint;
+use super::failure::RedisFailure;
+use super::observation::{ReplicationView, ServerIdentity, Version};
+use super::probe::config_value;
+use super::secret::Secret;
+
+/// First version with `CLIENT PAUSE ms WRITE` and `CLIENT UNPAUSE`.
+const PAUSE_WRITE_SINCE: Version = Version { major: 6, minor: 2, patch: 0 };
+/// First version that says "replica" in commands and settings.
+const REPLICA_NAMES_SINCE: Version = Version { major: 5, minor: 0, patch: 0 };
+
+/// What became of a command by the caller's deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Outcome<T> {
+    /// Answered and checked.
+    Done(T),
+    /// Sent and not answered, or held back behind such a one. It may still run. Ask again later.
+    Pending,
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// There is no connection to send it on.
+    #[error("no control connection to Redis")]
+    Connect {
+        /// Why.
+        #[source]
+        source: RedisFailure,
+    },
+    /// Redis refused it, or the connection broke; then see [`Control::settled`].
+    #[error("Redis did not carry out {command}")]
+    Redis {
+        /// The command before renaming.
+        command: &'static str,
+        /// Why.
+        #[source]
+        source: RedisFailure,
+    },
+    /// Redis answered OK, but `ROLE` says otherwise.
+    #[error("Redis accepted the role change, but its role is {role}")]
+    RoleUnchanged {
+        /// What `ROLE` said.
+        role: String,
+    },
+}
+
+/// A master to follow. Numeric host: Redis would resolve a name by itself, blocking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MasterAddress {
+    /// IPv4 or IPv6 address.
+    pub host: std::net::IpAddr,
+    /// Port.
+    pub port: u16,
+}
+
+/// Credentials that a replica shows its master.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MasterAuth {
+    /// `masteruser` (Redis 6 and later).
+    pub username: Option<String>,
+    /// `masterauth`.
+    pub password: Secret,
+}
+
+/// What was done about the credentials for the master.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MasterAuthChange {
+    /// None were given, or they are in place already.
+    Unchanged,
+    /// They were set at run time.
+    Set,
+    /// `CONFIG` is not permitted, so the file must hold them.
+    NotPermitted(RedisFailure),
+}
+
+/// A confirmed promotion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Promotion {
+    /// `master_repl_offset` right after it, from `ROLE`.
+    pub offset: u64,
+}
+
+/// What a pause holds back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PauseScope {
+    /// Writes only (Redis 6.2 and later).
+    Writes,
+    /// Every command of every client, probes and this connection included. It cannot be ended early.
+    Everything,
+}
+
+/// A pause that has begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Paused {
+    /// What is held back.
+    pub scope: PauseScope,
+    /// `master_repl_offset` read after the pause began: a replica that has it has every write.
+    pub offset: u64,
+}
+
+/// What became of a request to end a pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unpaused {
+    /// It ended.
+    Now,
+    /// Redis before 6.2 cannot: it ends by its own time.
+    AtPauseEnd,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Control {
+    link: ControlLink,
+    /// `REPLICAOF` is unknown there: `SLAVEOF` is used from then on.
+    replicaof_unknown: bool,
+}
+
+impl Control {
+    /// A control that connects at its first use. Not settled until then: an earlier process may have left a command.
+    #[must_use]
+    pub fn new(endpoint: RedisEndpoint) -> Self {
+        Self { link: ControlLink::new(endpoint), replicaof_unknown: false }
+    }
+
+    /// Whether every command that changes something was answered, or can never run any more.
+    #[must_use]
+    pub fn settled(&self) -> bool {
+        self.link.settled()
+    }
+
+    /// Since when a command is unanswered; for reports.
+    #[must_use]
+    pub fn unanswered_since(&self) -> Option<Instant> {
+        self.link.unanswered_since()
+    }
+
+    /// The Redis process died, so nothing in its sockets can run. Returns whether it was the process that this control
+    /// spoke to; else nothing is forgotten. To be called once `process::ProcessEvent::Dying` was seen.
+    pub fn forget_process(&mut self, process_id: u32) -> bool {
+        self.link.forget_process(process_id)
+    }
+
+    /// Keeps the connection warm (Redis's `timeout` closes idle ones) and settles what can be settled.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn ready(
+        &mut self,
+        within: Duration,
+    ) -> Result<Outcome<ServerIdentity>, ControlError> {
+        let deadline = Instant::now() + within;
+        let Outcome::Done(server) = self.link.ready(deadline).await? else {
+            return Ok(Outcome::Pending);
+        };
+        let ping = self.link.command("PING");
+        match self.one("PING", false, ping, deadline).await {
+            Ok(Outcome::Done(_)) => Ok(Outcome::Done(server)),
+            Ok(Outcome::Pending) => Ok(Outcome::Pending),
+            Err(ControlError::Redis { source, .. }) if !source.ends_connection() => {
+                Ok(Outcome::Done(server))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes this Redis a master: `REPLICAOF NO ONE`, then `ROLE`. Harmless on a master.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn promote(&mut self, within: Duration) -> Result<Outcome<Promotion>, ControlError> {
+        let deadline = Instant::now() + within;
+        let Outcome::Done(()) = self.change_role(["NO", "ONE"], deadline).await? else {
+            return Ok(Outcome::Pending);
+        };
+        let Outcome::Done(role) = self.role(deadline).await? else {
+            return Ok(Outcome::Pending);
+        };
+        match (role.name.as_str(), role.number) {
+            ("master", Some(offset)) => Ok(Outcome::Done(Promotion { offset })),
+            _ => Err(ControlError::RoleUnchanged { role: role.name }),
+        }
+    }
+
+    /// Makes this Redis a replica of `master`, credentials first, then confirms by `ROLE`.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn replica_of(
+        &mut self,
+        master: &MasterAddress,
+        auth: Option<&MasterAuth>,
+        within: Duration,
+    ) -> Result<Outcome<MasterAuthChange>, ControlError> {
+        let deadline = Instant::now() + within;
+        let Outcome::Done(change) = self.ensure_master_auth(auth, deadline).await? else {
+            return Ok(Outcome::Pending);
+        };
+        let (host, port) = (master.host.to_string(), master.port.to_string());
+        let Outcome::Done(()) = self.change_role([&host, &port], deadline).await? else {
+            return Ok(Outcome::Pending);
+        };
+        let Outcome::Done(role) = self.role(deadline).await? else {
+            return Ok(Outcome::Pending);
+        };
+        if role.name == "slave" && role.master_host.as_deref() == Some(host.as_str()) {
+            return Ok(Outcome::Done(change));
+        }
+        Err(ControlError::RoleUnchanged { role: role.name })
+    }
+
+    /// Holds back writes for at most `pause`, and reads the offset behind which nothing was acknowledged.
+    ///
+    /// Before Redis 6.2 every client is held back, ours too, for the whole time: the offset is then read in one
+    /// transaction with the pause, and until it ends every other call here is `Pending` and probes get no answer.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn pause_writes(
+        &mut self,
+        pause: Duration,
+        within: Duration,
+    ) -> Result<Outcome<Paused>, ControlError> {
+        let deadline = Instant::now() + within;
+        let Outcome::Done(server) = self.link.ready(deadline).await? else {
+            return Ok(Outcome::Pending);
+        };
+        let scope = match server.version >= PAUSE_WRITE_SINCE {
+            true => PauseScope::Writes,
+            false => PauseScope::Everything,
+        };
+        self.pause_scope(scope, pause, deadline).await
+    }
+
+    /// Ends a pause.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn unpause(&mut self, within: Duration) -> Result<Outcome<Unpaused>, ControlError> {
+        let deadline = Instant::now() + within;
+        let Outcome::Done(server) = self.link.ready(deadline).await? else {
+            return Ok(Outcome::Pending);
+        };
+        if server.version < PAUSE_WRITE_SINCE {
+            return Ok(Outcome::Done(Unpaused::AtPauseEnd));
+        }
+        let mut command = self.link.command("CLIENT");
+        command.arg("UNPAUSE");
+        Ok(self.one("CLIENT", true, command, deadline).await?.map(|_| Unpaused::Now))
+    }
+
+    /// Sets `min-replicas-to-write`: a number above the replicas attached makes Redis refuse writes (`NOREPLICAS`).
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn set_min_replicas_to_write(
+        &mut self,
+        replicas: u32,
+        within: Duration,
+    ) -> Result<Outcome<()>, ControlError> {
+        let deadline = Instant::now() + within;
+        let Outcome::Done(server) = self.link.ready(deadline).await? else {
+            return Ok(Outcome::Pending);
+        };
+        let name = match server.version >= REPLICA_NAMES_SINCE {
+            true => "min-replicas-to-write",
+            false => "min-slaves-to-write",
+        };
+        self.config_set_by(name, &replicas.to_string(), deadline).await
+    }
+
+    /// Closes every normal client, the supervisor's own probes included but for this connection. Returns how many.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn kill_normal_clients(
+        &mut self,
+        within: Duration,
+    ) -> Result<Outcome<u64>, ControlError> {
+        let mut command = self.link.command("CLIENT");
+        command.arg("KILL").arg("TYPE").arg("normal");
+        match self.one("CLIENT", true, command, Instant::now() + within).await? {
+            Outcome::Pending => Ok(Outcome::Pending),
+            Outcome::Done(Value::Int(killed)) => {
+                Ok(Outcome::Done(u64::try_from(killed).unwrap_or(0)))
+            }
+            Outcome::Done(_) => Err(unexpected("CLIENT", "CLIENT KILL")),
+        }
+    }
+
+    /// One setting; `None` if this version does not have it.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn config_get(
+        &mut self,
+        name: &str,
+        within: Duration,
+    ) -> Result<Outcome<Option<String>>, ControlError> {
+        self.config_get_by(name, Instant::now() + within).await
+    }
+
+    /// Sets one setting at run time; it is not written to the file.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn config_set(
+        &mut self,
+        name: &str,
+        value: &str,
+        within: Duration,
+    ) -> Result<Outcome<()>, ControlError> {
+        self.config_set_by(name, value, Instant::now() + within).await
+    }
+
+    /// Starts a snapshot in the background. Its end shows in `Observation::persistence`.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn bgsave(&mut self, within: Duration) -> Result<Outcome<()>, ControlError> {
+        let command = self.link.command("BGSAVE");
+        Ok(self.one("BGSAVE", true, command, Instant::now() + within).await?.map(|_| ()))
+    }
+
+    async fn pause_scope(
+        &mut self,
+        scope: PauseScope,
+        pause: Duration,
+        deadline: Instant,
+    ) -> Result<Outcome<Paused>, ControlError> {
+        let mut client = self.link.command("CLIENT");
+        client.arg("PAUSE").arg(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
+        let mut info = self.link.command("INFO");
+        info.arg("replication");
+        let commands = match scope {
+            PauseScope::Writes => {
+                client.arg("WRITE");
+                vec![client, info]
+            }
+            // The pause would hold back the INFO behind it; inside a transaction it cannot.
+            PauseScope::Everything => {
+                vec![self.link.command("MULTI"), client, info, self.link.command("EXEC")]
+            }
+        };
+        let batch = Batch { name: "CLIENT", mutates: true, commands };
+        let Outcome::Done(mut replies) = self.link.send(batch, deadline).await? else {
+            return Ok(Outcome::Pending);
+        };
+        if scope == PauseScope::Everything {
+            let executed = replies.pop().map(|reply| checked("CLIENT", reply));
+            for queued in replies {
+                checked("CLIENT", queued).map_err(redis("CLIENT"))?;
+            }
+            replies = match executed.transpose().map_err(redis("CLIENT"))? {
+                Some(Value::Array(replies)) => replies,
+                _ => return Err(unexpected("CLIENT", "EXEC")),
+            };
+        }
+        let Ok([paused, info]) = <[Value; 2]>::try_from(replies) else {
+            return Err(unexpected("CLIENT", "CLIENT PAUSE and INFO"));
+        };
+        checked("CLIENT", paused).map_err(redis("CLIENT"))?;
+        let info =
+            checked("INFO", info).and_then(|info| text("INFO", info)).map_err(redis("INFO"))?;
+        let view = ReplicationView::parse(&info).map_err(|_| unexpected("INFO", "INFO"))?;
+        Ok(Outcome::Done(Paused { scope, offset: view.offset }))
+    }
+
+    /// `REPLICAOF`, or `SLAVEOF` where the former is unknown.
+    async fn change_role(
+        &mut self,
+        arguments: [&str; 2],
+        deadline: Instant,
+    ) -> Result<Outcome<()>, ControlError> {
+        if !self.replicaof_unknown {
+            let result = self.change_role_by("REPLICAOF", arguments, deadline).await;
+            match result {
+                Err(ControlError::Redis {
+                    source: RedisFailure::UnknownCommand { .. }, ..
+                }) => {
+                    self.replicaof_unknown = true;
+                }
+                other => return other,
+            }
+        }
+        self.change_role_by("SLAVEOF", arguments, deadline).await
+    }
+
+    async fn change_role_by(
+        &mut self,
+        name: &'static str,
+        arguments: [&str; 2],
+        deadline: Instant,
+    ) -> Result<Outcome<()>, ControlError> {
+        let mut command = self.link.command(name);
+        for argument in arguments {
+            command.arg(argument);
+        }
+        Ok(self.one(name, true, command, deadline).await?.map(|_| ()))
+    }
+
+    async fn role(&mut self, deadline: Instant) -> Result<Outcome<RoleReply>, ControlError> {
+        let command = self.link.command("ROLE");
+        match self.one("ROLE", false, command, deadline).await? {
+            Outcome::Pending => Ok(Outcome::Pending),
+            Outcome::Done(reply) => {
+                let role = RoleReply::read(reply).ok_or_else(|| unexpected("ROLE", "ROLE"))?;
+                Ok(Outcome::Done(role))
+            }
+        }
+    }
+
+    async fn ensure_master_auth(
+        &mut self,
+        auth: Option<&MasterAuth>,
+        deadline: Instant,
+    ) -> Result<Outcome<MasterAuthChange>, ControlError> {
+        let Some(auth) = auth else {
+            return Ok(Outcome::Done(MasterAuthChange::Unchanged));
+        };
+        let username = auth.username.as_deref().unwrap_or("");
+        let mut change = MasterAuthChange::Unchanged;
+        for (name, wanted) in [("masteruser", username), ("masterauth", auth.password.expose())] {
+            let set = match self.config_get_by(name, deadline).await {
+                Ok(Outcome::Pending) => return Ok(Outcome::Pending),
+                // Redis before 6 has no masteruser.
+                Ok(Outcome::Done(None)) => continue,
+                Ok(Outcome::Done(Some(value))) if value == wanted => continue,
+                Ok(Outcome::Done(Some(_))) => self.config_set_by(name, wanted, deadline).await,
+                Err(error) => Err(error),
+            };
+            match set {
+                Ok(Outcome::Pending) => return Ok(Outcome::Pending),
+                Ok(Outcome::Done(())) => change = MasterAuthChange::Set,
+                Err(ControlError::Redis { source, .. }) if forbidden(&source) => {
+                    return Ok(Outcome::Done(MasterAuthChange::NotPermitted(source)));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Outcome::Done(change))
+    }
+
+    async fn config_get_by(
+        &mut self,
+        name: &str,
+        deadline: Instant,
+    ) -> Result<Outcome<Option<String>>, ControlError> {
+        let mut command = self.link.command("CONFIG");
+        command.arg("GET").arg(name);
+        Ok(self.one("CONFIG", false, command, deadline).await?.map(config_value))
+    }
+
+    async fn config_set_by(
+        &mut self,
+        name: &str,
+        value: &str,
+        deadline: Instant,
+    ) -> Result<Outcome<()>, ControlError> {
+        let mut command = self.link.command("CONFIG");
+        command.arg("SET").arg(name).arg(value);
+        Ok(self.one("CONFIG", true, command, deadline).await?.map(|_| ()))
+    }
+
+    async fn one(
+        &mut self,
+        name: &'static str,
+        mutates: bool,
+        command: Cmd,
+        deadline: Instant,
+    ) -> Result<Outcome<Value>, ControlError> {
+        let batch = Batch { name, mutates, commands: vec![command] };
+        match self.link.send(batch, deadline).await? {
+            Outcome::Pending => Ok(Outcome::Pending),
+            Outcome::Done(replies) => {
+                let reply =
+                    replies.into_iter().next().ok_or_else(|| unexpected(name, "a reply"))?;
+                checked(name, reply).map(Outcome::Done).map_err(redis(name))
+            }
+        }
+    }
+}
+
+impl<T> Outcome<T> {
+    fn map<U>(self, f: impl FnOnce(T) -> U) -> Outcome<U> {
+        match self {
+            Self::Done(value) => Outcome::Done(f(value)),
+            Self::Pending => Outcome::Pending,
+        }
+    }
+}
+
+/// The reply to `ROLE`: ["master", offset, ..] or ["slave", host, port, state, offset].
+struct RoleReply {
+    name: String,
+    number: Option<u64>,
+    master_host: Option<String>,
+}
+
+impl RoleReply {
+    fn read(reply: Value) -> Option<Self> {
+        let Value::Array(fields) = reply else {
+            return None;
+        };
+        let mut fields = fields.into_iter();
+        let name = text("ROLE", fields.next()?).ok()?;
+        let (mut number, mut master_host) = (None, None);
+        match fields.next()? {
+            Value::Int(offset) => number = u64::try_from(offset).ok(),
+            host => master_host = text("ROLE", host).ok(),
+        }
+        Some(Self { name, number, master_host })
+    }
+}
+
+fn forbidden(failure: &RedisFailure) -> bool {
+    matches!(failure, RedisFailure::NoPermission { .. } | RedisFailure::UnknownCommand { .. })
+}
+
+fn redis(command: &'static str) -> impl Fn(RedisFailure) -> ControlError {
+    move |source| ControlError::Redis { command, source }
+}
+
+fn unexpected(command: &'static str, what: &'static str) -> ControlError {
+    ControlError::Redis { command, source: RedisFailure::Protocol { what } }
+}
