@@ -1,0 +1,170 @@
+//! What a configuration means: the effective file with its defaults, and the outage it promises.
+
+use std::fmt::Write as _;
+
+use redkeep_core::{
+    Span,
+    spec::{GroupSpec, Timing},
+};
+
+use super::{
+    Config, GroupAccess, LogFormat, OnStop, Transport,
+    unit::{show_duration, show_ppm},
+};
+
+/// The whole file, defaults written out; it reads back to the same configuration.
+pub(crate) fn effective(config: &Config) -> String {
+    let mut out = String::new();
+    let o = &mut out;
+    line(o, "node", &quote(&config.node));
+    line(o, "data_dir", &quote(&config.data_dir.to_string_lossy()));
+    line(o, "log_format", &quote(log_format(config.log_format)));
+    line(o, "on_stop", &quote(on_stop(config.on_stop)));
+    match &config.transport {
+        Transport::Insecure => line(o, "insecure", "true"),
+        Transport::Tls { ca, cert, key } => {
+            o.push_str("\n[tls]\n");
+            for (name, path) in [("ca", ca), ("cert", cert), ("key", key)] {
+                line(o, name, &quote(&path.to_string_lossy()));
+            }
+        }
+    }
+    o.push_str("\n[cluster]\n");
+    line(o, "name", &quote(&config.spec.name));
+    timing(o, &config.spec.timing);
+    for node in &config.spec.nodes {
+        o.push_str("\n[[node]]\n");
+        line(o, "name", &quote(&node.name));
+        line(o, "peer", &quote(&node.peer.to_string()));
+        line(o, "admin", &quote(&node.admin.to_string()));
+    }
+    let none = GroupAccess::default();
+    for group in &config.spec.groups {
+        show_group(o, config, group, config.groups.get(&group.id).unwrap_or(&none));
+    }
+    out
+}
+
+fn line(out: &mut String, key: &str, value: &str) {
+    // Writing into a String cannot fail.
+    let _ = writeln!(out, "{key} = {value}");
+}
+
+fn quote(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn span(out: &mut String, key: &str, value: Span) {
+    line(out, key, &quote(&show_duration(value)));
+}
+
+fn timing(out: &mut String, timing: &Timing) {
+    span(out, "lease_ttl", timing.lease_ttl);
+    line(out, "max_clock_drift", &quote(&show_ppm(timing.max_clock_drift_ppm)));
+    span(out, "margin", timing.margin);
+    span(out, "switchover_timeout", timing.switchover_timeout);
+    span(out, "takeover_timeout", timing.takeover_timeout);
+    span(out, "cold_start_wait", timing.cold_start_wait);
+    span(out, "failover_cooldown", timing.failover_cooldown);
+}
+
+fn show_group(out: &mut String, config: &Config, group: &GroupSpec, access: &GroupAccess) {
+    out.push_str("\n[[group]]\n");
+    line(out, "name", &quote(group.id.as_str()));
+    line(out, "port", &group.port.to_string());
+    line(out, "vip", &quote(&format!("{}/{}", group.vip.addr, group.vip.prefix)));
+    line(out, "interface", &quote(&group.interface));
+    let name = |node| config.spec.node_name(node);
+    let members: Vec<String> = group.members.iter().map(|m| quote(&name(m.node))).collect();
+    line(out, "members", &format!("[{}]", members.join(", ")));
+    let priority: Vec<String> = group
+        .members
+        .iter()
+        .map(|m| format!("{} = {}", quote(&name(m.node)), m.priority))
+        .collect();
+    line(out, "priority", &format!("{{ {} }}", priority.join(", ")));
+    span(out, "probe_interval", group.probe.interval);
+    span(out, "probe_timeout", group.probe.timeout);
+    line(out, "fall", &group.probe.fall.to_string());
+    span(out, "loading_timeout", group.probe.loading_timeout);
+    span(out, "max_lag", group.max_lag);
+    line(out, "min_replicas_to_write", &group.min_replicas_to_write.to_string());
+    if let Some(username) = &access.username {
+        line(out, "username", &quote(username));
+    }
+    for (key, path) in
+        [("password_file", &access.password_file), ("unix_socket", &access.unix_socket)]
+    {
+        if let Some(path) = path {
+            line(out, key, &quote(&path.to_string_lossy()));
+        }
+    }
+    if !access.rename_commands.is_empty() {
+        let renamed: Vec<String> = access
+            .rename_commands
+            .iter()
+            .map(|(from, to)| format!("{from} = {}", quote(to)))
+            .collect();
+        line(out, "rename_commands", &format!("{{ {} }}", renamed.join(", ")));
+    }
+}
+
+const fn log_format(format: LogFormat) -> &'static str {
+    match format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    }
+}
+
+const fn on_stop(on_stop: OnStop) -> &'static str {
+    match on_stop {
+        OnStop::Keep => "keep",
+        OnStop::Switchover => "switchover",
+    }
+}
+
+/// What the numbers promise, for `config check`: upper bounds by the protocol, before election and promotion.
+pub(crate) fn consequences(config: &Config) -> String {
+    let timing = &config.spec.timing;
+    let silent = timing.wait_for(timing.lease_ttl);
+    let mut out = String::new();
+    let mut say = |text: String| {
+        out.push_str(&text);
+        out.push('\n');
+    };
+    say(format!(
+        "cluster {}: {} nodes, survives the loss of {}",
+        config.spec.name,
+        config.spec.nodes.len(),
+        (config.spec.nodes.len() - 1) / 2
+    ));
+    say(format!(
+        "a silent holder's lease is waited out for {} (lease {} + clock drift {} + margin {})",
+        show_duration(silent),
+        show_duration(timing.lease_ttl),
+        show_ppm(timing.max_clock_drift_ppm),
+        show_duration(timing.margin),
+    ));
+    say(format!(
+        "writes acknowledged by a master that is cut off can be lost for at most {} before the cut is fenced by its kernel",
+        show_duration(timing.lease_ttl)
+    ));
+    for group in &config.spec.groups {
+        say(format!("group {}:", group.id));
+        say("  Redis dies:           no timer is waited for".to_owned());
+        say(format!(
+            "  Redis hangs:          down after at most {}",
+            show_duration(group.probe.hung_after())
+        ));
+        say(format!(
+            "  host lost or cut off: writes stop for at most {} plus promotion; add an election if the leader is lost too",
+            show_duration(silent)
+        ));
+        say(format!(
+            "  a replica that lags:  out of the eligible set after {}; the tail that can be lost is at most lease + max_lag = {}",
+            show_duration(group.max_lag),
+            show_duration(Span(timing.lease_ttl.0 + group.max_lag.0))
+        ));
+    }
+    out
+}

@@ -1,0 +1,222 @@
+//! The rules of the configuration, one case each.
+
+use std::{fmt::Write as _, path::Path};
+
+use super::*;
+
+/// A password file of this test's own.
+fn password_file(test: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("redkeep-config-{test}-{}", std::process::id()));
+    std::fs::write(&path, "secret\n").unwrap();
+    path
+}
+
+fn example(password_file: &Path) -> String {
+    format!(
+        r#"node = "a"                          # the only line that differs between hosts
+data_dir = "/var/lib/redkeep"
+insecure = true                     # or [tls] ca/cert/key
+
+[cluster]
+name = "demo"
+lease_ttl = "300ms"                 # default "1s"
+
+[[node]]
+name = "a"
+peer = "10.99.0.1:7600"
+admin = "10.99.0.1:7601"
+[[node]]
+name = "b"
+peer = "10.99.0.2:7600"
+admin = "10.99.0.2:7601"
+[[node]]
+name = "w"                          # a witness: no group names it as a member
+peer = "10.99.0.3:7600"
+admin = "10.99.0.3:7601"
+
+[[group]]
+name = "pair"
+port = 16465
+vip = "10.99.0.100/32"
+interface = "eth0"
+password_file = "{}"
+members = ["a", "b"]                # Redis answers at the host of the node's peer address
+"#,
+        password_file.display()
+    )
+}
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, Path::new("redkeep.toml"))
+}
+
+fn problems(text: &str) -> Vec<Problem> {
+    match parse(text) {
+        Err(ConfigError::Invalid { problems, .. }) => problems,
+        other => panic!("expected problems, got {other:?}"),
+    }
+}
+
+#[test]
+fn the_documented_file_works_as_it_stands() {
+    let config = parse(&example(&password_file("as-it-stands"))).unwrap();
+    assert_eq!(config.node, "a");
+    assert_eq!(config.spec.nodes.len(), 3);
+    assert_eq!(config.spec.timing.lease_ttl, redkeep_core::Span(300_000_000));
+    assert_eq!(config.spec.timing.max_clock_drift_ppm, 100_000);
+    assert_eq!(config.spec.groups[0].members.len(), 2);
+    assert_eq!(config.spec.groups[0].probe.fall, 3);
+    assert_eq!(config.local_groups().count(), 1);
+    assert_eq!(config.transport, Transport::Insecure);
+    assert_eq!(config.on_stop, OnStop::Keep);
+}
+
+#[test]
+fn the_effective_file_reads_back_to_the_same() {
+    let mut text = example(&password_file("effective"));
+    text.push_str(
+        "priority = { a = 100, b = 0 }\nrename_commands = { config = \"x\" }\nmax_lag = \"1.5s\"\n",
+    );
+    let config = parse(&text).unwrap();
+    let shown = effective(&config);
+    let again = parse(&shown).unwrap();
+    assert_eq!(format!("{config:?}"), format!("{again:?}"));
+    assert_eq!(shown, effective(&again));
+}
+
+#[test]
+fn every_problem_is_reported_at_once() {
+    let text = example(&password_file("all"))
+        .replace("300ms", "50")
+        .replace("insecure = true", "")
+        .replace("10.99.0.100/32", "10.99.0.1/32")
+        .replace("\"b\"]", "\"c\"]")
+        .replace("interface =", "interfaec =");
+    let keys: Vec<String> = problems(&text).into_iter().map(|p| p.key).collect();
+    for key in [
+        "cluster.lease_ttl",
+        "insecure",
+        "group[0].vip",
+        "group[0].members[1]",
+        "group[0].interfaec",
+        "group[0].interface",
+    ] {
+        assert!(keys.iter().any(|k| k == key), "{key} is not among {keys:?}");
+    }
+}
+
+/// (what is replaced, by what, key of the problem)
+const WRONG: &[(&str, &str, &str)] = &[
+    ("node = \"a\"", "node = \"z\"", "node"),
+    ("\"/var/lib/redkeep\"", "\"var\"", "data_dir"),
+    ("insecure = true", "insecure = \"yes\"", "insecure"),
+    ("name = \"demo\"", "name = \"de mo\"", "cluster.name"),
+    ("lease_ttl = \"300ms\"", "lease_ttl = \"99ms\"", "cluster.lease_ttl"),
+    ("lease_ttl = \"300ms\"", "lease_ttl = 300", "cluster.lease_ttl"),
+    ("lease_ttl = \"300ms\"", "margin = \"24ms\"", "cluster.margin"),
+    ("lease_ttl = \"300ms\"", "max_clock_drift = \"0%\"", "cluster.max_clock_drift"),
+    ("lease_ttl = \"300ms\"", "leasettl = \"300ms\"", "cluster.leasettl"),
+    ("name = \"b\"\npeer", "name = \"a\"\npeer", "node[1].name"),
+    ("peer = \"10.99.0.2:7600\"", "peer = \"host-b:7600\"", "node[1].peer"),
+    ("admin = \"10.99.0.2:7601\"", "admin = \"10.99.0.2:7600\"", "node[1].admin"),
+    ("port = 16465", "port = 0", "group[0].port"),
+    ("port = 16465", "port = 70000", "group[0].port"),
+    ("port = 16465", "", "group[0].port"),
+    ("port = 16465", "port = 7600", "group[0].port"),
+    ("10.99.0.100/32", "10.99.0.100", "group[0].vip"),
+    ("10.99.0.100/32", "10.99.0.100/33", "group[0].vip"),
+    ("10.99.0.100/32", "127.0.0.1/32", "group[0].vip"),
+    ("\"eth0\"", "\"a-name-that-is-too-long\"", "group[0].interface"),
+    ("[\"a\", \"b\"]", "[\"a\"]", "group[0].members"),
+    ("[\"a\", \"b\"]", "[\"a\", \"a\"]", "group[0].members[1]"),
+    ("[\"a\", \"b\"]", "\"a\"", "group[0].members"),
+    ("interface =", "fall = 0\ninterface =", "group[0].fall"),
+    ("interface =", "priority = { z = 1 }\ninterface =", "group[0].priority.z"),
+    ("interface =", "priority = { a = -1 }\ninterface =", "group[0].priority.a"),
+    ("interface =", "probe_interval = \"1ms\"\ninterface =", "group[0].probe_interval"),
+    ("interface =", "unix_socket = \"redis.sock\"\ninterface =", "group[0].unix_socket"),
+    (
+        "interface =",
+        "rename_commands = { CONFIG = \"\" }\ninterface =",
+        "group[0].rename_commands.CONFIG",
+    ),
+    ("insecure = true", "insecure = true\non_stop = \"leave\"", "on_stop"),
+    (
+        "insecure = true",
+        "insecure = true\ntls = { ca = \"/a\", cert = \"/b\", key = \"/c\" }",
+        "insecure",
+    ),
+    ("insecure = true", "tls = { ca = \"/nonexistent\", cert = \"/b\", key = \"/c\" }", "tls.ca"),
+];
+
+#[test]
+fn each_rule_names_its_key() {
+    let good = example(&password_file("rules"));
+    for (from, to, key) in WRONG {
+        assert!(good.contains(from), "{from} is not in the example");
+        let found = problems(&good.replacen(from, to, 1));
+        assert!(found.iter().any(|p| p.key == *key), "{from} -> {to}: {found:?}");
+        assert!(found.iter().all(|p| !p.rule.is_empty() && !p.mend.is_empty()));
+    }
+}
+
+#[test]
+fn a_quorum_needs_three_nodes_and_an_odd_number() {
+    let good = example(&password_file("quorum"));
+    let block = "[[node]]\nname = \"w\"";
+    let two = good.replace("peer = \"10.99.0.3:7600\"\nadmin = \"10.99.0.3:7601\"", "");
+    let two = two
+        .replace(block, "")
+        .replace("                          # a witness: no group names it as a member", "");
+    assert!(problems(&two).iter().any(|p| p.rule.contains("three")));
+    let mut four = good;
+    four.push_str(
+        "[[node]]\nname = \"x\"\npeer = \"10.99.0.4:7600\"\nadmin = \"10.99.0.4:7601\"\n",
+    );
+    assert!(problems(&four).iter().any(|p| p.rule.contains("odd")));
+}
+
+#[test]
+fn groups_of_one_host_need_their_own_ports_and_vips() {
+    let mut text = example(&password_file("ports"));
+    let second = text[text.find("[[group]]").unwrap()..].replace("\"pair\"", "\"second\"");
+    text.push_str(&second);
+    let keys: Vec<String> = problems(&text).into_iter().map(|p| p.key).collect();
+    assert!(
+        keys.contains(&"group[1].port".to_owned()) && keys.contains(&"group[1].vip".to_owned()),
+        "{keys:?}"
+    );
+}
+
+#[test]
+fn a_witness_needs_no_password_file() {
+    let text = example(Path::new("/nonexistent/password"));
+    assert!(problems(&text).iter().any(|p| p.key == "group[0].password_file"));
+    let witness = text.replacen("node = \"a\"", "node = \"w\"", 1);
+    assert!(parse(&witness).is_ok());
+}
+
+#[test]
+fn a_syntax_error_names_the_line_of_the_file() {
+    let text = example(&password_file("syntax")).replace("port = 16465", "port = = 1");
+    let Err(error @ ConfigError::Syntax { .. }) = parse(&text) else {
+        panic!("must be a syntax error")
+    };
+    let line = text.lines().position(|l| l.contains("= =")).unwrap() + 1;
+    assert!(error.to_string().contains(&format!("line {line}")), "{error}");
+}
+
+#[test]
+fn a_key_in_both_parts_is_refused() {
+    let mut text = example(&password_file("twice"));
+    let _ = write!(text, "[insecure]\n");
+    assert!(problems(&text).iter().any(|p| p.rule.contains("once")));
+}
+
+#[test]
+fn the_consequences_name_the_wait_for_a_silent_holder() {
+    let config = parse(&example(&password_file("consequences"))).unwrap();
+    let text = consequences(&config);
+    assert!(text.contains("355ms"), "{text}");
+    assert!(text.contains("850ms"), "{text}");
+}
