@@ -1,6 +1,7 @@
 //! The lab: hosts on one switch, and what can go wrong with them.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,6 +12,9 @@ use crate::host::{Host, HostSpec};
 use crate::process::wait_until;
 use crate::switch::{Direction, Switch};
 use crate::time::Mono;
+
+/// Nobody listens here on any host: a segment to it is refused by the host's kernel.
+const CLOSED_PORT: u16 = 9;
 
 /// What a lab consists of; [`Builder::default`] is the founding set-up.
 #[derive(Clone, Debug)]
@@ -103,10 +107,6 @@ impl Lab {
         self.hosts.values()
     }
 
-    pub(crate) fn switch(&self) -> &Switch {
-        &self.switch
-    }
-
     /// Nothing passes between the host (with its neighbours) and the rest.
     pub fn cut(&self, host: &str) -> Result<Mono> {
         let directions = self.across(host, true, true)?;
@@ -192,13 +192,19 @@ impl Lab {
         Ok(at)
     }
 
-    /// Waits until `from` gets an answer to one ICMP echo from `to`.
+    /// Whether a TCP segment from `from` is answered by the kernel of `to`, by whatever.
+    pub fn reaches(&self, from: &str, to: &str) -> Result<bool> {
+        let target = SocketAddr::from((self.host(to)?.address(), CLOSED_PORT));
+        let limit = Duration::from_millis(100);
+        let attempt = move || std::net::TcpStream::connect_timeout(&target, limit);
+        let error = self.host(from)?.in_namespace(attempt)?.err();
+        Ok(error.is_none_or(|error| error.kind() == std::io::ErrorKind::ConnectionRefused))
+    }
+
+    /// Waits until [`Lab::reaches`].
     pub fn wait_reachable(&self, from: &str, to: &str, limit: Duration) -> Result<()> {
-        let address = self.host(to)?.address().to_string();
-        let host = self.host(from)?;
         wait_until(&format!("{from} to reach {to}"), limit, || {
-            let output = host.run(&["ping", "-n", "-q", "-c", "1", "-W", "1", &address]).ok()?;
-            output.status.success().then_some(())
+            self.reaches(from, to).ok()?.then_some(())
         })
     }
 

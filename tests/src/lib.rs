@@ -5,7 +5,9 @@
 //! which all namespaces share. Absent on purpose: any knowledge of how the supervisor works; it
 //! is driven as an operator would, by its file, its signals and `redkeepctl`.
 
+mod address_watch;
 mod binaries;
+mod capture;
 mod cleanup;
 mod host;
 mod lab;
@@ -13,18 +15,27 @@ mod netns;
 mod process;
 mod redis;
 mod resp;
+mod supervisor;
 mod switch;
 mod time;
+mod timeline;
 mod verdict;
 mod writer;
 
+pub use address_watch::AddressWatch;
 pub use binaries::{redkeepctl, redkeepd};
+pub use capture::{Arp, Capture, Frame, Segment, arp_packets, tcp_segments};
 pub use cleanup::{namespaces_with, sweep};
 pub use host::Host;
 pub use lab::{Builder, Lab};
 pub use process::{Process, wait_until};
 pub use redis::{DataSet, PASSWORD, PORT, Redis, RedisOptions};
 pub use resp::{Connection, Reply};
+pub use supervisor::{
+    ADMIN_PORT, ClusterFile, CtlOutcome, GroupBlock, PEER_PORT, Supervisor, ctl, status,
+    wait_status,
+};
 pub use time::{Mono, WallOffset, parse_rfc3339_utc};
+pub use timeline::{EventWatch, Moment, Timeline};
 pub use verdict::{LostWrite, Outcome, TwoMasters, Verdict};
 pub use writer::{Ack, Failure, Record, Refusal, Standpoint, Writer, WriterKind, WriterSpec};

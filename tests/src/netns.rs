@@ -37,10 +37,6 @@ impl Namespace {
         Namespace { name: name.to_owned() }
     }
 
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Runs lines of `ip -batch` inside the namespace; stops at the first that fails.
     pub(crate) fn ip_batch(&self, lines: &str) -> Result<()> {
         ip_batch(&["-n", &self.name], lines)

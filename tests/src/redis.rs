@@ -36,7 +36,8 @@ impl Default for RedisOptions {
         RedisOptions {
             port: PORT,
             replica_of: None,
-            extra: Vec::new(),
+            // Not in the founding file: its default lets each full synchronisation wait 5 s.
+            extra: vec![("repl-diskless-sync-delay".to_owned(), "0".to_owned())],
             ready_within: Duration::from_secs(20),
         }
     }
@@ -144,7 +145,12 @@ fn log_path(dir: &std::path::Path, starts: u32) -> PathBuf {
     dir.join(format!("redis-{starts}.log"))
 }
 
-fn launch(host: &Host, options: &RedisOptions, dir: &std::path::Path, start: u32) -> Result<Process> {
+fn launch(
+    host: &Host,
+    options: &RedisOptions,
+    dir: &std::path::Path,
+    start: u32,
+) -> Result<Process> {
     let data = dir.join("data");
     std::fs::create_dir_all(&data)?;
     let config = dir.join("redis.conf");

@@ -26,8 +26,6 @@ const IFNAME_LEN: usize = 16;
 /// The bridge and the socket through which its rules change.
 #[derive(Debug)]
 pub(crate) struct Switch {
-    namespace: Namespace,
-    thread: NamespaceThread,
     state: Mutex<State>,
 }
 
@@ -60,16 +58,7 @@ impl Switch {
         thread.run(move || load_rules(&rules))??;
         let socket = thread.run(open_socket)??;
         let state = State { socket, sequence: 1, dropped: BTreeSet::new() };
-        Ok(Switch { namespace, thread, state: Mutex::new(state) })
-    }
-
-    pub(crate) fn namespace(&self) -> &Namespace {
-        &self.namespace
-    }
-
-    /// The thread in the switch's namespace, for captures of all traffic.
-    pub(crate) fn thread(&self) -> &NamespaceThread {
-        &self.thread
+        Ok(Switch { state: Mutex::new(state) })
     }
 
     /// Changes the set of dropped directions; returns when the kernel had taken it.

@@ -90,8 +90,7 @@ impl Outcome {
         }
         clients.sort_by_key(|ack| ack.seen);
         let old = before.map(|ack| Arc::clone(&ack.server));
-        let lost: Vec<&LostWrite> =
-            self.lost.iter().filter(|lost| lost.ack.seen < end).collect();
+        let lost: Vec<&LostWrite> = self.lost.iter().filter(|lost| lost.ack.seen < end).collect();
         let old_name = old.as_deref().unwrap_or_default();
         let other = clients.iter().find(|ack| *ack.server != *old_name).copied();
         Verdict {

@@ -45,8 +45,8 @@ impl Connection {
     /// Begins to connect; `AUTH` and the question for the pidfile go out once connected.
     pub(super) fn open(to: SocketAddr, password: &str) -> Result<Self, Failure> {
         let network = |error: std::io::Error| Failure::Network(error.kind());
-        let socket =
-            Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP)).map_err(network)?;
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))
+            .map_err(network)?;
         socket.set_nonblocking(true).map_err(network)?;
         socket.set_tcp_nodelay(true).map_err(network)?;
         let opened = Mono::now();

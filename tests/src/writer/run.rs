@@ -141,11 +141,8 @@ impl Loop<'_> {
             .connections
             .iter()
             .map(|connection| {
-                let connecting = if connection.is_connected() {
-                    PollFlags::empty()
-                } else {
-                    PollFlags::OUT
-                };
+                let connecting =
+                    if connection.is_connected() { PollFlags::empty() } else { PollFlags::OUT };
                 PollFd::new(connection.stream(), PollFlags::IN | connecting)
             })
             .collect();
