@@ -27,11 +27,12 @@ pub(crate) fn hard_state(state: &eraftpb::HardState) -> HardState {
 }
 
 pub(crate) fn raft_hard_state(state: HardState) -> eraftpb::HardState {
-    let mut out = eraftpb::HardState::default();
-    out.term = state.term;
-    out.vote = state.vote;
-    out.commit = state.commit;
-    out
+    eraftpb::HardState {
+        term: state.term,
+        vote: state.vote,
+        commit: state.commit,
+        ..eraftpb::HardState::default()
+    }
 }
 
 pub(crate) fn entry(entry: &eraftpb::Entry) -> Entry {
@@ -51,16 +52,17 @@ pub(crate) fn entry(entry: &eraftpb::Entry) -> Entry {
 }
 
 pub(crate) fn raft_entry(entry: &Entry) -> eraftpb::Entry {
-    let mut out = eraftpb::Entry::default();
-    out.term = entry.term;
-    out.index = entry.index;
-    out.set_entry_type(match entry.kind {
-        EntryKind::Normal => eraftpb::EntryType::EntryNormal,
-        EntryKind::Membership => eraftpb::EntryType::EntryConfChange,
-    });
-    out.context = entry.context.clone().into();
-    out.data = entry.data.clone().into();
-    out
+    eraftpb::Entry {
+        term: entry.term,
+        index: entry.index,
+        entry_type: match entry.kind {
+            EntryKind::Normal => eraftpb::EntryType::EntryNormal,
+            EntryKind::Membership => eraftpb::EntryType::EntryConfChange,
+        },
+        context: entry.context.clone().into(),
+        data: entry.data.clone().into(),
+        ..eraftpb::Entry::default()
+    }
 }
 
 pub(crate) fn snapshot(snapshot: &eraftpb::Snapshot) -> Snapshot {
@@ -75,8 +77,8 @@ pub(crate) fn snapshot(snapshot: &eraftpb::Snapshot) -> Snapshot {
 }
 
 pub(crate) fn raft_snapshot(snapshot: &Snapshot) -> eraftpb::Snapshot {
-    let mut out = eraftpb::Snapshot::default();
-    out.data = snapshot.data.clone().into();
+    let mut out =
+        eraftpb::Snapshot { data: snapshot.data.clone().into(), ..eraftpb::Snapshot::default() };
     let meta = out.mut_metadata();
     meta.index = snapshot.index;
     meta.term = snapshot.term;

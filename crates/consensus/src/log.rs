@@ -172,10 +172,18 @@ impl Storage for MemLog {
         Ok(self.last())
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<eraftpb::Snapshot> {
+    /// raft-rs takes no snapshot whose membership lacks the receiver. A node that joins is in none
+    /// older than its own addition, so it is sent as a learner there: it changes no quorum, and the
+    /// entry that adds it follows.
+    fn snapshot(&self, _request_index: u64, to: u64) -> raft::Result<eraftpb::Snapshot> {
         if self.snapshot_index() == 0 {
             return Err(StorageError::SnapshotTemporarilyUnavailable.into());
         }
-        Ok(self.snapshot.clone())
+        let mut snapshot = self.snapshot.clone();
+        let members = snapshot.mut_metadata().mut_conf_state();
+        if !members.voters.contains(&to) && !members.learners.contains(&to) {
+            members.learners.push(to);
+        }
+        Ok(snapshot)
     }
 }
