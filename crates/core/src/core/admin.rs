@@ -1,0 +1,164 @@
+//! Operators' requests: checked here, decided in the log, answered when the outcome is known.
+
+use redkeep_consensus::{Mono, NodeId, Span};
+
+use super::Core;
+use crate::{
+    admin::{AdminReply, AdminRequest, Refusal},
+    command::Body,
+    effect::Effect,
+    ids::{Epoch, GroupId, Now, RequestId},
+    plan::{Candidates, Exclusion, Forced},
+};
+
+const PAUSE_MAX: Span = Span::from_secs(7 * 24 * 3600);
+const PAUSE_MIN: Span = Span::from_secs(1);
+
+/// Whether a target was named, and what the candidate rules are.
+struct Wanted {
+    group: GroupId,
+    to: Option<NodeId>,
+    allow_data_loss: bool,
+}
+
+impl Core {
+    pub(super) fn admin(&mut self, now: Now, id: RequestId, request: AdminRequest) {
+        if self.leader.is_none() {
+            let reply = AdminReply::NotLeader { leader: self.leader_id };
+            self.sink.push(Effect::Reply { id, reply });
+            return;
+        }
+        let reply = match request {
+            AdminRequest::Switchover { group, to, dry_run } => self.switchover(now, id, &Wanted { group, to, allow_data_loss: false }, dry_run),
+            AdminRequest::Failover { group, to, allow_data_loss, dry_run } => {
+                self.failover(now, id, Wanted { group, to, allow_data_loss }, dry_run)
+            }
+            AdminRequest::Pause { group, duration } => Some(self.pause(now, group, duration)),
+            AdminRequest::Resume { group } => Some(self.resume(now, group)),
+            AdminRequest::TransferLeadership { to } => Some(self.transfer(now, to)),
+        };
+        if let Some(reply) = reply {
+            self.sink.push(Effect::Reply { id, reply });
+        }
+    }
+
+    fn switchover(&mut self, now: Now, id: RequestId, wanted: &Wanted, dry_run: bool) -> Option<AdminReply> {
+        let (epoch, to) = match self.choose_target(now, wanted) {
+            Ok(found) => found,
+            Err(refusal) => return Some(AdminReply::Refused(refusal)),
+        };
+        let name = self.spec().node_name(to);
+        if dry_run {
+            let text = format!("would switch {} over to {name}: writes pause, {name} catches up, then it takes the VIP", wanted.group);
+            return Some(AdminReply::Done { index: self.applied, epoch, text });
+        }
+        let body = Body::Switchover { group: wanted.group.clone(), epoch, to };
+        let Some(index) = self.propose(now, body) else { return Some(busy()) };
+        let timing = self.timing();
+        let limit = timing.switchover_timeout.0 + timing.takeover_timeout.0 + timing.lease_ttl.0 * 2;
+        let leader = self.leader.as_mut()?;
+        leader.proposed(now, &wanted.group, false, Some(index));
+        leader.wait_for(id, wanted.group.clone(), epoch, Some(to), Mono(now.boot.0 + limit));
+        None
+    }
+
+    fn failover(&mut self, now: Now, id: RequestId, wanted: Wanted, dry_run: bool) -> Option<AdminReply> {
+        let (epoch, to) = match self.choose_target(now, &wanted) {
+            Ok(found) => found,
+            Err(refusal) => return Some(AdminReply::Refused(refusal)),
+        };
+        let name = self.spec().node_name(to);
+        if dry_run {
+            let text = format!("would ask the old master's node to fence (or wait for its lease), then make {name} master of {}", wanted.group);
+            return Some(AdminReply::Done { index: self.applied, epoch, text });
+        }
+        let timing = self.timing();
+        let limit = timing.wait_for(timing.lease_ttl).0 + timing.takeover_timeout.0 * 2;
+        let leader = self.leader.as_mut()?;
+        let forced = Forced { request: id, to: Some(to), allow_data_loss: wanted.allow_data_loss };
+        leader.force(&wanted.group, forced);
+        leader.wait_for(id, wanted.group, epoch, Some(to), Mono(now.boot.0 + limit));
+        None
+    }
+
+    /// The target that was named, if it may be promoted, else the best; and the epoch that it replaces.
+    fn choose_target(&self, now: Now, wanted: &Wanted) -> Result<(Epoch, NodeId), Refusal> {
+        let group = &wanted.group;
+        let spec = self.spec().group(group).ok_or_else(|| Refusal::NoSuchGroup(group.clone()))?;
+        let leader = self.leader.as_ref().ok_or(Refusal::NoCandidate)?;
+        let round = self.round(now, &|_| false);
+        let candidates = leader.candidates(&round, group).ok_or(Refusal::NoCandidate)?;
+        let c = Candidates { allow_data_loss: wanted.allow_data_loss, ..candidates };
+        let name = |n: NodeId| self.spec().node_name(n);
+        let model = c.group;
+        if leader.is_busy(group) || model.switchover.is_some() {
+            return Err(Refusal::Busy);
+        }
+        if let Some(to) = wanted.to {
+            if !spec.is_member(to) {
+                return Err(Refusal::NotAMember(name(to)));
+            }
+            if model.master() == Some(to) && model.assignment.as_ref().is_some_and(|a| a.serving) {
+                return Err(Refusal::AlreadyMaster(name(to)));
+            }
+            return match c.judge(to) {
+                Ok(_) => Ok((model.epoch(), to)),
+                Err(why) => Err(Refusal::Excluded { node: name(to), why }),
+            };
+        }
+        let others: Vec<_> = spec.members.iter().filter(|m| Some(m.node) != model.master()).collect();
+        match c.ranked().into_iter().find(|x| Some(x.node) != model.master()) {
+            Some(best) => Ok((model.epoch(), best.node)),
+            None => match others.as_slice() {
+                [one] => Err(Refusal::Excluded { node: name(one.node), why: c.judge(one.node).err().unwrap_or(Exclusion::NotEligible) }),
+                _ => Err(Refusal::NoCandidate),
+            },
+        }
+    }
+
+    fn pause(&mut self, now: Now, group: Option<GroupId>, duration: Span) -> AdminReply {
+        if !(PAUSE_MIN..=PAUSE_MAX).contains(&duration) {
+            return AdminReply::Refused(Refusal::PauseLength(duration));
+        }
+        if let Some(refusal) = self.unknown_group(group.as_ref()) {
+            return AdminReply::Refused(refusal);
+        }
+        let what = group.as_ref().map_or("all groups".to_owned(), ToString::to_string);
+        let text = format!("automatic failover of {what} is paused for {duration}; leases go on");
+        self.done_when_proposed(now, Body::Pause { group, duration }, text)
+    }
+
+    fn resume(&mut self, now: Now, group: Option<GroupId>) -> AdminReply {
+        if let Some(refusal) = self.unknown_group(group.as_ref()) {
+            return AdminReply::Refused(refusal);
+        }
+        let what = group.as_ref().map_or("all groups".to_owned(), ToString::to_string);
+        self.done_when_proposed(now, Body::Resume { group }, format!("automatic failover of {what} is on"))
+    }
+
+    fn unknown_group(&self, group: Option<&GroupId>) -> Option<Refusal> {
+        let g = group?;
+        self.model.group(g).is_none().then(|| Refusal::NoSuchGroup(g.clone()))
+    }
+
+    fn done_when_proposed(&mut self, now: Now, body: Body, text: String) -> AdminReply {
+        match self.propose(now, body) {
+            Some(index) => AdminReply::Done { index, epoch: Epoch::NONE, text },
+            None => busy(),
+        }
+    }
+
+    fn transfer(&mut self, now: Now, to: NodeId) -> AdminReply {
+        let name = self.spec().node_name(to);
+        if !self.consensus.voters().contains(&to) {
+            return AdminReply::Refused(Refusal::NotAMember(name));
+        }
+        self.last_transfer = Mono(now.boot.0 + super::TRANSFER_EVERY.0);
+        self.consensus.transfer_leader(now.boot, to);
+        AdminReply::Done { index: self.applied, epoch: Epoch::NONE, text: format!("asked {name} to lead") }
+    }
+}
+
+fn busy() -> AdminReply {
+    AdminReply::Refused(Refusal::Busy)
+}

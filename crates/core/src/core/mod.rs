@@ -1,0 +1,644 @@
+//! Routing: one input in, everything that follows from it settled, effects out. No rule of its own lives here but the order:
+//! consensus first, then the host, then renewals, then planning, then granting, then the report.
+
+mod admin;
+mod status;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use redkeep_consensus::{
+    Config, ConfigError, Consensus, Effect as RaftEffect, Mono, NodeId, Recovered, Role, SendClass, Span,
+};
+
+use crate::{
+    codec,
+    command::{Body, Command},
+    effect::{Effect, Event, EventKind, LockEvent},
+    host::{AtStart, Cx, HostGroup},
+    ids::{Epoch, GroupId, Now, node_id},
+    input::{HostEvent, Input, LockAtStart},
+    leader::{Leader, LeaderWish, Round},
+    lease::{Holder, holder::Claim},
+    message::{PeerMessage, RaftClass},
+    model::{Applied, Model, Record},
+    mutations::Mutations,
+    observe::Report,
+    sink::Sink,
+    spec::{ClusterSpec, Timing},
+};
+
+/// The log is compacted when this many entries were applied since the last snapshot.
+const COMPACT_AFTER: u64 = 1000;
+/// A transfer of leadership is tried this often at most.
+const TRANSFER_EVERY: Span = Span(5_000_000_000);
+/// Inputs settle in a few rounds; more is a bug.
+const ROUNDS_MAX: usize = 64;
+
+/// What a core is started with.
+#[derive(Clone, Debug)]
+pub struct Boot {
+    pub node: NodeId,
+    /// From the configuration file; the replicated spec rules once it is there.
+    pub initial_spec: ClusterSpec,
+    pub recovered: Recovered,
+    pub burned: BTreeMap<GroupId, Epoch>,
+    /// Raised durably at each start.
+    pub incarnation: u64,
+    pub lock: LockAtStart,
+    pub seed: u64,
+    pub mutations: Mutations,
+}
+
+/// The brain of one supervisor.
+#[derive(Debug)]
+pub struct Core {
+    me: NodeId,
+    incarnation: u64,
+    initial_spec: ClusterSpec,
+    burned_at_start: BTreeMap<GroupId, Epoch>,
+    lock_at_start: LockAtStart,
+    consensus: Consensus,
+    model: Model,
+    applied: u64,
+    snapshot_at: u64,
+    hosts: BTreeMap<GroupId, HostGroup>,
+    holder: Holder,
+    leader: Option<Leader>,
+    role: Role,
+    leader_id: Option<NodeId>,
+    sink: Sink,
+    loopback: VecDeque<PeerMessage>,
+    report_seq: u64,
+    last_report: Option<(Mono, Report)>,
+    pauses: BTreeMap<u64, Mono>,
+    last_transfer: Mono,
+    bootstrap_proposed: bool,
+    mutations: Mutations,
+}
+
+/// Raft's times, derived from the lease: an election must be short beside it, and not so short that a busy host loses its
+/// leadership for nothing.
+#[must_use]
+pub(crate) fn raft_config(node: NodeId, spec: &ClusterSpec, seed: u64) -> Config {
+    let ttl_ms = spec.timing.lease_ttl.as_millis();
+    let heartbeat = (ttl_ms / 10).clamp(20, 100);
+    let election = (ttl_ms / 3).clamp(100, 500);
+    Config {
+        id: node,
+        voters: spec.nodes.iter().map(|n| n.id).collect(),
+        learners: Vec::new(),
+        heartbeat: Span::from_millis(heartbeat),
+        election_min: Span::from_millis(election),
+        election_max: Span::from_millis(election * 9 / 5),
+        seed,
+    }
+}
+
+impl Core {
+    /// # Errors
+    /// The spec's timings or the recovered log are not usable.
+    pub fn new(boot: Boot, now: Now) -> Result<Self, ConfigError> {
+        let config = raft_config(boot.node, &boot.initial_spec, boot.seed);
+        let consensus = Consensus::new(config, boot.recovered, now.boot)?;
+        let holder = Holder::new(boot.incarnation, boot.lock.open, boot.seed ^ boot.incarnation, boot.mutations);
+        let mut core = Self {
+            me: boot.node,
+            incarnation: boot.incarnation,
+            initial_spec: boot.initial_spec,
+            burned_at_start: boot.burned,
+            lock_at_start: boot.lock,
+            consensus,
+            model: Model::default(),
+            applied: 0,
+            snapshot_at: 0,
+            hosts: BTreeMap::new(),
+            holder,
+            leader: None,
+            role: Role::Follower,
+            leader_id: None,
+            sink: Sink::default(),
+            loopback: VecDeque::new(),
+            report_seq: 0,
+            last_report: None,
+            pauses: BTreeMap::new(),
+            last_transfer: now.boot,
+            bootstrap_proposed: false,
+            mutations: boot.mutations,
+        };
+        core.settle(now);
+        if core.model.spec.is_none() {
+            core.spec_changed();
+        }
+        Ok(core)
+    }
+
+    fn spec(&self) -> &ClusterSpec {
+        self.model.spec.as_ref().unwrap_or(&self.initial_spec)
+    }
+
+    fn timing(&self) -> Timing {
+        self.spec().timing
+    }
+
+    /// Feed one input; afterwards drain [`Core::next_effect`].
+    pub fn handle(&mut self, now: Now, input: Input) {
+        self.consensus.advance(now.boot);
+        match input {
+            Input::Peer { from, message } => self.peer_message(now, from, message),
+            Input::PeerDied { peer } => self.peer_died(now, peer),
+            Input::Persisted { number } => self.consensus.persisted(now.boot, number),
+            Input::Burned { group, epoch } => self.with_host(now, &group, |h, _| h.burned(epoch)),
+            Input::Lock(event) => self.lock_event(now, &event),
+            Input::ActionDone { group, id, outcome } => {
+                self.with_host(now, &group, |h, cx| h.action_done(cx, id, &outcome));
+            }
+            Input::Observed { group, result } => self.with_host(now, &group, |h, cx| h.observed(cx, result)),
+            Input::RedisDied { group, run_id } => self.with_host(now, &group, |h, cx| h.died(cx, run_id.as_ref())),
+            Input::Host(event) => self.host_event(now, &event),
+            Input::Admin { id, request } => self.admin(now, id, request),
+            Input::Wake => {}
+        }
+        self.settle(now);
+    }
+
+    pub fn next_effect(&mut self) -> Option<Effect> {
+        self.sink.pop()
+    }
+
+    /// When to feed [`Input::Wake`] at the latest; CLOCK_BOOTTIME.
+    pub fn deadline(&mut self, now: Now) -> Mono {
+        let mut at = self.consensus.deadline();
+        let interval = self.timing().renew_interval();
+        for h in self.hosts.values() {
+            at = h.deadline(&self.holder).map_or(at, |d| d.min(at));
+        }
+        if let Some((sent, _)) = &self.last_report {
+            at = at.min(Mono(sent.0 + interval.0));
+        }
+        if let Some(l) = self.leader.as_mut() {
+            at = l.deadline(now).map_or(at, |d| d.min(at));
+        }
+        // A deadline that has passed without effect (a lapsed lease, say) must not make the driver spin.
+        at.max(Mono(now.boot.0 + 1_000_000))
+    }
+
+    /// The replicated history, oldest first.
+    #[must_use]
+    pub fn history(&self) -> Vec<Record> {
+        self.model.history.iter().cloned().collect()
+    }
+
+    fn with_host(&mut self, now: Now, group: &GroupId, f: impl FnOnce(&mut HostGroup, &mut Cx<'_>)) {
+        let cluster = self.model.spec.as_ref().unwrap_or(&self.initial_spec);
+        let mut cx = Cx {
+            now,
+            cluster,
+            model: &self.model,
+            holder: &mut self.holder,
+            sink: &mut self.sink,
+            mutations: self.mutations,
+        };
+        if let Some(h) = self.hosts.get_mut(group) {
+            f(h, &mut cx);
+        }
+    }
+
+    fn each_host(&mut self, now: Now, mut f: impl FnMut(&mut HostGroup, &mut Cx<'_>)) {
+        let cluster = self.model.spec.as_ref().unwrap_or(&self.initial_spec);
+        let mut cx = Cx {
+            now,
+            cluster,
+            model: &self.model,
+            holder: &mut self.holder,
+            sink: &mut self.sink,
+            mutations: self.mutations,
+        };
+        for h in self.hosts.values_mut() {
+            f(h, &mut cx);
+        }
+    }
+
+    fn peer_message(&mut self, now: Now, from: NodeId, message: PeerMessage) {
+        if let Some(l) = self.leader.as_mut() {
+            l.heard(now.boot, from);
+        }
+        match message {
+            PeerMessage::Raft { bytes, .. } => {
+                if let Err(error) = self.consensus.step(now.boot, from, &bytes) {
+                    tracing::warn!(%from, %error, "raft message refused");
+                }
+            }
+            PeerMessage::Renew(renew) => self.renew_asked(now, from, renew),
+            PeerMessage::Grant(grant) => {
+                if self.holder.granted(&grant) {
+                    if let Some(op) = self.holder.take_deferred(now.boot) {
+                        self.sink.lock(op);
+                    }
+                }
+            }
+            PeerMessage::Report(report) => {
+                if let Some(l) = self.leader.as_mut() {
+                    l.reported(now.boot, from, report, &self.model);
+                }
+            }
+            PeerMessage::FenceRequest { group, epoch } => {
+                self.with_host(now, &group, |h, cx| h.fence_requested(cx, epoch));
+            }
+        }
+    }
+
+    /// L2: the round begins after the request came in.
+    fn renew_asked(&mut self, now: Now, from: NodeId, renew: crate::message::Renew) {
+        let Some(l) = self.leader.as_mut() else { return };
+        if self.mutations.skip_read_index() {
+            let read = redkeep_consensus::ReadId(renew.arm.counter ^ (from.0 << 20));
+            l.grantor.ask(read, from, renew);
+            l.grantor.read_ready(read, self.applied);
+            return;
+        }
+        let deadline = Mono(now.boot.0 + renew.ttl.0);
+        if let Ok(read) = self.consensus.read_index(now.boot, deadline) {
+            l.grantor.ask(read, from, renew);
+        }
+    }
+
+    /// The leader's process is proved dead: the first of the rest stands at once, the others wait their time.
+    fn peer_died(&mut self, now: Now, peer: NodeId) {
+        if self.consensus.leader() != Some(peer) {
+            return;
+        }
+        let mut rest: Vec<(bool, NodeId)> = self
+            .consensus
+            .voters()
+            .iter()
+            .filter(|n| **n != peer)
+            .map(|n| (self.holds_a_group(*n), *n))
+            .collect();
+        rest.sort();
+        if rest.first().is_some_and(|(_, n)| *n == self.me) {
+            self.consensus.leader_died(now.boot);
+        }
+    }
+
+    fn holds_a_group(&self, node: NodeId) -> bool {
+        self.model.groups.values().any(|g| g.master() == Some(node))
+    }
+
+    fn lock_event(&mut self, now: Now, event: &LockEvent) {
+        match event {
+            LockEvent::Armed { arm, ok } => {
+                if let Some(renew) = self.holder.armed(*arm, *ok) {
+                    self.send_to_leader(PeerMessage::Renew(renew));
+                }
+            }
+            LockEvent::Opened { arm, groups, ok } => {
+                for g in self.holder.opened(*arm, groups, *ok) {
+                    self.with_host(now, &g, |h, cx| h.lock_event(cx, event));
+                }
+            }
+            LockEvent::Closed { group, .. }
+            | LockEvent::Guarded { group, .. }
+            | LockEvent::ReplicaPermitted { group, .. }
+            | LockEvent::ReplicaForbidden { group, .. } => {
+                let group = group.clone();
+                self.with_host(now, &group, |h, cx| h.lock_event(cx, event));
+            }
+        }
+    }
+
+    fn host_event(&mut self, now: Now, event: &HostEvent) {
+        match event {
+            HostEvent::VipRemoved { group } | HostEvent::VipPresent { group } => {
+                let group = group.clone();
+                self.with_host(now, &group, |h, cx| h.host_event(cx, event));
+            }
+            HostEvent::LockLost => {
+                self.holder.lock_lost();
+                self.each_host(now, |h, cx| h.host_event(cx, event));
+            }
+            HostEvent::LinkUp { .. } => self.each_host(now, |h, cx| h.host_event(cx, event)),
+        }
+    }
+
+    fn send_to_leader(&mut self, message: PeerMessage) {
+        match self.leader_id {
+            Some(id) if id == self.me => self.loopback.push_back(message),
+            Some(to) => self.sink.push(Effect::Send { to, message }),
+            None => {}
+        }
+    }
+
+    /// Everything that follows from an input, until nothing moves any more.
+    fn settle(&mut self, now: Now) {
+        for _ in 0..ROUNDS_MAX {
+            self.drain_consensus(now);
+            while let Some(message) = self.loopback.pop_front() {
+                self.peer_message(now, self.me, message);
+            }
+            self.each_host(now, HostGroup::reconcile);
+            self.open_gates(now);
+            self.renew(now);
+            self.report(now);
+            self.lead(now);
+            if !self.drain_consensus(now) && self.loopback.is_empty() {
+                return;
+            }
+        }
+        tracing::error!("an input did not settle");
+    }
+
+    /// True when there was something.
+    fn drain_consensus(&mut self, now: Now) -> bool {
+        let mut any = false;
+        while let Some(effect) = self.consensus.next_effect() {
+            any = true;
+            match effect {
+                RaftEffect::Send { to, bytes, class } => {
+                    let class = match class {
+                        SendClass::Heartbeat => RaftClass::Heartbeat,
+                        SendClass::Append | SendClass::Snapshot | SendClass::Other => RaftClass::Other,
+                    };
+                    self.sink.push(Effect::Send { to, message: PeerMessage::Raft { bytes, class } });
+                }
+                RaftEffect::Persist(persist) => self.sink.push(Effect::Persist(persist)),
+                RaftEffect::Apply { index, term, data } => self.apply(now, index, term, &data),
+                RaftEffect::Membership { index, .. } => self.note_applied(now, index, &Applied::Nothing),
+                RaftEffect::Restore { index, data, .. } => self.restore(now, index, &data),
+                RaftEffect::ReadReady { id, index } => {
+                    if let Some(l) = self.leader.as_mut() {
+                        l.grantor.read_ready(id, index);
+                    }
+                }
+                RaftEffect::ReadLost { id } => {
+                    if let Some(l) = self.leader.as_mut() {
+                        l.grantor.read_lost(id);
+                    }
+                }
+                RaftEffect::RoleChanged { role, term, leader } => self.role_changed(now, role, term, leader),
+            }
+        }
+        any
+    }
+
+    fn role_changed(&mut self, now: Now, role: Role, term: u64, leader: Option<NodeId>) {
+        let leads = role == Role::Leader;
+        let new_leader = self.leader_id != leader;
+        self.role = role;
+        self.leader_id = leader;
+        let same_term = self.leader.as_ref().is_some_and(|l| l.is_term(term));
+        if !leads || !same_term {
+            if let Some(old) = self.leader.take() {
+                let wishes = old.dismiss();
+                self.carry_out(now, wishes);
+            }
+            self.bootstrap_proposed = false;
+        }
+        if leads && self.leader.is_none() {
+            self.leader = Some(Leader::new(self.me, term, now, self.timing(), self.mutations));
+        }
+        if new_leader {
+            self.last_report = None;
+            let kind = EventKind::LeaderChanged { leader, term };
+            self.sink.push(Effect::Event(Event { group: None, epoch: Epoch::NONE, index: 0, kind }));
+            // Under the same arming the request may go to the new leader: it was armed before it was asked for.
+            if let Some(renew) = self.holder.request() {
+                self.send_to_leader(PeerMessage::Renew(renew));
+            }
+        }
+    }
+
+    fn apply(&mut self, now: Now, index: u64, term: u64, data: &[u8]) {
+        let applied = if data.is_empty() {
+            Applied::Nothing
+        } else {
+            match codec::decode_command(data) {
+                Ok(command) => self.model.apply(index, term, command),
+                // Skipping it would let this node's model part from the others': stop instead.
+                Err(error) => panic!("log entry {index} cannot be read by this version: {error}; upgrade this node"),
+            }
+        };
+        self.after_apply(now, index, &applied);
+        self.note_applied(now, index, &applied);
+        if self.applied - self.snapshot_at >= COMPACT_AFTER {
+            self.snapshot_at = self.applied;
+            self.consensus.compact(self.applied, codec::encode_model(&self.model));
+        }
+    }
+
+    fn after_apply(&mut self, now: Now, index: u64, applied: &Applied) {
+        match applied {
+            Applied::Spec => self.spec_changed(),
+            Applied::Assigned(group) => {
+                let Some(a) = self.model.group(group).and_then(|g| g.assignment.clone()) else { return };
+                let kind = EventKind::Assigned { master: a.master, cause: a.cause.as_str().to_owned() };
+                self.sink.event(group, a.epoch, index, kind);
+            }
+            Applied::Serving(group) => {
+                let Some(a) = self.model.group(group).and_then(|g| g.assignment.clone()) else { return };
+                self.sink.event(group, a.epoch, a.index, EventKind::Serving { master: a.master });
+            }
+            Applied::Eligible(group) => self.tell_eligible(group, index),
+            Applied::SwitchoverAborted(group) => {
+                let epoch = self.model.group(group).map_or(Epoch::NONE, |g| g.epoch());
+                let reason = "see history".to_owned();
+                self.sink.event(group, epoch, index, EventKind::SwitchoverAborted { reason });
+            }
+            Applied::Pause(_) => {
+                self.pauses.insert(index, now.boot);
+            }
+            Applied::Rejected(why) => tracing::info!(index, %why, "a committed command came too late"),
+            Applied::Switchover(_) | Applied::Nothing => {}
+        }
+    }
+
+    fn tell_eligible(&mut self, group: &GroupId, index: u64) {
+        let Some(g) = self.model.group(group) else { return };
+        let names: Vec<String> = g.eligible.iter().map(|m| self.spec().node_name(m.node)).collect();
+        let (epoch, members) = (g.epoch(), names.join(" "));
+        self.sink.event(group, epoch, index, EventKind::Eligible { members });
+    }
+
+    fn note_applied(&mut self, now: Now, index: u64, applied: &Applied) {
+        self.applied = index;
+        let Some(mut leader) = self.leader.take() else { return };
+        let wishes = leader.applied(&self.round(now, &|_| false), index, applied);
+        self.leader = Some(leader);
+        self.carry_out(now, wishes);
+    }
+
+    fn restore(&mut self, now: Now, index: u64, data: &[u8]) {
+        if data.is_empty() {
+            self.model = Model::default();
+        } else {
+            match codec::decode_model(data) {
+                Ok(model) => self.model = model,
+                Err(error) => panic!("snapshot at {index} cannot be read by this version: {error}; upgrade this node"),
+            }
+            self.spec_changed();
+        }
+        self.snapshot_at = index;
+        self.note_applied(now, index, &Applied::Nothing);
+    }
+
+    /// The groups of which this node is a member get their machines; known ones keep theirs.
+    fn spec_changed(&mut self) {
+        let spec = self.spec().clone();
+        for g in spec.groups.iter().filter(|g| g.is_member(self.me)) {
+            let at_start = AtStart {
+                guarded: self.lock_at_start.guarded.contains(&g.port),
+                replica: self.lock_at_start.replica.contains(&g.port),
+            };
+            let burned = self.burned_at_start.get(&g.id).copied().unwrap_or(Epoch::NONE);
+            let new = || HostGroup::new(self.me, g.clone(), burned, at_start);
+            self.hosts.entry(g.id.clone()).or_insert_with(new);
+        }
+        self.sink.push(Effect::SpecChanged(Box::new(spec)));
+    }
+
+    fn open_gates(&mut self, now: Now) {
+        let hosts = &self.hosts;
+        let ready = |g: &GroupId, e: Epoch| hosts.get(g).is_some_and(|h| h.may_open(e));
+        for op in self.holder.open(now.boot, ready) {
+            self.sink.lock(op);
+        }
+    }
+
+    /// Arm and, when the kernel has answered, ask. Nothing is armed while nobody could be asked.
+    fn renew(&mut self, now: Now) {
+        if self.leader_id.is_none() {
+            return;
+        }
+        let mut claims = Vec::new();
+        let mut urgent = false;
+        self.each_host(now, |h, cx| {
+            if let Some((spec, request)) = h.claim(cx) {
+                urgent |= h.is_urgent(cx);
+                claims.push(Claim { spec, request });
+            }
+        });
+        let ttl = self.timing().lease_ttl;
+        if !claims.is_empty() && now.boot >= self.holder.due(ttl, urgent) {
+            let op = self.holder.arm(now.boot, ttl, &claims);
+            if self.mutations.arm_after_grant() {
+                if let Some(renew) = self.holder.defer(op) {
+                    self.send_to_leader(PeerMessage::Renew(renew));
+                }
+            } else {
+                self.sink.lock(op);
+            }
+        }
+    }
+
+    /// Tell the leader how things are here: on every change, and at least each renewal interval.
+    fn report(&mut self, now: Now) {
+        if self.leader_id.is_none() {
+            return;
+        }
+        let groups: Vec<_> = self.hosts.values().map(|h| h.report(now.boot, &self.holder)).collect();
+        let interval = self.timing().renew_interval();
+        let unchanged = self.last_report.as_ref().is_some_and(|(at, r)| {
+            now.boot.0 < at.0 + interval.0 && r.groups == groups && r.applied == self.applied
+        });
+        if unchanged {
+            return;
+        }
+        self.report_seq += 1;
+        let report =
+            Report { incarnation: self.incarnation, seq: self.report_seq, applied: self.applied, groups };
+        self.last_report = Some((now.boot, report.clone()));
+        self.send_to_leader(PeerMessage::Report(report));
+    }
+
+    fn round<'a>(&'a self, now: Now, paused: &'a dyn Fn(&GroupId) -> bool) -> Round<'a> {
+        Round { now, model: &self.model, cluster: self.spec(), paused, applied: self.applied }
+    }
+
+    /// What is left of a pause of `group`; each node counts from its own apply.
+    fn pause_left(&self, now: Now, group: &GroupId) -> Option<Span> {
+        let own = self.model.group(group).and_then(|g| g.pause);
+        let left = |p: crate::model::Pause| {
+            let since = self.pauses.get(&p.index).copied().unwrap_or(now.boot);
+            p.duration.0.saturating_sub(now.boot.0.saturating_sub(since.0))
+        };
+        [own, self.model.pause].into_iter().flatten().map(left).max().filter(|l| *l > 0).map(Span)
+    }
+
+    fn lead(&mut self, now: Now) {
+        let Some(mut leader) = self.leader.take() else { return };
+        let paused = |g: &GroupId| self.pause_left(now, g).is_some();
+        let round = self.round(now, &paused);
+        let mut wishes = leader.expire(now.boot);
+        wishes.extend(leader.plan_all(&round));
+        self.leader = Some(leader);
+        self.carry_out(now, wishes);
+        // Planning was carried out before any grant is given (L6): a decision taken now stands against it.
+        let Some(mut leader) = self.leader.take() else { return };
+        let grants = leader.grant_all(&self.round(now, &|_| false));
+        self.leader = Some(leader);
+        self.carry_out(now, grants);
+        self.bootstrap(now);
+        self.prefer_free_leader(now);
+    }
+
+    fn carry_out(&mut self, now: Now, wishes: Vec<LeaderWish>) {
+        for wish in wishes {
+            match wish {
+                LeaderWish::Propose { group, body, is_assign } => {
+                    let index = self.propose(now, body);
+                    if let Some(l) = self.leader.as_mut() {
+                        l.proposed(now, &group, is_assign, index);
+                    }
+                }
+                LeaderWish::Send { to, message } if to == self.me => self.loopback.push_back(message),
+                LeaderWish::Send { to, message } => self.sink.push(Effect::Send { to, message }),
+                LeaderWish::Reply { id, reply } => self.sink.push(Effect::Reply { id, reply }),
+            }
+        }
+    }
+
+    fn propose(&mut self, now: Now, body: Body) -> Option<u64> {
+        let data = codec::encode_command(&Command { at_unix_ms: now.unix_ms, body });
+        match self.consensus.propose(now.boot, data) {
+            Ok(p) => Some(p.index),
+            Err(error) => {
+                tracing::debug!(%error, "not proposed");
+                None
+            }
+        }
+    }
+
+    /// The first leader writes the configured spec into the log.
+    fn bootstrap(&mut self, now: Now) {
+        if self.model.spec.is_none() && !self.bootstrap_proposed {
+            let spec = self.initial_spec.clone();
+            self.bootstrap_proposed = self.propose(now, Body::Bootstrap(spec)).is_some();
+        }
+    }
+
+    /// Leadership moves off a node that holds a VIP, so that losing a master's host costs no election.
+    fn prefer_free_leader(&mut self, now: Now) {
+        let Some(leader) = &self.leader else { return };
+        let rested = now.boot.0 >= self.last_transfer.0.max(leader.since().0) + TRANSFER_EVERY.0 / 5;
+        if !rested || !self.holds_a_group(self.me) || self.consensus.transferee().is_some() {
+            return;
+        }
+        let fresh = Span(self.timing().lease_ttl.0);
+        let free = |n: &NodeId| {
+            let heard = leader.nodes().get(n).and_then(|v| v.heard);
+            let live = heard.is_some_and(|h| now.boot.0.saturating_sub(h.0) < fresh.0);
+            *n != self.me && live && !self.holds_a_group(*n)
+        };
+        let target = self.consensus.voters().iter().copied().find(free);
+        let settled = self.model.groups.values().all(|g| g.assignment.as_ref().is_some_and(|a| a.serving) && g.switchover.is_none());
+        if let (Some(to), true) = (target, settled) {
+            self.last_transfer = Mono(now.boot.0 + TRANSFER_EVERY.0);
+            self.consensus.transfer_leader(now.boot, to);
+        }
+    }
+
+    /// Node id from a name of the present spec.
+    #[must_use]
+    pub fn node_named(&self, name: &str) -> Option<NodeId> {
+        self.spec().nodes.iter().find(|n| n.name == name).map(|n| node_id(&n.name))
+    }
+}

@@ -1,0 +1,120 @@
+//! The snapshot that operators see.
+
+use redkeep_consensus::{NodeId, Span};
+
+use super::Core;
+use crate::{
+    ids::{GroupId, Now},
+    leader::Leader,
+    model::GroupModel,
+    observe::{AttachedReplica, GroupReport, RedisView},
+    spec::{ClusterSpec, GroupSpec},
+    status::{GroupStatus, MemberStatus, NodeStatus, StatusView},
+};
+
+impl Core {
+    /// What this node knows now.
+    pub fn status(&mut self, now: Now) -> StatusView {
+        let leases: Vec<(GroupId, Option<Span>)> = self.hosts.keys().map(|g| (g.clone(), self.own_lease(now, g))).collect();
+        let mut waits = Vec::new();
+        if let Some(l) = self.leader.as_mut() {
+            for g in self.model.groups.keys() {
+                waits.push((g.clone(), l.grantor.wait_left(now.raw, g)));
+            }
+        }
+        let groups = self.model.groups.keys().cloned().collect::<Vec<_>>();
+        let groups = groups
+            .iter()
+            .filter_map(|id| {
+                let mut g = self.group_status(now, id)?;
+                let own = leases.iter().find(|(x, _)| x == id).and_then(|(_, l)| *l);
+                g.lease_left = own.or_else(|| waits.iter().find(|(x, _)| x == id).map(|(_, l)| *l));
+                Some(g)
+            })
+            .collect();
+        StatusView {
+            node: self.me,
+            cluster: self.model.spec.clone(),
+            role: self.role,
+            term: self.consensus.term(),
+            leader: self.leader_id,
+            applied: self.applied,
+            committed: self.consensus.committed(),
+            nodes: self.leader.as_ref().map_or_else(Vec::new, |l| node_status(now, l, self.me)),
+            groups,
+        }
+    }
+
+    fn own_lease(&self, now: Now, group: &GroupId) -> Option<Span> {
+        self.holder.open_until(group).map(|until| Span(until.0.saturating_sub(now.boot.0))).filter(|l| *l > Span(0))
+    }
+
+    fn group_status(&self, now: Now, id: &GroupId) -> Option<GroupStatus> {
+        let g = self.model.group(id)?;
+        let spec = self.spec().group(id)?;
+        let members: Vec<MemberStatus> = spec.members.iter().map(|m| self.member_status(now, id, m.node)).collect();
+        let a = g.assignment.as_ref();
+        Some(GroupStatus {
+            group: id.clone(),
+            epoch: g.epoch(),
+            master: g.master(),
+            cause: a.map(|a| a.cause),
+            assigned_at: a.map_or(0, |a| a.index),
+            serving: a.is_some_and(|a| a.serving),
+            eligible: g.eligible.clone(),
+            joining: g.joining.clone(),
+            wait_replicas: wait_replicas(g, self.spec(), spec, &members),
+            switchover_to: g.switchover,
+            paused_for: self.pause_left(now, id),
+            lease_left: None,
+            members,
+            hold: self.leader.as_ref().and_then(|l| l.hold(id)),
+        })
+    }
+
+    fn member_status(&self, now: Now, group: &GroupId, node: NodeId) -> MemberStatus {
+        let of = |r: Option<&GroupReport>, known: bool, excluded| MemberStatus {
+            node,
+            redis: r.map_or(RedisView::Unknown, |r| r.redis.clone()),
+            fenced: r.and_then(|r| r.fenced),
+            serving: r.and_then(|r| r.serving),
+            excluded,
+            known,
+        };
+        if let Some(leader) = &self.leader {
+            let round = self.round(now, &|_| false);
+            if let Some(c) = leader.candidates(&round, group) {
+                let report = c.report(node);
+                return of(report, report.is_some(), c.judge(node).err());
+            }
+        }
+        let own = (node == self.me).then(|| self.hosts.get(group)).flatten().map(|h| h.report(now.boot, &self.holder));
+        of(own.as_ref(), own.is_some(), None)
+    }
+}
+
+fn node_status(now: Now, leader: &Leader, me: NodeId) -> Vec<NodeStatus> {
+    leader
+        .nodes()
+        .iter()
+        .map(|(node, v)| NodeStatus {
+            node: *node,
+            heard_ago: if *node == me { Some(Span(0)) } else { v.heard.map(|h| Span(now.boot.0.saturating_sub(h.0))) },
+            applied: v.report.as_ref().map_or(0, |r| r.applied),
+        })
+        .collect()
+}
+
+/// The n of `WAIT n`: eligible and joining members, and every attached replica outside (invariant 4).
+fn wait_replicas(g: &GroupModel, cluster: &ClusterSpec, spec: &GroupSpec, members: &[MemberStatus]) -> usize {
+    let inside: Vec<_> = spec
+        .members
+        .iter()
+        .filter(|m| g.eligible.iter().chain(&g.joining).any(|e| e.node == m.node))
+        .filter_map(|m| cluster.node(m.node).map(|n| n.peer.ip()))
+        .collect();
+    let master = members.iter().find(|m| Some(m.node) == g.master()).and_then(|m| m.redis.observation());
+    let attached: &[AttachedReplica] = master.map_or(&[], |o| &o.replicas);
+    let outside = attached.iter().filter(|r| r.online && !inside.contains(&r.addr)).count();
+    inside.len() + outside
+}

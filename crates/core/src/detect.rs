@@ -1,0 +1,164 @@
+//! Folds probes of the local Redis into a view: up, doubtful, down. Pure; one per group and host.
+
+use redkeep_consensus::Mono;
+
+use crate::{
+    ids::RunId,
+    observe::{DownReason, ProbeFailure, RedisObservation, RedisView},
+    spec::ProbeTiming,
+};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Detector {
+    timing: ProbeTiming,
+    view: RedisView,
+    /// The last life seen that is not known to be over.
+    life: Option<RunId>,
+    /// Offset of the last good probe; bytes. Outlives the process, for the fence's report.
+    last_offset: u64,
+    failures: u32,
+    loading_since: Option<Mono>,
+}
+
+impl Detector {
+    pub(crate) fn new(timing: ProbeTiming) -> Self {
+        Self {
+            timing,
+            view: RedisView::Unknown,
+            life: None,
+            last_offset: 0,
+            failures: 0,
+            loading_since: None,
+        }
+    }
+
+    pub(crate) fn view(&self) -> &RedisView {
+        &self.view
+    }
+
+    pub(crate) fn life(&self) -> Option<&RunId> {
+        self.life.as_ref()
+    }
+
+    pub(crate) fn last_offset(&self) -> u64 {
+        self.last_offset
+    }
+
+    pub(crate) fn observed(&mut self, o: RedisObservation) {
+        self.failures = 0;
+        self.loading_since = None;
+        self.life = Some(o.run_id.clone());
+        self.last_offset = o.offset;
+        self.view = RedisView::Up(o);
+    }
+
+    pub(crate) fn failed(&mut self, now: Mono, failure: ProbeFailure) {
+        self.failures = self.failures.saturating_add(1);
+        let often = self.failures >= self.timing.fall;
+        let down = match failure {
+            ProbeFailure::Refused => {
+                self.life = None;
+                Some(DownReason::Dead)
+            }
+            ProbeFailure::Loading => {
+                let since = *self.loading_since.get_or_insert(now);
+                let long = now.0.saturating_sub(since.0) > self.timing.loading_timeout.0;
+                long.then_some(DownReason::LoadingTooLong)
+            }
+            ProbeFailure::Timeout | ProbeFailure::Closed | ProbeFailure::Busy => often.then_some(DownReason::Hung),
+            ProbeFailure::Misconfigured => often.then_some(DownReason::DiskError),
+            ProbeFailure::Denied => often.then_some(DownReason::Denied),
+            ProbeFailure::Protocol => often.then_some(DownReason::Protocol),
+        };
+        if let Some(reason) = down {
+            self.view = RedisView::Down(reason);
+        } else if let RedisView::Up(o) | RedisView::Doubtful(o, _) = &self.view {
+            self.view = RedisView::Doubtful(o.clone(), failure);
+        }
+    }
+
+    /// The process is gone. A notice about an earlier life changes nothing.
+    pub(crate) fn died(&mut self, life: Option<&RunId>) -> bool {
+        if life.is_some() && self.life.is_some() && self.life.as_ref() != life {
+            return false;
+        }
+        self.life = None;
+        self.view = RedisView::Down(DownReason::Dead);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redkeep_consensus::Span;
+
+    use super::*;
+    use crate::observe::RedisRole;
+
+    fn timing() -> ProbeTiming {
+        let ms = Span::from_millis;
+        ProbeTiming { interval: ms(100), timeout: ms(250), fall: 3, loading_timeout: ms(1000) }
+    }
+
+    fn up(run: &str) -> RedisObservation {
+        RedisObservation {
+            run_id: RunId::new(run),
+            role: RedisRole::Master,
+            replication_id: "h".into(),
+            previous: None,
+            offset: 7,
+            keys: 1,
+            replicas: Vec::new(),
+            version: "7.0.15".into(),
+            settled: true,
+        }
+    }
+
+    /// (failures fed after one good probe) -> view.
+    #[test]
+    fn each_failure_is_judged_by_its_own_rule() {
+        use ProbeFailure as F;
+        let cases: [(&[F], Option<DownReason>); 8] = [
+            (&[F::Timeout, F::Timeout], None),
+            (&[F::Timeout, F::Timeout, F::Timeout], Some(DownReason::Hung)),
+            (&[F::Timeout, F::Closed, F::Busy], Some(DownReason::Hung)),
+            (&[F::Refused], Some(DownReason::Dead)),
+            (&[F::Loading, F::Loading, F::Loading, F::Loading], None),
+            (&[F::Misconfigured, F::Misconfigured], None),
+            (&[F::Denied, F::Denied, F::Denied], Some(DownReason::Denied)),
+            (&[F::Protocol, F::Protocol, F::Protocol], Some(DownReason::Protocol)),
+        ];
+        for (failures, want) in cases {
+            let mut d = Detector::new(timing());
+            d.observed(up("1"));
+            for f in failures {
+                d.failed(Mono(0), *f);
+            }
+            match want {
+                Some(reason) => assert_eq!(d.view(), &RedisView::Down(reason), "{failures:?}"),
+                None => assert!(matches!(d.view(), RedisView::Doubtful(..)), "{failures:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn loading_is_waited_for_until_its_timeout() {
+        let mut d = Detector::new(timing());
+        d.observed(up("1"));
+        d.failed(Mono(0), ProbeFailure::Loading);
+        d.failed(Mono(1_000_000_000), ProbeFailure::Loading);
+        assert!(matches!(d.view(), RedisView::Doubtful(..)));
+        d.failed(Mono(1_000_000_001), ProbeFailure::Loading);
+        assert_eq!(d.view(), &RedisView::Down(DownReason::LoadingTooLong));
+    }
+
+    #[test]
+    fn the_death_of_an_earlier_life_changes_nothing() {
+        let mut d = Detector::new(timing());
+        d.observed(up("2"));
+        assert!(!d.died(Some(&RunId::new("1"))));
+        assert!(matches!(d.view(), RedisView::Up(_)));
+        assert!(d.died(Some(&RunId::new("2"))));
+        assert_eq!((d.view(), d.life(), d.last_offset()), (&RedisView::Down(DownReason::Dead), None, 7));
+    }
+}

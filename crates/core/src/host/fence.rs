@@ -1,0 +1,131 @@
+//! Giving up a tenure: gates out, epoch burned, then the report (L5). Redis commands never delay it.
+
+use redkeep_consensus::Mono;
+
+use super::{Cx, HostGroup, RETRY};
+use crate::{
+    effect::{Action, ActionId, ActionOutcome, Effect, EventKind, LockOp},
+    ids::Epoch,
+    lease::holder::lock_item,
+    observe::{FenceCause, Fenced},
+};
+
+#[derive(Debug)]
+pub(super) struct Fence {
+    epoch: Epoch,
+    cause: FenceCause,
+    closed: bool,
+    close_retry: Option<Mono>,
+    burned: bool,
+    /// Switchover: the offset that the target confirmed before the gates closed.
+    planned_offset: Option<u64>,
+    reading: Option<ActionId>,
+    offset: u64,
+    offset_known: bool,
+    told: bool,
+}
+
+impl Fence {
+    pub(super) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub(super) fn burned(&mut self, epoch: Epoch) {
+        self.burned |= epoch >= self.epoch;
+    }
+
+    fn is_done(&self) -> bool {
+        self.closed && self.burned && self.offset_known
+    }
+
+    pub(super) fn fenced(&self) -> Option<Fenced> {
+        self.is_done().then_some(Fenced {
+            epoch: self.epoch,
+            offset: self.offset,
+            confirmed_by_target: self.planned_offset == Some(self.offset),
+            cause: self.cause,
+        })
+    }
+
+    pub(super) fn deadline(&self) -> Option<Mono> {
+        self.close_retry
+    }
+}
+
+impl HostGroup {
+    /// Begin the fence: the lock, the burn, the sockets and the address all at once.
+    pub(super) fn start_fence(&mut self, cx: &mut Cx<'_>, epoch: Epoch, cause: FenceCause, planned: Option<u64>) {
+        let unburned = cx.mutations.fence_not_burned();
+        self.tell(cx, EventKind::Fencing { cause });
+        cx.holder.drop_group(&self.spec.id);
+        cx.sink.lock(LockOp::Close { item: lock_item(&self.spec, 0) });
+        if self.burned < epoch && !unburned {
+            cx.sink.push(Effect::Burn { group: self.spec.id.clone(), epoch });
+        }
+        if planned.is_some() {
+            cx.sink.act(&self.spec.id, Action::ShutWrites);
+        }
+        self.clear_address(cx);
+        self.takeover = None;
+        self.wrong_role = 0;
+        self.replica.taint();
+        self.fence = Some(Fence {
+            epoch,
+            cause,
+            closed: false,
+            close_retry: None,
+            burned: self.burned >= epoch || unburned,
+            planned_offset: planned,
+            reading: None,
+            offset: self.detector.last_offset(),
+            offset_known: planned.is_none(),
+            told: false,
+        });
+    }
+
+    /// Reset the connections while the address is still there (else IPv4 clients get no RST), then the address, then
+    /// whoever came in between.
+    pub(super) fn clear_address(&mut self, cx: &mut Cx<'_>) {
+        let port = self.spec.port;
+        cx.sink.act(&self.spec.id, Action::DestroySockets { port });
+        let (vip, interface) = (self.spec.vip, self.spec.interface.clone());
+        cx.sink.act(&self.spec.id, Action::RemoveVip { vip, interface });
+        cx.sink.act(&self.spec.id, Action::DestroySockets { port });
+    }
+
+    pub(super) fn gate_closed(&mut self, cx: &mut Cx<'_>, ok: bool) {
+        let Some(f) = self.fence.as_mut() else { return };
+        if !ok {
+            f.close_retry = Some(Mono(cx.now.boot.0 + RETRY.0));
+            return;
+        }
+        f.closed = true;
+        f.close_retry = None;
+        if f.planned_offset.is_some() && f.reading.is_none() {
+            f.reading = Some(cx.sink.act(&self.spec.id, Action::ReadOffset));
+        }
+    }
+
+    pub(super) fn fence_action_done(&mut self, _cx: &mut Cx<'_>, id: ActionId, outcome: &ActionOutcome) {
+        let Some(f) = self.fence.as_mut().filter(|f| f.reading == Some(id)) else { return };
+        match outcome {
+            ActionOutcome::Offset(offset) => f.offset = *offset,
+            // Not read: the target cannot be said to have it all, so the old master is named again.
+            ActionOutcome::Failed(_) | ActionOutcome::Done | ActionOutcome::Rival(_) => f.planned_offset = None,
+        }
+        f.offset_known = true;
+    }
+
+    pub(super) fn drive_fence(&mut self, cx: &mut Cx<'_>) {
+        let Some(f) = self.fence.as_mut() else { return };
+        if f.close_retry.is_some_and(|at| cx.now.boot >= at) {
+            f.close_retry = None;
+            cx.sink.lock(LockOp::Close { item: lock_item(&self.spec, 0) });
+        }
+        if f.is_done() && !f.told {
+            f.told = true;
+            let kind = EventKind::Fenced { cause: f.cause, offset: f.offset };
+            self.tell(cx, kind);
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! What one group should look like on this host, derived from the log, and the steps that bring it there.
+//!
+//! Level-triggered: [`HostGroup::reconcile`] runs after every input, compares, and emits what is missing. Owned by the core.
+//! Invariants: nothing is opened without a grant at the assigned epoch; the replica element is out before a promotion; a fence
+//! is reported only after the kernel acknowledged and the epoch is burned; replicas follow only a master that serves.
+
+mod fence;
+mod replica;
+mod takeover;
+
+use redkeep_consensus::{Mono, NodeId, Span};
+
+use crate::{
+    detect::Detector,
+    effect::{Action, ActionId, ActionOutcome, Effect, EventKind, LockEvent, LockOp},
+    ids::{Epoch, GroupId, Now, RunId},
+    input::HostEvent,
+    lease::{Holder, holder::lock_item},
+    message::RenewGroup,
+    model::{Assignment, GroupModel, Model},
+    mutations::Mutations,
+    observe::{FenceCause, GroupReport, ProbeFailure, RedisObservation, RedisView},
+    plan::eligible,
+    sink::Sink,
+    spec::{ClusterSpec, GroupSpec},
+};
+
+use fence::Fence;
+use replica::ReplicaSide;
+use takeover::Takeover;
+
+/// A failed step is tried again after this.
+const RETRY: Span = Span(20_000_000);
+
+/// What the parts of a group's machine work with.
+pub(crate) struct Cx<'a> {
+    pub(crate) now: Now,
+    pub(crate) cluster: &'a ClusterSpec,
+    pub(crate) model: &'a Model,
+    pub(crate) holder: &'a mut Holder,
+    pub(crate) sink: &'a mut Sink,
+    pub(crate) mutations: Mutations,
+}
+
+/// State of one idempotent step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Work {
+    #[default]
+    Idle,
+    Running(ActionId),
+    /// Handed to the lock, which answers by group.
+    Locking,
+    Done,
+    RetryAt(Mono),
+}
+
+impl Work {
+    fn due(self, now: Mono) -> bool {
+        match self {
+            Self::Idle => true,
+            Self::RetryAt(at) => now >= at,
+            Self::Running(_) | Self::Locking | Self::Done => false,
+        }
+    }
+
+    fn settle(&mut self, now: Mono, outcome: &ActionOutcome) -> bool {
+        let done = !matches!(outcome, ActionOutcome::Failed(_));
+        *self = if done { Self::Done } else { Self::RetryAt(Mono(now.0 + RETRY.0)) };
+        done
+    }
+
+    fn deadline(self) -> Option<Mono> {
+        match self {
+            Self::RetryAt(at) => Some(at),
+            Self::Idle | Self::Running(_) | Self::Locking | Self::Done => None,
+        }
+    }
+}
+
+/// A planned switchover as seen by the master that hands over.
+#[derive(Clone, Copy, Debug)]
+struct Planned {
+    epoch: Epoch,
+    to: NodeId,
+    action: ActionId,
+    failed: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct HostGroup {
+    me: NodeId,
+    spec: GroupSpec,
+    detector: Detector,
+    burned: Epoch,
+    fence: Option<Fence>,
+    takeover: Option<Takeover>,
+    replica: ReplicaSide,
+    planned: Option<Planned>,
+    guarded: bool,
+    /// Gates and VIP of an earlier tenure (or life of the supervisor) have been taken back.
+    released: bool,
+    wrong_role: u32,
+    /// Members of the eligible set that were not close, and since when.
+    far_since: Vec<(crate::observe::EligibleMember, Mono)>,
+}
+
+impl HostGroup {
+    pub(crate) fn new(me: NodeId, spec: GroupSpec, burned: Epoch, at_start: AtStart) -> Self {
+        Self {
+            me,
+            detector: Detector::new(spec.probe),
+            spec,
+            burned,
+            fence: None,
+            takeover: None,
+            replica: ReplicaSide::new(!at_start.replica),
+            planned: None,
+            guarded: at_start.guarded,
+            released: false,
+            wrong_role: 0,
+            far_since: Vec::new(),
+        }
+    }
+
+    fn id(&self) -> &GroupId {
+        &self.spec.id
+    }
+
+    fn model<'a>(&self, cx: &Cx<'a>) -> Option<&'a GroupModel> {
+        cx.model.group(&self.spec.id)
+    }
+
+    /// Bring the host nearer to what the log says.
+    pub(crate) fn reconcile(&mut self, cx: &mut Cx<'_>) {
+        let Some(group) = self.model(cx) else { return };
+        let Some(a) = &group.assignment else { return };
+        self.guard(cx, a);
+        if a.master == self.me {
+            self.released = false;
+            self.as_master(cx, group, a);
+        } else {
+            self.release(cx, a);
+            self.as_replica(cx, a);
+        }
+    }
+
+    /// Once a master was ever assigned the port is closed unless granted; a pair that is being adopted stays as it is until
+    /// its first grant, or its first replica element, guards it in the same batch.
+    fn guard(&mut self, cx: &mut Cx<'_>, a: &Assignment) {
+        let adopting = a.cause == crate::command::Cause::Adopted && !a.serving;
+        let replica_known = matches!(self.detector.view(), RedisView::Up(o) if !o.is_master());
+        let by_permit = adopting && a.master != self.me && replica_known;
+        let by_open = adopting && a.master == self.me;
+        if self.guarded || by_permit || by_open {
+            return;
+        }
+        self.guarded = true;
+        cx.sink.lock(LockOp::Guard { item: lock_item(&self.spec, 0) });
+    }
+
+    fn as_master(&mut self, cx: &mut Cx<'_>, group: &GroupModel, a: &Assignment) {
+        if self.fence.as_ref().is_some_and(|f| f.epoch() != a.epoch) {
+            self.fence = None;
+        }
+        if self.fence.is_none() {
+            if let Some(cause) = self.must_fence(cx, a) {
+                self.start_fence(cx, a.epoch, cause, None);
+            }
+        }
+        if self.fence.is_some() {
+            self.drive_fence(cx);
+            return;
+        }
+        if !self.is_life(cx, a) {
+            return;
+        }
+        self.drive_planned(cx, group, a);
+        self.drive_takeover(cx, a);
+    }
+
+    /// Why this node can never serve at this epoch (again).
+    fn must_fence(&self, cx: &Cx<'_>, a: &Assignment) -> Option<FenceCause> {
+        if self.burned >= a.epoch {
+            return Some(FenceCause::Stopping);
+        }
+        match self.detector.life() {
+            Some(life) if *life != a.run_id && !cx.mutations.ignore_run_id() => Some(FenceCause::RunIdChanged),
+            None if matches!(self.detector.view(), RedisView::Down(crate::observe::DownReason::Dead)) => {
+                Some(FenceCause::RedisDead)
+            }
+            Some(_) | None => (self.wrong_role >= 2).then_some(FenceCause::WrongRole),
+        }
+    }
+
+    fn is_life(&self, cx: &Cx<'_>, a: &Assignment) -> bool {
+        self.detector.life().is_some_and(|life| *life == a.run_id || cx.mutations.ignore_run_id())
+    }
+
+    /// What to ask a lease for, if for anything.
+    pub(crate) fn claim(&mut self, cx: &Cx<'_>) -> Option<(GroupSpec, RenewGroup)> {
+        let group = self.model(cx)?;
+        let a = group.assignment.as_ref()?;
+        let may = a.master == self.me && a.epoch > self.burned && self.fence.is_none() && self.is_life(cx, a);
+        if !may {
+            return None;
+        }
+        let lagging = self.lagging(cx, group);
+        Some((self.spec.clone(), RenewGroup { group: self.spec.id.clone(), epoch: a.epoch, lagging }))
+    }
+
+    /// True while a takeover waits for its first grant: the renewal is then not put off.
+    pub(crate) fn is_urgent(&self, cx: &Cx<'_>) -> bool {
+        let epoch = self.model(cx).map(GroupModel::epoch);
+        let open = self.takeover.as_ref().filter(|t| Some(t.epoch) == epoch).is_some_and(Takeover::is_open);
+        !open && !epoch.is_some_and(|e| cx.holder.has_grant(cx.now.boot, self.id(), e))
+    }
+
+    /// Members of the eligible set that have not been near the master for `max_lag`.
+    fn lagging(&mut self, cx: &Cx<'_>, group: &GroupModel) -> Vec<crate::observe::EligibleMember> {
+        let RedisView::Up(o) = self.detector.view() else { return Vec::new() };
+        if !o.is_master() {
+            return Vec::new();
+        }
+        let far = eligible::far_members(group, cx.cluster, self.spec.max_lag, o);
+        self.far_since.retain(|(m, _)| far.contains(m));
+        for m in far {
+            if !self.far_since.iter().any(|(x, _)| *x == m) {
+                self.far_since.push((m, cx.now.boot));
+            }
+        }
+        let limit = self.spec.max_lag.0;
+        let long = |since: &Mono| cx.now.boot.0.saturating_sub(since.0) >= limit;
+        self.far_since.iter().filter(|(_, s)| long(s)).map(|(m, _)| m.clone()).collect()
+    }
+
+    /// May the gate be opened for this epoch now?
+    pub(crate) fn may_open(&self, epoch: Epoch) -> bool {
+        self.fence.is_none() && self.takeover.as_ref().is_some_and(|t| t.epoch == epoch && t.is_promoted())
+    }
+
+    pub(crate) fn observed(&mut self, cx: &mut Cx<'_>, result: Result<RedisObservation, ProbeFailure>) {
+        let before = view_name(self.detector.view());
+        match result {
+            Ok(o) => {
+                let serving = self.takeover.as_ref().is_some_and(|t| t.serving);
+                self.wrong_role = if serving && !o.is_master() { self.wrong_role + 1 } else { 0 };
+                self.replica.observed(&o);
+                self.detector.observed(o);
+            }
+            Err(failure) => self.detector.failed(cx.now.boot, failure),
+        }
+        self.tell_change(cx, before);
+    }
+
+    fn tell_change(&self, cx: &mut Cx<'_>, before: &'static str) {
+        if view_name(self.detector.view()) == before {
+            return;
+        }
+        let kind = match self.detector.view() {
+            RedisView::Up(o) => EventKind::RedisUp {
+                run_id: o.run_id.to_string(),
+                role: if o.is_master() { "master" } else { "replica" },
+            },
+            RedisView::Down(reason) => EventKind::RedisDown { reason: format!("{reason:?}") },
+            RedisView::Unknown | RedisView::Doubtful(..) => return,
+        };
+        self.tell(cx, kind);
+    }
+
+    pub(crate) fn died(&mut self, cx: &mut Cx<'_>, life: Option<&RunId>) {
+        let before = view_name(self.detector.view());
+        if self.detector.died(life) {
+            self.replica.redis_died();
+            if self.guarded {
+                // What starts next may be a master by its file, or empty.
+                cx.sink.lock(LockOp::ForbidReplica { item: lock_item(&self.spec, 0) });
+            }
+            self.tell_change(cx, before);
+        }
+    }
+
+    /// The leader asks for a fence: obeyed only for the epoch that is served here.
+    pub(crate) fn fence_requested(&mut self, cx: &mut Cx<'_>, epoch: Epoch) {
+        let Some(a) = self.model(cx).and_then(|g| g.assignment.as_ref()) else { return };
+        if a.master == self.me && a.epoch == epoch && self.fence.is_none() && epoch > self.burned {
+            self.start_fence(cx, epoch, FenceCause::LeaderAsked, None);
+        }
+    }
+
+    pub(crate) fn lock_event(&mut self, cx: &mut Cx<'_>, event: &LockEvent) {
+        match event {
+            LockEvent::Opened { ok: true, .. } => self.gate_opened(cx),
+            LockEvent::Closed { ok, .. } => self.gate_closed(cx, *ok),
+            LockEvent::ReplicaForbidden { ok, .. } => self.replica_forbidden(cx, *ok),
+            LockEvent::Guarded { ok: false, .. } => self.guarded = false,
+            LockEvent::ReplicaPermitted { ok, .. } => self.guarded |= *ok,
+            LockEvent::Opened { ok: false, .. } | LockEvent::Guarded { ok: true, .. } | LockEvent::Armed { .. } => {}
+        }
+    }
+
+    pub(crate) fn action_done(&mut self, cx: &mut Cx<'_>, id: ActionId, outcome: &ActionOutcome) {
+        if let ActionOutcome::Failed(f) = outcome {
+            self.tell(cx, EventKind::ActionFailed { action: "action", text: f.text.clone() });
+        }
+        if let ActionOutcome::Rival(who) = outcome {
+            self.tell(cx, EventKind::VipRival { who: who.clone() });
+        }
+        if self.planned.is_some_and(|p| p.action == id) {
+            self.planned_done(cx, outcome);
+        }
+        self.fence_action_done(cx, id, outcome);
+        self.takeover_action_done(cx, id, outcome);
+        self.replica_action_done(cx, id, outcome);
+    }
+
+    pub(crate) fn burned(&mut self, epoch: Epoch) {
+        self.burned = self.burned.max(epoch);
+        if let Some(f) = self.fence.as_mut() {
+            f.burned(epoch);
+        }
+    }
+
+    pub(crate) fn host_event(&mut self, cx: &mut Cx<'_>, event: &HostEvent) {
+        match event {
+            HostEvent::VipRemoved { .. } => self.vip_removed(cx),
+            HostEvent::LinkUp { interface } if *interface == self.spec.interface => self.announce_again(cx),
+            HostEvent::LockLost => self.lock_lost(cx),
+            HostEvent::VipPresent { .. } => self.vip_present(cx),
+            HostEvent::LinkUp { .. } => {}
+        }
+    }
+
+    /// The table is back, closed: what was open has to be granted again.
+    fn lock_lost(&mut self, cx: &mut Cx<'_>) {
+        self.guarded = true;
+        self.replica.lock_lost();
+        if let Some(t) = self.takeover.as_mut() {
+            t.lock_lost();
+        }
+        self.tell(cx, EventKind::LockLost);
+    }
+
+    fn drive_planned(&mut self, cx: &mut Cx<'_>, group: &GroupModel, a: &Assignment) {
+        match (group.switchover, self.planned) {
+            (Some(to), None) if self.takeover.as_ref().is_some_and(|t| t.serving) => {
+                let Some(target) = cx.cluster.redis_addr(to, &self.spec) else { return };
+                let limit = cx.cluster.timing.switchover_timeout;
+                let action = cx.sink.act(self.id(), Action::PauseAndCatchUp { target, limit: Span(limit.0 / 2) });
+                self.planned = Some(Planned { epoch: a.epoch, to, action, failed: false });
+                self.tell(cx, EventKind::SwitchoverStarted { to });
+            }
+            (None, Some(_)) => {
+                self.planned = None;
+                cx.sink.act(self.id(), Action::Unpause);
+            }
+            (Some(_) | None, _) => {}
+        }
+    }
+
+    fn planned_done(&mut self, cx: &mut Cx<'_>, outcome: &ActionOutcome) {
+        let Some(p) = self.planned.as_mut() else { return };
+        match outcome {
+            ActionOutcome::Offset(offset) if self.fence.is_none() => {
+                let (epoch, to) = (p.epoch, p.to);
+                let current = self.model(cx).filter(|g| g.epoch() == epoch && g.switchover == Some(to));
+                if current.is_some() {
+                    self.start_fence(cx, epoch, FenceCause::Switchover, Some(*offset));
+                }
+            }
+            ActionOutcome::Failed(_) if !p.failed => {
+                p.failed = true;
+                cx.sink.act(self.id(), Action::Unpause);
+            }
+            ActionOutcome::Offset(_)
+            | ActionOutcome::Failed(_)
+            | ActionOutcome::Done
+            | ActionOutcome::Rival(_) => {}
+        }
+    }
+
+    pub(crate) fn report(&self, now: Mono, holder: &Holder) -> GroupReport {
+        let open = holder.open_until(self.id()).is_some_and(|until| now < until);
+        let serving = self.takeover.as_ref().filter(|t| t.serving && open).map(|t| t.epoch);
+        GroupReport {
+            group: self.spec.id.clone(),
+            redis: self.detector.view().clone(),
+            fenced: self.fence.as_ref().and_then(Fence::fenced),
+            serving,
+            takeover_failure: self.takeover.as_ref().and_then(|t| t.failure),
+        }
+    }
+
+    pub(crate) fn deadline(&self, holder: &Holder) -> Option<Mono> {
+        let lapse = self
+            .takeover
+            .as_ref()
+            .filter(|t| t.is_open())
+            .and_then(|_| holder.open_until(self.id()));
+        let steps = self.takeover.as_ref().and_then(Takeover::deadline);
+        let fence = self.fence.as_ref().and_then(Fence::deadline);
+        [lapse, steps, fence, self.replica.deadline()].into_iter().flatten().min()
+    }
+
+    fn tell(&self, cx: &mut Cx<'_>, kind: EventKind) {
+        let a = self.model(cx).and_then(|g| g.assignment.as_ref());
+        let (epoch, index) = a.map_or((Epoch::NONE, 0), |a| (a.epoch, a.index));
+        cx.sink.event(&self.spec.id, epoch, index, kind);
+    }
+
+    fn probe_now(&self, cx: &mut Cx<'_>) {
+        cx.sink.push(Effect::ProbeNow { group: self.spec.id.clone() });
+    }
+}
+
+/// What the kernel held for this group when the supervisor started.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AtStart {
+    pub(crate) guarded: bool,
+    pub(crate) replica: bool,
+}
+
+fn view_name(view: &RedisView) -> &'static str {
+    match view {
+        RedisView::Unknown => "unknown",
+        RedisView::Up(o) if o.is_master() => "master",
+        RedisView::Up(_) => "replica",
+        RedisView::Doubtful(..) => "doubtful",
+        RedisView::Down(_) => "down",
+    }
+}

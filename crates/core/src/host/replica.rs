@@ -1,0 +1,158 @@
+//! Not being master: give back what an earlier tenure held, follow the master that serves, and let clients read from a true replica.
+
+use core::net::SocketAddr;
+
+use redkeep_consensus::{Mono, Span};
+
+use super::{Cx, HostGroup};
+use crate::{
+    effect::{Action, ActionId, ActionOutcome, EventKind, LockOp},
+    lease::holder::lock_item,
+    model::Assignment,
+    observe::{RedisObservation, RedisRole, RedisView},
+};
+
+/// A refused or failed `REPLICAOF` is tried again after this.
+const FOLLOW_RETRY: Span = Span(200_000_000);
+
+#[derive(Debug)]
+pub(super) struct ReplicaSide {
+    /// Connections from before this Redis was a replica may hold replies of a master; they are reset before the
+    /// replica element opens the port, else such a reply would leave late (lease-review R1).
+    tainted: bool,
+    destroying: Option<ActionId>,
+    follow: Option<ActionId>,
+    follow_retry: Option<Mono>,
+    permitted_at: Option<Mono>,
+    /// An observation came since the element was last renewed.
+    fresh: bool,
+}
+
+impl ReplicaSide {
+    pub(super) fn new(tainted: bool) -> Self {
+        Self { tainted, destroying: None, follow: None, follow_retry: None, permitted_at: None, fresh: false }
+    }
+
+    pub(super) fn taint(&mut self) {
+        self.tainted = true;
+        self.permitted_at = None;
+        self.destroying = None;
+    }
+
+    pub(super) fn observed(&mut self, o: &RedisObservation) {
+        self.fresh = true;
+        if o.is_master() {
+            self.taint();
+        }
+    }
+
+    pub(super) fn redis_died(&mut self) {
+        self.taint();
+        self.follow = None;
+        self.follow_retry = None;
+    }
+
+    pub(super) fn forbidden(&mut self) {
+        self.permitted_at = None;
+    }
+
+    pub(super) fn lock_lost(&mut self) {
+        self.permitted_at = None;
+    }
+
+    pub(super) fn deadline(&self) -> Option<Mono> {
+        self.follow_retry
+    }
+}
+
+impl HostGroup {
+    /// Another node is master: gates and VIP of an earlier tenure go, once.
+    pub(super) fn release(&mut self, cx: &mut Cx<'_>, a: &Assignment) {
+        if self.released {
+            return;
+        }
+        self.released = true;
+        let held = self.takeover.take().is_some() || self.fence.take().is_some();
+        self.planned = None;
+        self.wrong_role = 0;
+        cx.holder.drop_group(&self.spec.id);
+        let adopting = a.cause == crate::command::Cause::Adopted && !a.serving;
+        if self.guarded || !adopting {
+            cx.sink.lock(LockOp::Close { item: lock_item(&self.spec, 0) });
+        }
+        if held || self.replica.tainted && !adopting {
+            self.replica.taint();
+            self.clear_address(cx);
+        }
+    }
+
+    pub(super) fn as_replica(&mut self, cx: &mut Cx<'_>, a: &Assignment) {
+        let RedisView::Up(o) = self.detector.view() else { return };
+        let o = o.clone();
+        self.follow(cx, a, &o);
+        self.permit(cx, a, &o);
+    }
+
+    /// VIP first: only a master whose `Serving` is committed is followed.
+    fn follow(&mut self, cx: &mut Cx<'_>, a: &Assignment, o: &RedisObservation) {
+        let serving = a.serving || cx.mutations.skip_serving();
+        let Some(master) = cx.cluster.redis_addr(a.master, &self.spec) else { return };
+        let waiting = self.replica.follow_retry.is_some_and(|at| cx.now.boot < at);
+        if !serving || waiting || self.replica.follow.is_some() || follows(o, master) {
+            return;
+        }
+        self.replica.follow_retry = None;
+        self.replica.follow = Some(cx.sink.act(&self.spec.id, Action::Follow { master }));
+        self.tell(cx, EventKind::Following { master });
+    }
+
+    fn permit(&mut self, cx: &mut Cx<'_>, a: &Assignment, o: &RedisObservation) {
+        let read_only = matches!(o.role, RedisRole::Replica { read_only: true, .. });
+        if !read_only || !o.settled || self.replica.follow.is_some() || !self.replica.fresh {
+            return;
+        }
+        let adopting = a.cause == crate::command::Cause::Adopted && !a.serving;
+        if self.replica.tainted && adopting && !self.guarded {
+            // A pair that runs as it is has always been a replica here: nobody is disturbed.
+            self.replica.tainted = false;
+        }
+        if self.replica.tainted {
+            if self.replica.destroying.is_none() {
+                let port = self.spec.port;
+                self.replica.destroying = Some(cx.sink.act(&self.spec.id, Action::DestroySockets { port }));
+            }
+            return;
+        }
+        let ttl = cx.cluster.timing.lease_ttl;
+        let recent = self.replica.permitted_at.is_some_and(|at| cx.now.boot.0 < at.0 + ttl.0 / 5);
+        if !recent {
+            self.replica.permitted_at = Some(cx.now.boot);
+            self.replica.fresh = false;
+            cx.sink.lock(LockOp::PermitReplica { item: lock_item(&self.spec, 0), ttl });
+        }
+    }
+
+    pub(super) fn replica_action_done(&mut self, cx: &mut Cx<'_>, id: ActionId, outcome: &ActionOutcome) {
+        let ok = !matches!(outcome, ActionOutcome::Failed(_));
+        if self.replica.destroying == Some(id) {
+            self.replica.destroying = None;
+            self.replica.tainted = !ok;
+        }
+        if self.replica.follow == Some(id) {
+            self.replica.follow = None;
+            self.replica.follow_retry = Some(Mono(cx.now.boot.0 + FOLLOW_RETRY.0));
+            if ok {
+                self.probe_now(cx);
+            }
+        }
+    }
+}
+
+fn follows(o: &RedisObservation, master: SocketAddr) -> bool {
+    match &o.role {
+        RedisRole::Master => false,
+        RedisRole::Replica { master_host, master_port, .. } => {
+            *master_port == master.port() && *master_host == master.ip().to_string()
+        }
+    }
+}

@@ -1,0 +1,436 @@
+//! What exists only while this node leads: views of the others, grants, plans, and operators' requests under way.
+//!
+//! Dropped as a whole when leadership ends, so nothing of it can be used by a deposed leader. What it proposes is judged
+//! again at apply. Planning comes before granting (L6).
+
+use std::collections::BTreeMap;
+
+use redkeep_consensus::{Mono, NodeId, Span};
+
+use crate::{
+    admin::{AdminReply, Refusal},
+    command::{Body, Cause},
+    ids::{Epoch, GroupId, Now, RequestId},
+    lease::{Grantor, grantor::InFlight},
+    message::{Grant, PeerMessage},
+    model::{Applied, GroupModel, Model},
+    mutations::Mutations,
+    observe::{RedisObservation, RedisView, Report},
+    plan::{Candidates, Forced, HoldReason, Plan, PlanInput, eligible::JoinMarks, plan},
+    spec::{ClusterSpec, Timing},
+};
+
+/// A fence request is repeated after this, as long as it is not answered.
+const ASK_AGAIN: Span = Span(20_000_000);
+
+/// What the leader knows of a node.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct NodeView {
+    pub heard: Option<Mono>,
+    pub report: Option<Report>,
+    /// The last observation of each group's Redis there; stays when the Redis dies.
+    observed: BTreeMap<GroupId, RedisObservation>,
+}
+
+impl NodeView {
+    pub fn last_observation(&self, group: &GroupId) -> Option<&RedisObservation> {
+        self.observed.get(group)
+    }
+}
+
+/// A proposal of this leader that has not met its fate.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    index: u64,
+}
+
+#[derive(Debug, Default)]
+struct GroupLead {
+    pending: Option<Pending>,
+    forced: Option<Forced>,
+    asked_fence: Option<Mono>,
+    assigned_at: Mono,
+    switchover_since: Option<Mono>,
+    last_failover: Option<Mono>,
+    marks: JoinMarks,
+    /// Log index of the last applied `Eligible`.
+    eligible_index: u64,
+    hold: Option<HoldReason>,
+}
+
+/// An operator who waits for an outcome.
+#[derive(Debug)]
+struct Waiter {
+    id: RequestId,
+    group: GroupId,
+    from_epoch: Epoch,
+    to: Option<NodeId>,
+    deadline: Mono,
+}
+
+/// What the leader wants done by the core that owns it.
+#[derive(Debug)]
+pub(crate) enum LeaderWish {
+    /// Propose; tell the outcome with `proposed`.
+    Propose { group: GroupId, body: Body, is_assign: bool },
+    Send { to: NodeId, message: PeerMessage },
+    Reply { id: RequestId, reply: AdminReply },
+}
+
+#[derive(Debug)]
+pub(crate) struct Leader {
+    me: NodeId,
+    term: u64,
+    since: Mono,
+    pub(crate) grantor: Grantor,
+    nodes: BTreeMap<NodeId, NodeView>,
+    groups: BTreeMap<GroupId, GroupLead>,
+    waiters: Vec<Waiter>,
+    mutations: Mutations,
+}
+
+/// What is common to all groups of one planning round.
+pub(crate) struct Round<'a> {
+    pub(crate) now: Now,
+    pub(crate) model: &'a Model,
+    pub(crate) cluster: &'a ClusterSpec,
+    /// Groups that are paused now.
+    pub(crate) paused: &'a dyn Fn(&GroupId) -> bool,
+    pub(crate) applied: u64,
+}
+
+impl Leader {
+    pub(crate) fn new(me: NodeId, term: u64, now: Now, timing: Timing, mutations: Mutations) -> Self {
+        Self {
+            me,
+            term,
+            since: now.boot,
+            grantor: Grantor::new(now.raw, timing, mutations),
+            nodes: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            waiters: Vec::new(),
+            mutations,
+        }
+    }
+
+    pub(crate) fn is_term(&self, term: u64) -> bool {
+        self.term == term
+    }
+
+    pub(crate) fn since(&self) -> Mono {
+        self.since
+    }
+
+    pub(crate) fn heard(&mut self, now: Mono, from: NodeId) {
+        self.nodes.entry(from).or_default().heard = Some(now);
+    }
+
+    pub(crate) fn reported(&mut self, now: Mono, from: NodeId, report: Report, model: &Model) {
+        let node = self.nodes.entry(from).or_default();
+        node.heard = Some(now);
+        let newest = node.report.as_ref().map_or((0, 0), |r| (r.incarnation, r.seq));
+        if (report.incarnation, report.seq) <= newest {
+            return;
+        }
+        for g in &report.groups {
+            if let RedisView::Up(o) = &g.redis {
+                node.observed.insert(g.group.clone(), o.clone());
+            }
+        }
+        let applied = report.applied;
+        let masters: Vec<(GroupId, u64)> = report
+            .groups
+            .iter()
+            .filter(|g| model.group(&g.group).and_then(GroupModel::master) == Some(from))
+            .filter_map(|g| g.redis.observation().map(|o| (g.group.clone(), o.offset)))
+            .collect();
+        node.report = Some(report);
+        for (group, offset) in masters {
+            self.note_join_marks(&group, applied, offset, model);
+        }
+    }
+
+    /// The master's offset, read after its node applied the set in which a newcomer is joining, is what the newcomer must pass.
+    fn note_join_marks(&mut self, group: &GroupId, applied: u64, offset: u64, model: &Model) {
+        let Some(g) = model.group(group) else { return };
+        let lead = self.groups.entry(group.clone()).or_default();
+        lead.marks.retain(|m, _| g.joining.contains(m));
+        if applied < lead.eligible_index {
+            return;
+        }
+        for m in &g.joining {
+            lead.marks.entry(m.clone()).or_insert(offset);
+        }
+    }
+
+    pub(crate) fn nodes(&self) -> &BTreeMap<NodeId, NodeView> {
+        &self.nodes
+    }
+
+    pub(crate) fn hold(&self, group: &GroupId) -> Option<HoldReason> {
+        self.groups.get(group).and_then(|g| g.hold.clone())
+    }
+
+    /// How candidates of `group` are judged now.
+    pub(crate) fn candidates<'a>(&'a self, round: &Round<'a>, group: &GroupId) -> Option<Candidates<'a>> {
+        Some(Candidates {
+            group: round.model.group(group)?,
+            spec: round.cluster.group(group)?,
+            nodes: &self.nodes,
+            now_boot: round.now.boot,
+            silent_after: Span(round.cluster.timing.lease_ttl.0.max(300_000_000)),
+            old_master: false,
+            allow_data_loss: false,
+            ignore_eligible: self.mutations.ignore_eligible(),
+        })
+    }
+
+    /// Plan every group once. Wishes are carried out by the caller, in order.
+    pub(crate) fn plan_all(&mut self, round: &Round<'_>) -> Vec<LeaderWish> {
+        let groups: Vec<GroupId> = round.model.groups.keys().cloned().collect();
+        let mut wishes = Vec::new();
+        for id in &groups {
+            self.plan_group(round, id, &mut wishes);
+        }
+        wishes
+    }
+
+    fn plan_group(&mut self, round: &Round<'_>, id: &GroupId, wishes: &mut Vec<LeaderWish>) {
+        let in_flight = self.grantor.in_flight(round.now.raw, id);
+        let lease_left = self.grantor.wait_left(round.now.raw, id);
+        let lead = self.groups.entry(id.clone()).or_default();
+        let undecided = matches!(in_flight, Some(InFlight::Proposed { .. })) && !self.mutations.ignore_in_flight();
+        if lead.pending.is_some() || undecided {
+            lead.hold = Some(HoldReason::InFlight);
+            return;
+        }
+        let decision = self.decide(round, id, lease_left, in_flight.is_some());
+        let lead = self.groups.entry(id.clone()).or_default();
+        lead.hold = None;
+        match decision {
+            Plan::Nothing => {}
+            Plan::Hold(reason) => lead.hold = Some(reason),
+            Plan::Assign(assign) => {
+                self.grantor.begin(round.now.raw, id, InFlight::Deciding);
+                wishes.push(LeaderWish::Propose { group: id.clone(), body: Body::Assign(assign), is_assign: true });
+            }
+            Plan::AskFence(reason) => {
+                lead.hold = Some(reason);
+                self.ask_fence(round, id, wishes);
+            }
+            Plan::Serving(epoch) => {
+                let body = Body::Serving { group: id.clone(), epoch };
+                wishes.push(LeaderWish::Propose { group: id.clone(), body, is_assign: false });
+            }
+            Plan::Eligible(epoch, change) => {
+                let (members, joining) = (change.members, change.joining);
+                let body = Body::Eligible { group: id.clone(), epoch, members, joining };
+                wishes.push(LeaderWish::Propose { group: id.clone(), body, is_assign: false });
+            }
+            Plan::SwitchoverAbort(epoch, reason) => {
+                let body = Body::SwitchoverAbort { group: id.clone(), epoch, reason };
+                wishes.push(LeaderWish::Propose { group: id.clone(), body, is_assign: false });
+            }
+        }
+    }
+
+    fn decide(&self, round: &Round<'_>, id: &GroupId, lease_left: Span, deciding: bool) -> Plan {
+        let (Some(candidates), Some(lead)) = (self.candidates(round, id), self.groups.get(id)) else {
+            return Plan::Nothing;
+        };
+        let cooldown = round.cluster.timing.failover_cooldown;
+        let since_last = lead.last_failover.map(|at| round.now.boot.0.saturating_sub(at.0));
+        plan(&PlanInput {
+            cluster: round.cluster,
+            candidates,
+            now_boot: round.now.boot,
+            lease_left,
+            deciding,
+            paused: (round.paused)(id),
+            cooldown_left: Span(since_last.map_or(0, |s| cooldown.0.saturating_sub(s))),
+            forced: lead.forced.as_ref(),
+            marks: &lead.marks,
+            leading_since: self.since,
+            assigned_at: lead.assigned_at,
+            switchover_since: lead.switchover_since,
+            no_wait: false,
+        })
+    }
+
+    /// From here on no grant leaves for this group, whether the request is answered or not (L3).
+    fn ask_fence(&mut self, round: &Round<'_>, id: &GroupId, wishes: &mut Vec<LeaderWish>) {
+        if self.grantor.in_flight(round.now.raw, id).is_none() {
+            self.grantor.begin(round.now.raw, id, InFlight::Deciding);
+        }
+        let Some(lead) = self.groups.get_mut(id) else { return };
+        let Some(a) = round.model.group(id).and_then(|g| g.assignment.as_ref()) else { return };
+        let recent = lead.asked_fence.is_some_and(|at| round.now.boot.0 < at.0 + ASK_AGAIN.0);
+        if !recent {
+            lead.asked_fence = Some(round.now.boot);
+            let message = PeerMessage::FenceRequest { group: id.clone(), epoch: a.epoch };
+            wishes.push(LeaderWish::Send { to: a.master, message });
+        }
+    }
+
+    /// What became of a wish to propose. A refused assignment stays a decision: no grants (L3).
+    pub(crate) fn proposed(&mut self, now: Now, group: &GroupId, is_assign: bool, index: Option<u64>) {
+        let Some(index) = index else { return };
+        if is_assign {
+            self.grantor.begin(now.raw, group, InFlight::Proposed { index });
+        }
+        self.groups.entry(group.clone()).or_default().pending = Some(Pending { index });
+    }
+
+    /// An entry was applied, of whatever term.
+    pub(crate) fn applied(&mut self, round: &Round<'_>, index: u64, applied: &Applied) -> Vec<LeaderWish> {
+        self.grantor.applied(index);
+        for lead in self.groups.values_mut() {
+            if lead.pending.is_some_and(|p| p.index <= index) {
+                lead.pending = None;
+            }
+        }
+        match applied {
+            Applied::Assigned(group) => self.assigned(round, group),
+            Applied::Serving(group) => self.served(round, group),
+            Applied::Eligible(group) => {
+                let lead = self.groups.entry(group.clone()).or_default();
+                lead.eligible_index = index;
+                Vec::new()
+            }
+            Applied::Switchover(group) => {
+                let lead = self.groups.entry(group.clone()).or_default();
+                lead.switchover_since = Some(round.now.boot);
+                Vec::new()
+            }
+            Applied::SwitchoverAborted(group) => {
+                self.groups.entry(group.clone()).or_default().switchover_since = None;
+                let text = "the switchover took too long; the old master goes on".to_owned();
+                self.answer(group, |_| true, &AdminReply::Refused(Refusal::Aborted(text)))
+            }
+            Applied::Nothing | Applied::Spec | Applied::Pause(_) | Applied::Rejected(_) => Vec::new(),
+        }
+    }
+
+    fn assigned(&mut self, round: &Round<'_>, group: &GroupId) -> Vec<LeaderWish> {
+        self.grantor.assigned(round.now.raw, group);
+        let cause = round.model.group(group).and_then(|g| g.assignment.as_ref()).map(|a| a.cause);
+        let lead = self.groups.entry(group.clone()).or_default();
+        lead.assigned_at = round.now.boot;
+        lead.switchover_since = None;
+        lead.asked_fence = None;
+        lead.marks.clear();
+        lead.forced = None;
+        if cause.is_some_and(Cause::is_automatic) {
+            lead.last_failover = Some(round.now.boot);
+        }
+        if cause == Some(Cause::SwitchoverBack) {
+            let text = "the target did not confirm the final offset; the old master goes on".to_owned();
+            return self.answer(group, |_| true, &AdminReply::Refused(Refusal::Aborted(text)));
+        }
+        Vec::new()
+    }
+
+    fn served(&mut self, round: &Round<'_>, group: &GroupId) -> Vec<LeaderWish> {
+        let Some(a) = round.model.group(group).and_then(|g| g.assignment.clone()) else { return Vec::new() };
+        let text = format!("{} is master of {group} at epoch {}", round.cluster.node_name(a.master), a.epoch);
+        let done = AdminReply::Done { index: a.index, epoch: a.epoch, text };
+        let mut wishes = self.answer(group, |w| a.epoch > w.from_epoch && w.to.is_none_or(|to| to == a.master), &done);
+        let other = format!("{} became master instead", round.cluster.node_name(a.master));
+        wishes.extend(self.answer(group, |w| a.epoch > w.from_epoch, &AdminReply::Refused(Refusal::Aborted(other))));
+        wishes
+    }
+
+    fn answer(&mut self, group: &GroupId, which: impl Fn(&Waiter) -> bool, reply: &AdminReply) -> Vec<LeaderWish> {
+        let (done, kept) = std::mem::take(&mut self.waiters).into_iter().partition(|w| w.group == *group && which(w));
+        self.waiters = kept;
+        done.into_iter().map(|w| LeaderWish::Reply { id: w.id, reply: reply.clone() }).collect()
+    }
+
+    /// Remember an operator's request until its outcome is known.
+    pub(crate) fn wait_for(&mut self, id: RequestId, group: GroupId, from_epoch: Epoch, to: Option<NodeId>, deadline: Mono) {
+        self.waiters.push(Waiter { id, group, from_epoch, to, deadline });
+    }
+
+    pub(crate) fn force(&mut self, group: &GroupId, forced: Forced) {
+        self.groups.entry(group.clone()).or_default().forced = Some(forced);
+    }
+
+    pub(crate) fn is_busy(&self, group: &GroupId) -> bool {
+        self.groups.get(group).is_some_and(|g| g.pending.is_some() || g.forced.is_some())
+            || self.waiters.iter().any(|w| w.group == *group)
+    }
+
+    /// Requests whose time is up: the outcome is not known, and a forced failover is taken back unless it is in the log.
+    pub(crate) fn expire(&mut self, now: Mono) -> Vec<LeaderWish> {
+        let (late, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiters).into_iter().partition(|w| now >= w.deadline);
+        self.waiters = kept;
+        let mut wishes = Vec::new();
+        for w in late {
+            let lead = self.groups.entry(w.group.clone()).or_default();
+            lead.forced = lead.forced.take().filter(|f| f.request != w.id);
+            let hold = lead.hold.as_ref().map_or_else(String::new, |h| format!("; last: {h}"));
+            let text = format!("not done in time{hold}");
+            wishes.push(LeaderWish::Reply { id: w.id, reply: AdminReply::Unknown { text } });
+        }
+        wishes
+    }
+
+    /// Everything still waited for ends unknown with the leadership.
+    pub(crate) fn dismiss(self) -> Vec<LeaderWish> {
+        let text = "leadership changed before the outcome was known; see status".to_owned();
+        let reply = |w: Waiter| LeaderWish::Reply { id: w.id, reply: AdminReply::Unknown { text: text.clone() } };
+        self.waiters.into_iter().map(reply).collect()
+    }
+
+    /// Answer the renewals whose round is done, after planning (L3, L6).
+    pub(crate) fn grant_all(&mut self, round: &Round<'_>) -> Vec<LeaderWish> {
+        let mut wishes = Vec::new();
+        for w in self.grantor.take_answerable(round.applied) {
+            let mut granted = Vec::new();
+            for r in &w.renew.groups {
+                let current = round.model.group(&r.group).and_then(|g| g.assignment.as_ref());
+                let holds = current.is_some_and(|a| a.master == w.from && a.epoch == r.epoch);
+                let fenced = self.nodes.get(&w.from).and_then(|n| n.report.as_ref()).and_then(|n| n.group(&r.group));
+                let burned = fenced.and_then(|g| g.fenced).is_some_and(|f| f.epoch >= r.epoch);
+                if !holds || burned || self.drop_lagging(round, r, &mut wishes) {
+                    continue;
+                }
+                if self.grantor.grant(round.now.raw, w.from, &r.group, w.renew.ttl) {
+                    granted.push((r.group.clone(), r.epoch));
+                }
+            }
+            if granted.is_empty() {
+                continue;
+            }
+            self.grantor.sent(w.from);
+            let grant = Grant { arm: w.renew.arm, term: self.term, groups: granted, from: self.me };
+            wishes.push(LeaderWish::Send { to: w.from, message: PeerMessage::Grant(grant) });
+        }
+        wishes
+    }
+
+    /// Members beyond `max_lag` leave the set before the master may go on: this request is not granted, the next is.
+    fn drop_lagging(&mut self, round: &Round<'_>, r: &crate::message::RenewGroup, wishes: &mut Vec<LeaderWish>) -> bool {
+        let Some(g) = round.model.group(&r.group) else { return true };
+        let members: Vec<_> = g.eligible.iter().filter(|m| !r.lagging.contains(m)).cloned().collect();
+        if members.len() == g.eligible.len() {
+            return false;
+        }
+        let lead = self.groups.entry(r.group.clone()).or_default();
+        if lead.pending.is_none() {
+            let body = Body::Eligible { group: r.group.clone(), epoch: r.epoch, members, joining: Vec::new() };
+            wishes.push(LeaderWish::Propose { group: r.group.clone(), body, is_assign: false });
+        }
+        true
+    }
+
+    /// Earliest instant (CLOCK_BOOTTIME) at which planning may come out differently by time alone.
+    pub(crate) fn deadline(&mut self, now: Now) -> Option<Mono> {
+        let groups: Vec<GroupId> = self.groups.keys().cloned().collect();
+        let leases = groups.iter().map(|g| self.grantor.wait_left(now.raw, g)).filter(|l| *l > Span(0)).min();
+        let lease = leases.map(|l| Mono(now.boot.0 + l.0));
+        let asks = self.groups.values().filter_map(|g| g.asked_fence).map(|at| Mono(at.0 + ASK_AGAIN.0)).filter(|at| *at > now.boot).min();
+        let waiters = self.waiters.iter().map(|w| w.deadline).min();
+        [lease, asks, waiters].into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,133 @@
+//! Who may be promoted, in which order, and which rule excludes each of the others.
+
+use std::collections::BTreeMap;
+
+use redkeep_consensus::{Mono, NodeId, Span};
+
+use crate::{
+    ids::RunId,
+    leader::NodeView,
+    model::GroupModel,
+    observe::{Fenced, GroupReport, RedisObservation, RedisView},
+    plan::Exclusion,
+    spec::GroupSpec,
+};
+
+/// A member that may be promoted now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Candidate {
+    pub node: NodeId,
+    pub run_id: RunId,
+    pub offset: u64,
+    pub keys: u64,
+    pub same_history: bool,
+    pub priority: u32,
+}
+
+/// How the members are judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidates<'a> {
+    pub group: &'a GroupModel,
+    pub spec: &'a GroupSpec,
+    pub nodes: &'a BTreeMap<NodeId, NodeView>,
+    pub now_boot: Mono,
+    /// A node not heard for longer is silent.
+    pub silent_after: Span,
+    /// The old master may be named again if the same life of its Redis is well.
+    pub old_master: bool,
+    /// An operator said that data may be lost: the eligible set does not count.
+    pub allow_data_loss: bool,
+    /// Deliberate bug for the simulator.
+    pub ignore_eligible: bool,
+}
+
+impl Candidates<'_> {
+    /// The rule that excludes `node`, or the candidate.
+    pub fn judge(&self, node: NodeId) -> Result<Candidate, Exclusion> {
+        let priority = self.spec.priority(node);
+        let report = self.report(node).ok_or(Exclusion::SupervisorSilent)?;
+        let redis = match &report.redis {
+            RedisView::Up(o) => o,
+            RedisView::Unknown => return Err(Exclusion::NotProbed),
+            RedisView::Doubtful(..) | RedisView::Down(_) => return Err(Exclusion::RedisDown),
+        };
+        let is_master = self.group.master() == Some(node);
+        if is_master {
+            self.judge_old_master(redis)?;
+        } else {
+            self.judge_replica(node, redis)?;
+        }
+        if priority == 0 && !self.allow_data_loss {
+            return Err(Exclusion::NeverPromote);
+        }
+        Ok(Candidate {
+            node,
+            run_id: redis.run_id.clone(),
+            offset: redis.offset,
+            keys: redis.keys,
+            same_history: self.same_history(redis),
+            priority,
+        })
+    }
+
+    fn judge_old_master(&self, redis: &RedisObservation) -> Result<(), Exclusion> {
+        if !self.old_master && !self.allow_data_loss {
+            return Err(Exclusion::IsMaster);
+        }
+        let same_life = self.group.assignment.as_ref().is_some_and(|a| a.run_id == redis.run_id);
+        if same_life || self.allow_data_loss { Ok(()) } else { Err(Exclusion::Restarted) }
+    }
+
+    fn judge_replica(&self, node: NodeId, redis: &RedisObservation) -> Result<(), Exclusion> {
+        if self.allow_data_loss || self.ignore_eligible || self.group.is_eligible(node, &redis.run_id) {
+            return Ok(());
+        }
+        let was = self.group.eligible.iter().any(|m| m.node == node);
+        Err(if was { Exclusion::Restarted } else { Exclusion::NotEligible })
+    }
+
+    /// The group's report of a node that is heard.
+    #[must_use]
+    pub fn report(&self, node: NodeId) -> Option<&GroupReport> {
+        let view = self.nodes.get(&node)?;
+        let heard = view.heard?;
+        if self.now_boot.0.saturating_sub(heard.0) > self.silent_after.0 {
+            return None;
+        }
+        view.report.as_ref()?.group(&self.spec.id)
+    }
+
+    /// The newest fence `node` ever reported to this leader.
+    #[must_use]
+    pub fn fenced(&self, node: NodeId) -> Option<Fenced> {
+        self.nodes.get(&node)?.report.as_ref()?.group(&self.spec.id)?.fenced
+    }
+
+    /// The history that the last master's data set had, as far as any report still shows it.
+    fn history(&self) -> Option<&str> {
+        let master = self.group.master()?;
+        let report = self.nodes.get(&master)?.last_observation(&self.spec.id)?;
+        Some(&report.replication_id)
+    }
+
+    fn same_history(&self, redis: &RedisObservation) -> bool {
+        self.history().is_none_or(|id| redis.shares_history(id))
+    }
+
+    /// All that may be promoted, best first: same history, highest offset, the master's node on a tie, priority, node id.
+    #[must_use]
+    pub fn ranked(&self) -> Vec<Candidate> {
+        let mut all: Vec<Candidate> =
+            self.spec.members.iter().filter_map(|m| self.judge(m.node).ok()).collect();
+        let master = self.group.master();
+        all.sort_by(|x, y| {
+            y.same_history
+                .cmp(&x.same_history)
+                .then(y.offset.cmp(&x.offset))
+                .then((master == Some(y.node)).cmp(&(master == Some(x.node))))
+                .then(y.priority.cmp(&x.priority))
+                .then(x.node.cmp(&y.node))
+        });
+        all
+    }
+}

@@ -1,0 +1,100 @@
+//! The committed eligible set: who joins it, and what must be known before.
+//!
+//! Joining (ADR on the eligible set): WAIT's n rises first (`joining` is committed and applied at the master's node), then the
+//! newcomer's acknowledged offset passes the master's offset read after that, then the set with it commits. A restarted
+//! Redis leaves by itself, since members are (node, `run_id`). Lagging members leave through the renewal that lists them.
+
+use std::collections::BTreeMap;
+
+use redkeep_consensus::{NodeId, Span};
+
+use crate::{
+    model::GroupModel,
+    observe::{EligibleMember, RedisObservation, RedisRole, RedisView},
+    plan::candidate::Candidates,
+    spec::ClusterSpec,
+};
+
+/// Master's offset that a newcomer must pass, by newcomer.
+pub type JoinMarks = BTreeMap<EligibleMember, u64>;
+
+/// The two lists of the next `Eligible` command.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EligibleChange {
+    pub members: Vec<EligibleMember>,
+    pub joining: Vec<EligibleMember>,
+}
+
+/// A change of the eligible set that is due, if one is.
+#[must_use]
+pub fn change(
+    c: &Candidates<'_>,
+    cluster: &ClusterSpec,
+    marks: &JoinMarks,
+) -> Option<EligibleChange> {
+    let master_node = c.group.master()?;
+    let RedisView::Up(master) = &c.report(master_node)?.redis else { return None };
+    let mut members = c.group.eligible.clone();
+    let mut joining = Vec::new();
+    members.retain(|m| still_alive(c, m));
+    for m in &c.spec.members {
+        if m.node == master_node {
+            continue;
+        }
+        let Some((id, offset)) = follows(c, cluster, m.node, master) else { continue };
+        if members.contains(&id) {
+            continue;
+        }
+        let passed = marks.get(&id).is_some_and(|mark| offset >= *mark);
+        if c.group.joining.contains(&id) && passed {
+            members.push(id);
+        } else {
+            joining.push(id);
+        }
+    }
+    members.sort();
+    joining.sort();
+    let changed = members != c.group.eligible || joining != c.group.joining;
+    changed.then_some(EligibleChange { members, joining })
+}
+
+/// False when its own node says that this life of Redis is over.
+fn still_alive(c: &Candidates<'_>, m: &EligibleMember) -> bool {
+    match c.report(m.node).map(|r| &r.redis) {
+        Some(RedisView::Up(o) | RedisView::Doubtful(o, _)) => o.run_id == m.run_id,
+        Some(RedisView::Down(_)) => false,
+        Some(RedisView::Unknown) | None => true,
+    }
+}
+
+/// A replica that follows the master's present data set closely, and the offset it has.
+fn follows(
+    c: &Candidates<'_>,
+    cluster: &ClusterSpec,
+    node: NodeId,
+    master: &RedisObservation,
+) -> Option<(EligibleMember, u64)> {
+    let RedisView::Up(redis) = &c.report(node)?.redis else { return None };
+    let RedisRole::Replica { link_up, .. } = &redis.role else { return None };
+    if !link_up || !redis.settled || redis.replication_id != master.replication_id {
+        return None;
+    }
+    let ip = cluster.node(node)?.peer.ip();
+    let attached = master.replicas.iter().any(|r| r.addr == ip && r.online && r.lag <= c.spec.max_lag);
+    attached.then(|| (EligibleMember { node, run_id: redis.run_id.clone() }, redis.offset))
+}
+
+/// Members of the set that have not been close to the master for `max_lag`, as the master's node sees it.
+#[must_use]
+pub fn far_members(
+    group: &GroupModel,
+    cluster: &ClusterSpec,
+    max_lag: Span,
+    master: &RedisObservation,
+) -> Vec<EligibleMember> {
+    let far = |m: &&EligibleMember| {
+        let ip = cluster.node(m.node).map(|n| n.peer.ip());
+        !master.replicas.iter().any(|r| Some(r.addr) == ip && r.online && r.lag <= max_lag)
+    };
+    group.eligible.iter().filter(far).cloned().collect()
+}

@@ -1,0 +1,10 @@
+//! Choosing: pure functions of model, view, leases and now. What they return is proposed or held, never done here.
+
+pub mod candidate;
+pub mod eligible;
+pub mod planner;
+pub mod reason;
+
+pub use candidate::{Candidate, Candidates};
+pub use planner::{Forced, Plan, PlanInput, plan};
+pub use reason::{Exclusion, HoldReason};

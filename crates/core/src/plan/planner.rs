@@ -1,0 +1,314 @@
+//! What a group needs next: a pure function of (model, view, leases, now).
+//!
+//! The order of the questions is the order of safety: a fence that stands, a lease that is over, a master that is down, and
+//! only then the quiet work (serving, eligible set). Every branch that does nothing says why.
+
+use redkeep_consensus::{Mono, NodeId, Span};
+
+use crate::{
+    command::{Assign, Cause},
+    ids::{Epoch, RequestId},
+    model::Assignment,
+    observe::{FenceCause, Fenced, RedisView},
+    plan::{
+        HoldReason,
+        candidate::{Candidate, Candidates},
+        eligible::{self, EligibleChange, JoinMarks},
+    },
+    spec::ClusterSpec,
+};
+
+/// An operator's order to fail over, until it is done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Forced {
+    pub request: RequestId,
+    pub to: Option<NodeId>,
+    pub allow_data_loss: bool,
+}
+
+/// Everything the planner looks at for one group.
+#[derive(Debug)]
+pub struct PlanInput<'a> {
+    pub cluster: &'a ClusterSpec,
+    pub candidates: Candidates<'a>,
+    pub now_boot: Mono,
+    /// What is left of the old lease; zero = it is over.
+    pub lease_left: Span,
+    /// A decision to fail over stands already (the old master is asked to fence).
+    pub deciding: bool,
+    pub paused: bool,
+    pub cooldown_left: Span,
+    pub forced: Option<&'a Forced>,
+    pub marks: &'a JoinMarks,
+    /// Since when this node leads.
+    pub leading_since: Mono,
+    /// When the present assignment was applied here.
+    pub assigned_at: Mono,
+    /// When the switchover under way was applied here.
+    pub switchover_since: Option<Mono>,
+    pub no_wait: bool,
+}
+
+/// What to do next for a group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Plan {
+    Nothing,
+    Hold(HoldReason),
+    Assign(Assign),
+    /// Begin the decision: no grants any more, and ask the master's node to fence.
+    AskFence(HoldReason),
+    Serving(Epoch),
+    Eligible(Epoch, EligibleChange),
+    SwitchoverAbort(Epoch, String),
+}
+
+/// The next step for one group.
+#[must_use]
+pub fn plan(p: &PlanInput<'_>) -> Plan {
+    let Some(a) = &p.candidates.group.assignment else { return plan_first(p) };
+    let report = p.candidates.report(a.master);
+    // A fence is burned on disk: it stands also when its node is not heard any more.
+    if let Some(f) = p.candidates.fenced(a.master).filter(|f| f.epoch == a.epoch) {
+        return plan_fenced(p, a, &f);
+    }
+    if p.candidates.group.switchover.is_some() && p.lease_left > Span(0) && switchover_late(p) {
+        return Plan::SwitchoverAbort(a.epoch, "not done within its time".to_owned());
+    }
+    if p.lease_left == Span(0) {
+        return plan_silent(p, a);
+    }
+    if let Some(forced) = p.forced {
+        return plan_forced(p, forced);
+    }
+    if p.deciding {
+        return Plan::AskFence(HoldReason::AwaitingFence { left: p.lease_left });
+    }
+    let Some(report) = report else { return Plan::Hold(HoldReason::OldLease { left: p.lease_left }) };
+    if matches!(report.redis, RedisView::Down(_)) {
+        return plan_down(p);
+    }
+    if a.serving {
+        return plan_quiet(p, a);
+    }
+    if report.serving == Some(a.epoch) {
+        return Plan::Serving(a.epoch);
+    }
+    plan_takeover(p, a)
+}
+
+fn switchover_late(p: &PlanInput<'_>) -> bool {
+    let limit = p.cluster.timing.switchover_timeout;
+    p.switchover_since.is_some_and(|s| p.now_boot.0.saturating_sub(s.0) > limit.0)
+}
+
+/// The first master ever: adopt the pair as it runs, else the only one with data.
+fn plan_first(p: &PlanInput<'_>) -> Plan {
+    let c = &p.candidates;
+    if let Some(forced) = p.forced {
+        let Some(to) = forced.to else { return Plan::Hold(HoldReason::NoCandidate) };
+        return match (Candidates { allow_data_loss: true, ..*c }).judge(to) {
+            Ok(best) => Plan::Assign(assign(p, &best, Cause::Operator, "named by an operator")),
+            Err(_) => Plan::Hold(HoldReason::NoCandidate),
+        };
+    }
+    let all: Vec<Candidate> = c
+        .spec
+        .members
+        .iter()
+        .filter_map(|m| Candidates { allow_data_loss: true, ..*c }.judge(m.node).ok())
+        .collect();
+    if all.len() < c.spec.members.len() {
+        return Plan::Hold(HoldReason::AdoptionIncomplete);
+    }
+    let is_master = |x: &&Candidate| {
+        matches!(c.report(x.node).map(|r| &r.redis), Some(RedisView::Up(o)) if o.is_master())
+    };
+    let masters: Vec<&Candidate> = all.iter().filter(is_master).collect();
+    let with_data: Vec<&&Candidate> = masters.iter().filter(|m| m.keys > 0).collect();
+    match (masters.as_slice(), with_data.as_slice()) {
+        ([], _) => Plan::Hold(HoldReason::AdoptionNoMaster),
+        ([one], _) => Plan::Assign(assign(p, one, Cause::Adopted, "the only master of the running pair")),
+        (_, [one]) => Plan::Assign(assign(p, one, Cause::Adopted, "the only master with data")),
+        ([one, ..], []) => Plan::Assign(assign(p, one, Cause::Adopted, "no member has data")),
+        (_, many) => Plan::Hold(HoldReason::AdoptionAmbiguous { masters: many.len() }),
+    }
+}
+
+/// The old master's gates are out and its epoch is burned: no lease is waited for.
+fn plan_fenced(p: &PlanInput<'_>, a: &Assignment, f: &Fenced) -> Plan {
+    if let (FenceCause::Switchover, Some(to)) = (f.cause, p.candidates.group.switchover) {
+        let back = Candidates { old_master: true, ..p.candidates }.judge(a.master);
+        return match (p.candidates.judge(to), back) {
+            (Ok(target), _) if f.confirmed_by_target => {
+                Plan::Assign(assign(p, &target, Cause::Switchover, "the target confirmed the final offset"))
+            }
+            (_, Ok(old)) => Plan::Assign(assign(p, &old, Cause::SwitchoverBack, "the target did not confirm")),
+            (_, Err(_)) => choose(p, a, Cause::MasterDown),
+        };
+    }
+    if let Some(forced) = p.forced {
+        if let Some(best) = pick_forced(p, forced) {
+            return Plan::Assign(assign(p, &best, Cause::Operator, "ordered by an operator"));
+        }
+    }
+    let cause = match f.cause {
+        FenceCause::RedisDead
+        | FenceCause::RunIdChanged
+        | FenceCause::WrongRole
+        | FenceCause::LeaderAsked
+        | FenceCause::TakeoverFailed
+        | FenceCause::Switchover
+        | FenceCause::Stopping => Cause::MasterDown,
+    };
+    choose(p, a, cause)
+}
+
+/// No grant was given for a whole wait: nobody can hold the old lease any more.
+fn plan_silent(p: &PlanInput<'_>, a: &Assignment) -> Plan {
+    if a.cause == Cause::Adopted && !a.serving {
+        return Plan::Hold(HoldReason::AdoptedNotGuarded);
+    }
+    if let Some(best) = p.forced.and_then(|f| pick_forced(p, f)) {
+        return Plan::Assign(assign(p, &best, Cause::Operator, "ordered by an operator"));
+    }
+    choose(p, a, Cause::NodeSilent)
+}
+
+fn plan_forced(p: &PlanInput<'_>, forced: &Forced) -> Plan {
+    match pick_forced(p, forced) {
+        Some(_) => Plan::AskFence(HoldReason::AwaitingFence { left: p.lease_left }),
+        None => Plan::Hold(HoldReason::NoCandidate),
+    }
+}
+
+fn pick_forced(p: &PlanInput<'_>, forced: &Forced) -> Option<Candidate> {
+    let c = Candidates { allow_data_loss: forced.allow_data_loss, ..p.candidates };
+    match forced.to {
+        Some(to) => c.judge(to).ok(),
+        None => c.ranked().into_iter().find(|x| Some(x.node) != p.candidates.group.master()),
+    }
+}
+
+/// The master's node is well and says that its Redis is not.
+fn plan_down(p: &PlanInput<'_>) -> Plan {
+    if let Some(hold) = brake(p) {
+        return Plan::Hold(hold);
+    }
+    match p.candidates.ranked().first() {
+        Some(_) => Plan::AskFence(HoldReason::AwaitingFence { left: p.lease_left }),
+        None => Plan::Hold(HoldReason::NoCandidate),
+    }
+}
+
+/// Assigned and not serving yet: it has `takeover_timeout`, then another is tried.
+fn plan_takeover(p: &PlanInput<'_>, a: &Assignment) -> Plan {
+    let limit = p.cluster.timing.takeover_timeout;
+    let spent = p.now_boot.0.saturating_sub(p.assigned_at.0);
+    if a.cause != Cause::Adopted && spent > limit.0 && !p.candidates.ranked().is_empty() && brake(p).is_none() {
+        return Plan::AskFence(HoldReason::AwaitingFence { left: p.lease_left });
+    }
+    Plan::Hold(HoldReason::TakeoverRunning { left: Span(limit.0.saturating_sub(spent)) })
+}
+
+/// All is well: keep the eligible set true.
+fn plan_quiet(p: &PlanInput<'_>, a: &Assignment) -> Plan {
+    if p.candidates.group.switchover.is_some() {
+        return Plan::Nothing;
+    }
+    match eligible::change(&p.candidates, p.cluster, p.marks) {
+        Some(change) => Plan::Eligible(a.epoch, change),
+        None => Plan::Nothing,
+    }
+}
+
+/// What holds an automatic failover back although a candidate is there.
+fn brake(p: &PlanInput<'_>) -> Option<HoldReason> {
+    if p.paused {
+        return Some(HoldReason::Paused);
+    }
+    (p.cooldown_left > Span(0)).then_some(HoldReason::Cooldown { left: p.cooldown_left })
+}
+
+/// Nobody holds a lease: name the next master.
+fn choose(p: &PlanInput<'_>, a: &Assignment, cause: Cause) -> Plan {
+    let c = Candidates { old_master: true, ..p.candidates };
+    let ranked = c.ranked();
+    let Some(best) = ranked.first() else { return cold_start(p, a) };
+    if best.node != a.master {
+        if let Some(hold) = brake(p) {
+            return Plan::Hold(hold);
+        }
+    }
+    if !p.no_wait && best.keys == 0 && fuller_elsewhere(p, best).is_some() {
+        return Plan::Hold(HoldReason::EmptyDataSet);
+    }
+    let evidence = match cause {
+        Cause::NodeSilent => "no lease was granted to the old master's node for a whole lease",
+        _ => "the old master's node fenced",
+    };
+    Plan::Assign(assign(p, best, cause, evidence))
+}
+
+/// No member of the eligible set is there as it was. Only its nodes and the last master are considered, and only
+/// when nobody who might hold more is missing.
+fn cold_start(p: &PlanInput<'_>, a: &Assignment) -> Plan {
+    let c = Candidates { allow_data_loss: true, ..p.candidates };
+    let eligible_nodes: Vec<NodeId> = p.candidates.group.eligible.iter().map(|m| m.node).collect();
+    let all_eligible_report = eligible_nodes.iter().all(|n| c.judge(*n).is_ok());
+    let mut pool: Vec<Candidate> = c
+        .ranked()
+        .into_iter()
+        .filter(|x| x.node == a.master || eligible_nodes.contains(&x.node))
+        .filter(|x| x.priority > 0)
+        .collect();
+    let everybody = p.candidates.spec.members.iter().all(|m| c.judge(m.node).is_ok());
+    let since = p.leading_since.max(p.assigned_at);
+    let left = p.cluster.timing.cold_start_wait.0.saturating_sub(p.now_boot.0.saturating_sub(since.0));
+    if pool.is_empty() {
+        return Plan::Hold(HoldReason::NoCandidate);
+    }
+    if !everybody && (left > 0 || !all_eligible_report) {
+        return Plan::Hold(HoldReason::ColdStart { left: Span(left) });
+    }
+    pool.sort_by_key(|x| std::cmp::Reverse((x.keys > 0, x.offset, x.node == a.master)));
+    let Some(best) = pool.first() else { return Plan::Hold(HoldReason::NoCandidate) };
+    match fuller_elsewhere(p, best) {
+        Some(hold) => Plan::Hold(hold),
+        None if p.paused => Plan::Hold(HoldReason::Paused),
+        None => Plan::Assign(assign(p, best, Cause::ColdStart, "the fullest data set among eligible members and the last master")),
+    }
+}
+
+/// Somebody who reports holds more than `best` (invariant 5).
+fn fuller_elsewhere(p: &PlanInput<'_>, best: &Candidate) -> Option<HoldReason> {
+    let c = Candidates { allow_data_loss: true, ..p.candidates };
+    let others = p.candidates.spec.members.iter().filter(|m| m.node != best.node);
+    let mut hold = None;
+    for m in others {
+        let Some(o) = c.report(m.node).and_then(|r| r.redis.observation()) else { continue };
+        if best.keys == 0 && o.keys > 0 {
+            return Some(HoldReason::EmptyDataSet);
+        }
+        let mine = c.report(best.node).and_then(|r| r.redis.observation());
+        let comparable = mine.is_some_and(|b| o.shares_history(&b.replication_id) || b.shares_history(&o.replication_id));
+        if comparable && o.offset > best.offset && o.keys > 0 {
+            hold = Some(HoldReason::OlderDataSet);
+        }
+    }
+    hold
+}
+
+fn assign(p: &PlanInput<'_>, to: &Candidate, cause: Cause, evidence: &str) -> Assign {
+    let group = p.candidates.group;
+    let old = group.master().and_then(|m| p.candidates.nodes.get(&m)).and_then(|n| n.last_observation(&p.candidates.spec.id));
+    let loss = old.filter(|_| group.master() != Some(to.node)).map_or(0, |o| o.offset.saturating_sub(to.offset));
+    Assign {
+        group: p.candidates.spec.id.clone(),
+        epoch: group.epoch().next(),
+        master: to.node,
+        run_id: to.run_id.clone(),
+        cause,
+        evidence: evidence.to_owned(),
+        estimated_loss_bytes: loss,
+    }
+}
