@@ -87,10 +87,37 @@ impl Capture {
 
     /// Ends the capture and returns its frames.
     pub fn finish(self) -> Result<Vec<Frame>> {
+        self.drain()?;
         self.process.interrupt()?;
         self.process.wait(Duration::from_secs(10))?;
         read_pcap(&self.file, self.offset)
     }
+
+    /// Waits until what the kernel had matched is written: SIGINT would end it before.
+    fn drain(&self) -> Result<()> {
+        wait_until("tcpdump to write what it got", Duration::from_secs(10), || {
+            let before = self.process.log_text().len();
+            self.process.report().ok()?;
+            let line = wait_until("tcpdump's counts", Duration::from_secs(1), || {
+                let text = self.process.log_text();
+                text.get(before..)?
+                    .lines()
+                    .find(|line| line.contains("received by"))
+                    .map(str::to_owned)
+            });
+            let (captured, received) = counts(&line.ok()?)?;
+            (captured >= received).then_some(())
+        })
+        .with_context(|| self.process.log_text())
+    }
+}
+
+/// Packets captured and packets received, of a line "tcpdump: N packets captured, M packets received by
+/// filter, ...".
+fn counts(line: &str) -> Option<(u64, u64)> {
+    let mut parts =
+        line.trim_start_matches("tcpdump: ").split(", ").map(|part| part.split_whitespace().next());
+    Some((parts.next()??.parse().ok()?, parts.next()??.parse().ok()?))
 }
 
 /// ARP packets among the frames.

@@ -112,6 +112,11 @@ impl Process {
         self.signal(Signal::INT)
     }
 
+    /// SIGUSR1, by which some programs print their counts.
+    pub(crate) fn report(&self) -> Result<Mono> {
+        self.signal(Signal::USR1)
+    }
+
     /// Sends a signal unless the process has ended; returns the instant just before.
     fn signal(&self, signal: Signal) -> Result<Mono> {
         let mut child = self.lock();
