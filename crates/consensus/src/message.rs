@@ -130,6 +130,13 @@ fn check_entries(message: &Message) -> Result<(), StepError> {
     if !message.entries.is_empty() && message.get_msg_type() != MessageType::MsgAppend {
         return Err(StepError::Malformed("entries in a message that carries none"));
     }
+    // raft-rs gives term zero to every index outside its log, so that such a message matches a log
+    // anywhere. An honest leader's log begins after the first snapshot and has no index zero.
+    if message.get_msg_type() == MessageType::MsgAppend
+        && (message.index == 0 || message.log_term == 0)
+    {
+        return Err(StepError::Malformed("entries follow on nothing"));
+    }
     let mut index = message.index;
     let mut term = message.log_term;
     for entry in message.entries.iter() {
