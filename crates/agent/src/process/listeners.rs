@@ -169,20 +169,23 @@ fn parse_address(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port))
 }
 
+/// `Num RefCount Protocol Flags Type St Inode Path`; the inode is padded, and the path may hold spaces.
 fn parse_unix(table: &str, inodes: &BTreeSet<u64>) -> Vec<PathBuf> {
-    table
-        .lines()
-        .skip(1)
-        .filter_map(|line| {
-            let mut fields = line.splitn(8, ' ').filter(|field| !field.is_empty());
-            let flags = u32::from_str_radix(fields.nth(3)?, 16).ok()?;
-            // Type, state, then "inode path" with the inode padded to five columns.
-            let rest = line.split(' ').skip(6).collect::<Vec<_>>().join(" ");
-            let (inode, path) = rest.trim_start().split_once(' ')?;
-            let inode: u64 = inode.parse().ok()?;
-            (flags & UNIX_ACCEPTING != 0 && inodes.contains(&inode)).then(|| PathBuf::from(path))
-        })
-        .collect()
+    table.lines().skip(1).filter_map(|line| parse_unix_line(line, inodes)).collect()
+}
+
+fn parse_unix_line(line: &str, inodes: &BTreeSet<u64>) -> Option<PathBuf> {
+    let mut rest = line;
+    let mut field = || {
+        let (field, behind) = rest.trim_start().split_once(' ')?;
+        rest = behind;
+        Some(field)
+    };
+    let flags = (field()?, field()?, field()?, field()?).3;
+    let inode = (field()?, field()?, field()?).2;
+    let accepting = u32::from_str_radix(flags, 16).ok()? & UNIX_ACCEPTING != 0;
+    let owned = inodes.contains(&inode.parse().ok()?);
+    (accepting && owned).then(|| PathBuf::from(rest))
 }
 
 /// Looks at the socket file where the process sees it: it may live in another mount namespace.

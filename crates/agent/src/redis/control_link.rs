@@ -84,10 +84,6 @@ impl ControlLink {
         }
     }
 
-    pub(super) fn endpoint(&self) -> &RedisEndpoint {
-        &self.endpoint
-    }
-
     pub(super) fn settled(&self) -> bool {
         !self.inherited && !self.in_flight.as_ref().is_some_and(InFlight::may_still_run)
     }

@@ -112,3 +112,37 @@ pub(super) enum RedisStream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn socket_carries_source_and_mark() {
+        let mut endpoint =
+            RedisEndpoint::new(RedisAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 6379))));
+        endpoint.source = Some(Ipv4Addr::new(127, 114, 107, 1));
+        let target = SocketAddr::from(([127, 0, 0, 1], 6379));
+        let socket = endpoint.tcp_socket(target).unwrap();
+        let source = socket.local_addr().unwrap().as_socket_ipv4().unwrap();
+        assert_eq!(*source.ip(), Ipv4Addr::new(127, 114, 107, 1));
+        assert!(socket.tcp_nodelay().unwrap());
+        // IPv6 has no such source.
+        endpoint.tcp_socket("[::1]:6379".parse().unwrap()).unwrap();
+        endpoint.mark = Some(0x7265_646b);
+        match endpoint.tcp_socket(target) {
+            Ok(socket) => assert_eq!(socket.mark().unwrap(), 0x7265_646b),
+            Err(failure) => assert_eq!(
+                failure,
+                RedisFailure::Socket { step: "SO_MARK", kind: io::ErrorKind::PermissionDenied }
+            ),
+        }
+    }
+
+    #[test]
+    fn debug_of_an_endpoint_hides_the_password() {
+        let mut endpoint = RedisEndpoint::new(RedisAddress::Unix(PathBuf::from("/run/r.sock")));
+        endpoint.password = Some(Secret::new("hunter2"));
+        assert!(!format!("{endpoint:?}").contains("hunter2"));
+    }
+}

@@ -3,9 +3,9 @@
 //! Writes are paused at the master; its offset then is the goal. Polled back to back, without timers: a timer's
 //! granularity of 1 ms would be most of the wait. Bounded by a deadline.
 //!
-//! Asking the replica is exact. Asking the master sees only what was acknowledged, and replicas acknowledge once a second;
-//! `WAIT` makes Redis ask them (`REPLCONF GETACK`), which itself adds 37 bytes to the stream: so a goal is
-//! reached by `>=`, never by equality.
+//! Asking the replica is exact, and the way in a pause. Asking the master sees only what was acknowledged, and replicas
+//! acknowledge once a second; `WAIT` makes Redis ask them (`REPLCONF GETACK`), but not while clients are paused (`beforeSleep`
+//! in `server.c`). The request itself adds 37 bytes to the stream: so a goal is reached by `>=`, never by equality.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,7 +89,7 @@ impl OffsetPoll {
         }
     }
 
-    /// At a master: waits until the replica at `ip:port` has acknowledged `goal`.
+    /// At a master: waits until the replica at `ip:port` has acknowledged `goal`. In a pause this takes up to 1 s.
     ///
     /// # Errors
     /// [`RedisFailure`].
