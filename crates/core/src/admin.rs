@@ -11,22 +11,46 @@ use crate::{
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum AdminRequest {
     /// Planned: nothing is lost, or nothing happens.
-    Switchover { group: GroupId, to: Option<NodeId>, dry_run: bool },
+    Switchover {
+        group: GroupId,
+        to: Option<NodeId>,
+        dry_run: bool,
+    },
     /// Unplanned, by an operator. Waits for the old lease like every other; no flag skips that.
-    Failover { group: GroupId, to: Option<NodeId>, allow_data_loss: bool, dry_run: bool },
+    Failover {
+        group: GroupId,
+        to: Option<NodeId>,
+        allow_data_loss: bool,
+        dry_run: bool,
+    },
     /// No automatic failover of `group` (or of all) for `duration`.
-    Pause { group: Option<GroupId>, duration: Span },
-    Resume { group: Option<GroupId> },
-    TransferLeadership { to: NodeId },
+    Pause {
+        group: Option<GroupId>,
+        duration: Span,
+    },
+    Resume {
+        group: Option<GroupId>,
+    },
+    TransferLeadership {
+        to: NodeId,
+    },
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum AdminReply {
-    Done { index: u64, epoch: Epoch, text: String },
+    Done {
+        index: u64,
+        epoch: Epoch,
+        text: String,
+    },
     Refused(Refusal),
-    NotLeader { leader: Option<NodeId> },
+    NotLeader {
+        leader: Option<NodeId>,
+    },
     /// Leadership ended or time ran out before the outcome was known.
-    Unknown { text: String },
+    Unknown {
+        text: String,
+    },
 }
 
 /// Why a request is refused.

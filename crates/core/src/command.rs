@@ -22,15 +22,36 @@ pub enum Body {
     Bootstrap(ClusterSpec),
     Assign(Assign),
     /// The master of this epoch serves at the VIP: replicas may be repointed.
-    Serving { group: GroupId, epoch: Epoch },
+    Serving {
+        group: GroupId,
+        epoch: Epoch,
+    },
     /// The eligible set of this epoch, and who is joining it (counted in WAIT's n already).
-    Eligible { group: GroupId, epoch: Epoch, members: Vec<EligibleMember>, joining: Vec<EligibleMember> },
-    Switchover { group: GroupId, epoch: Epoch, to: NodeId },
+    Eligible {
+        group: GroupId,
+        epoch: Epoch,
+        members: Vec<EligibleMember>,
+        joining: Vec<EligibleMember>,
+    },
+    Switchover {
+        group: GroupId,
+        epoch: Epoch,
+        to: NodeId,
+    },
     /// Void once the epoch it names is over.
-    SwitchoverAbort { group: GroupId, epoch: Epoch, reason: String },
+    SwitchoverAbort {
+        group: GroupId,
+        epoch: Epoch,
+        reason: String,
+    },
     /// All groups where `group` is none.
-    Pause { group: Option<GroupId>, duration: Span },
-    Resume { group: Option<GroupId> },
+    Pause {
+        group: Option<GroupId>,
+        duration: Span,
+    },
+    Resume {
+        group: Option<GroupId>,
+    },
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -82,7 +103,11 @@ impl Cause {
     pub const fn is_automatic(self) -> bool {
         match self {
             Self::MasterDown | Self::NodeSilent => true,
-            Self::Adopted | Self::Switchover | Self::SwitchoverBack | Self::Operator | Self::ColdStart => false,
+            Self::Adopted
+            | Self::Switchover
+            | Self::SwitchoverBack
+            | Self::Operator
+            | Self::ColdStart => false,
         }
     }
 }

@@ -65,7 +65,9 @@ impl Detector {
                 let long = now.0.saturating_sub(since.0) > self.timing.loading_timeout.0;
                 long.then_some(DownReason::LoadingTooLong)
             }
-            ProbeFailure::Timeout | ProbeFailure::Closed | ProbeFailure::Busy => often.then_some(DownReason::Hung),
+            ProbeFailure::Timeout | ProbeFailure::Closed | ProbeFailure::Busy => {
+                often.then_some(DownReason::Hung)
+            }
             ProbeFailure::Misconfigured => often.then_some(DownReason::DiskError),
             ProbeFailure::Denied => often.then_some(DownReason::Denied),
             ProbeFailure::Protocol => often.then_some(DownReason::Protocol),
@@ -159,6 +161,9 @@ mod tests {
         assert!(!d.died(Some(&RunId::new("1"))));
         assert!(matches!(d.view(), RedisView::Up(_)));
         assert!(d.died(Some(&RunId::new("2"))));
-        assert_eq!((d.view(), d.life(), d.last_offset()), (&RedisView::Down(DownReason::Dead), None, 7));
+        assert_eq!(
+            (d.view(), d.life(), d.last_offset()),
+            (&RedisView::Down(DownReason::Dead), None, 7)
+        );
     }
 }

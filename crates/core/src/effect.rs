@@ -15,19 +15,34 @@ use crate::{
 /// One thing to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Effect {
-    Send { to: NodeId, message: PeerMessage },
+    Send {
+        to: NodeId,
+        message: PeerMessage,
+    },
     /// Make durable, then feed `Input::Persisted`. Never dropped, in order.
     Persist(redkeep_consensus::Persist),
     /// Make durable that this node never arms `group` at `epoch` or below (L5), then feed `Input::Burned`. Same queue as `Persist`.
-    Burn { group: GroupId, epoch: Epoch },
+    Burn {
+        group: GroupId,
+        epoch: Epoch,
+    },
     /// For the one task that owns the kernel lock, strictly in order; answered by `Input::Lock`.
     Lock(LockOp),
     /// For the executors of `group`; answered by `Input::ActionDone` with the same id. Kernel actions and Redis
     /// actions go to two queues: a hung Redis never delays the kernel.
-    Act { group: GroupId, id: ActionId, action: Action },
+    Act {
+        group: GroupId,
+        id: ActionId,
+        action: Action,
+    },
     /// Probe the Redis of `group` at once, without waiting for the interval.
-    ProbeNow { group: GroupId },
-    Reply { id: RequestId, reply: AdminReply },
+    ProbeNow {
+        group: GroupId,
+    },
+    Reply {
+        id: RequestId,
+        reply: AdminReply,
+    },
     Event(Event),
     /// The replicated spec changed (or was read at start): links, groups and probes follow it.
     SpecChanged(Box<ClusterSpec>),
@@ -52,16 +67,34 @@ pub struct LockItem {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum LockOp {
     /// Take all of generation x out of its gate, put `items` into its timer with `ttl`, replace `ask`.
-    Arm { arm: ArmId, generation: Generation, ttl: Span, items: Vec<LockItem> },
+    Arm {
+        arm: ArmId,
+        generation: Generation,
+        ttl: Span,
+        items: Vec<LockItem>,
+    },
     /// Redeem the nonces and add the gates, and the ports to `guarded`, in one batch.
-    Open { arm: ArmId, generation: Generation, items: Vec<LockItem> },
+    Open {
+        arm: ArmId,
+        generation: Generation,
+        items: Vec<LockItem>,
+    },
     /// Out of both gates.
-    Close { item: LockItem },
+    Close {
+        item: LockItem,
+    },
     /// Guard the port, closed unless a gate or the replica element says otherwise.
-    Guard { item: LockItem },
+    Guard {
+        item: LockItem,
+    },
     /// Let clients read from a true replica for at most `ttl`; guards the port in the same batch.
-    PermitReplica { item: LockItem, ttl: Span },
-    ForbidReplica { item: LockItem },
+    PermitReplica {
+        item: LockItem,
+        ttl: Span,
+    },
+    ForbidReplica {
+        item: LockItem,
+    },
 }
 
 /// Result of one `LockOp`.
@@ -80,11 +113,18 @@ pub enum LockEvent {
 pub enum Action {
     // Redis, on the control connection, in order.
     /// `CLIENT UNPAUSE`, `REPLICAOF NO ONE`, `min-replicas-to-write` from the spec; done when `ROLE` says master.
-    Promote { min_replicas_to_write: u32 },
+    Promote {
+        min_replicas_to_write: u32,
+    },
     /// `masterauth`, `REPLICAOF`; done when `ROLE` says replica of it.
-    Follow { master: SocketAddr },
+    Follow {
+        master: SocketAddr,
+    },
     /// `CLIENT PAUSE ms WRITE` for no longer than `limit`, then wait until the Redis at `target` has the own offset.
-    PauseAndCatchUp { target: SocketAddr, limit: Span },
+    PauseAndCatchUp {
+        target: SocketAddr,
+        limit: Span,
+    },
     Unpause,
     /// `INFO replication`: the own offset, after the gates are out.
     ReadOffset,
@@ -92,17 +132,35 @@ pub enum Action {
     ShutWrites,
     // Kernel, in order.
     /// Add or refresh with a finite lifetime, in whole seconds.
-    EnsureVip { vip: Vip, interface: String, valid_seconds: u32 },
-    RemoveVip { vip: Vip, interface: String },
+    EnsureVip {
+        vip: Vip,
+        interface: String,
+        valid_seconds: u32,
+    },
+    RemoveVip {
+        vip: Vip,
+        interface: String,
+    },
     /// Gratuitous ARP in both forms or unsolicited NA, at once and repeated by the adapter (0, 50, 200 ms, 1, 2, 5 s, then each 60 s)
     /// until `RemoveVip`.
-    Announce { vip: Vip, interface: String },
+    Announce {
+        vip: Vip,
+        interface: String,
+    },
     /// ARP probe (RFC 5227) or DAD: does somebody else answer for the VIP? Answered later; nothing waits for it.
-    ProbeRival { vip: Vip, interface: String },
+    ProbeRival {
+        vip: Vip,
+        interface: String,
+    },
     /// `SOCK_DESTROY` of every connection of the port but the supervisor's own.
-    DestroySockets { port: u16 },
+    DestroySockets {
+        port: u16,
+    },
     /// Redis answers `PING` at the VIP.
-    VerifyVip { vip: Vip, port: u16 },
+    VerifyVip {
+        vip: Vip,
+        port: u16,
+    },
 }
 
 impl Action {
@@ -156,30 +214,63 @@ pub struct Event {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum EventKind {
-    RedisUp { run_id: String, role: &'static str },
-    RedisDown { reason: String },
+    RedisUp {
+        run_id: String,
+        role: &'static str,
+    },
+    RedisDown {
+        reason: String,
+    },
     /// Fence begun; the gates are on their way out.
-    Fencing { cause: FenceCause },
+    Fencing {
+        cause: FenceCause,
+    },
     /// Gates out in the kernel and epoch burned on disk.
-    Fenced { cause: FenceCause, offset: u64 },
+    Fenced {
+        cause: FenceCause,
+        offset: u64,
+    },
     LeaseGranted,
     LeaseLost,
-    Assigned { master: NodeId, cause: String },
+    Assigned {
+        master: NodeId,
+        cause: String,
+    },
     Promoted,
     VipUp,
     VipGone,
     VipRestored,
     VipStray,
-    VipRival { who: String },
-    Serving { master: NodeId },
-    Following { master: SocketAddr },
-    Eligible { members: String },
-    SwitchoverStarted { to: NodeId },
-    SwitchoverAborted { reason: String },
-    Paused { seconds: u64 },
+    VipRival {
+        who: String,
+    },
+    Serving {
+        master: NodeId,
+    },
+    Following {
+        master: SocketAddr,
+    },
+    Eligible {
+        members: String,
+    },
+    SwitchoverStarted {
+        to: NodeId,
+    },
+    SwitchoverAborted {
+        reason: String,
+    },
+    Paused {
+        seconds: u64,
+    },
     Resumed,
     LockLost,
     LockRestored,
-    LeaderChanged { leader: Option<NodeId>, term: u64 },
-    ActionFailed { action: &'static str, text: String },
+    LeaderChanged {
+        leader: Option<NodeId>,
+        term: u64,
+    },
+    ActionFailed {
+        action: &'static str,
+        text: String,
+    },
 }

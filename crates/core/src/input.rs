@@ -12,18 +12,41 @@ use crate::{
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Input {
-    Peer { from: NodeId, message: PeerMessage },
+    Peer {
+        from: NodeId,
+        message: PeerMessage,
+    },
     /// Proof that the peer's process is gone (its stream ended and its port refuses).
-    PeerDied { peer: NodeId },
-    Persisted { number: u64 },
-    Burned { group: GroupId, epoch: Epoch },
+    PeerDied {
+        peer: NodeId,
+    },
+    Persisted {
+        number: u64,
+    },
+    Burned {
+        group: GroupId,
+        epoch: Epoch,
+    },
     Lock(LockEvent),
-    ActionDone { group: GroupId, id: ActionId, outcome: ActionOutcome },
-    Observed { group: GroupId, result: Result<RedisObservation, ProbeFailure> },
+    ActionDone {
+        group: GroupId,
+        id: ActionId,
+        outcome: ActionOutcome,
+    },
+    Observed {
+        group: GroupId,
+        result: Result<RedisObservation, ProbeFailure>,
+    },
     /// The process of the local Redis is dying or dead; `run_id` is the life that ended, if known.
-    RedisDied { group: GroupId, run_id: Option<RunId> },
+    RedisDied {
+        group: GroupId,
+        run_id: Option<RunId>,
+    },
     Host(HostEvent),
-    Admin { id: RequestId, request: AdminRequest },
+    Admin {
+        id: RequestId,
+        request: AdminRequest,
+    },
     /// The deadline came.
     Wake,
 }

@@ -60,21 +60,32 @@ struct GroupLead {
 
 /// An operator who waits for an outcome.
 #[derive(Debug)]
-struct Waiter {
-    id: RequestId,
-    group: GroupId,
-    from_epoch: Epoch,
-    to: Option<NodeId>,
-    deadline: Mono,
+pub(crate) struct Waiter {
+    pub(crate) id: RequestId,
+    pub(crate) group: GroupId,
+    /// The epoch that the request replaces.
+    pub(crate) from_epoch: Epoch,
+    pub(crate) to: Option<NodeId>,
+    pub(crate) deadline: Mono,
 }
 
 /// What the leader wants done by the core that owns it.
 #[derive(Debug)]
 pub(crate) enum LeaderWish {
     /// Propose; tell the outcome with `proposed`.
-    Propose { group: GroupId, body: Body, is_assign: bool },
-    Send { to: NodeId, message: PeerMessage },
-    Reply { id: RequestId, reply: AdminReply },
+    Propose {
+        group: GroupId,
+        body: Body,
+        is_assign: bool,
+    },
+    Send {
+        to: NodeId,
+        message: PeerMessage,
+    },
+    Reply {
+        id: RequestId,
+        reply: AdminReply,
+    },
 }
 
 #[derive(Debug)]
@@ -100,7 +111,13 @@ pub(crate) struct Round<'a> {
 }
 
 impl Leader {
-    pub(crate) fn new(me: NodeId, term: u64, now: Now, timing: Timing, mutations: Mutations) -> Self {
+    pub(crate) fn new(
+        me: NodeId,
+        term: u64,
+        now: Now,
+        timing: Timing,
+        mutations: Mutations,
+    ) -> Self {
         Self {
             me,
             term,
@@ -172,7 +189,11 @@ impl Leader {
     }
 
     /// How candidates of `group` are judged now.
-    pub(crate) fn candidates<'a>(&'a self, round: &Round<'a>, group: &GroupId) -> Option<Candidates<'a>> {
+    pub(crate) fn candidates<'a>(
+        &'a self,
+        round: &Round<'a>,
+        group: &GroupId,
+    ) -> Option<Candidates<'a>> {
         Some(Candidates {
             group: round.model.group(group)?,
             spec: round.cluster.group(group)?,
@@ -199,7 +220,8 @@ impl Leader {
         let in_flight = self.grantor.in_flight(round.now.raw, id);
         let lease_left = self.grantor.wait_left(round.now.raw, id);
         let lead = self.groups.entry(id.clone()).or_default();
-        let undecided = matches!(in_flight, Some(InFlight::Proposed { .. })) && !self.mutations.ignore_in_flight();
+        let undecided = matches!(in_flight, Some(InFlight::Proposed { .. }))
+            && !self.mutations.ignore_in_flight();
         if lead.pending.is_some() || undecided {
             lead.hold = Some(HoldReason::InFlight);
             return;
@@ -212,7 +234,11 @@ impl Leader {
             Plan::Hold(reason) => lead.hold = Some(reason),
             Plan::Assign(assign) => {
                 self.grantor.begin(round.now.raw, id, InFlight::Deciding);
-                wishes.push(LeaderWish::Propose { group: id.clone(), body: Body::Assign(assign), is_assign: true });
+                wishes.push(LeaderWish::Propose {
+                    group: id.clone(),
+                    body: Body::Assign(assign),
+                    is_assign: true,
+                });
             }
             Plan::AskFence(reason) => {
                 lead.hold = Some(reason);
@@ -235,7 +261,8 @@ impl Leader {
     }
 
     fn decide(&self, round: &Round<'_>, id: &GroupId, lease_left: Span, deciding: bool) -> Plan {
-        let (Some(candidates), Some(lead)) = (self.candidates(round, id), self.groups.get(id)) else {
+        let (Some(candidates), Some(lead)) = (self.candidates(round, id), self.groups.get(id))
+        else {
             return Plan::Nothing;
         };
         let cooldown = round.cluster.timing.failover_cooldown;
@@ -273,7 +300,13 @@ impl Leader {
     }
 
     /// What became of a wish to propose. A refused assignment stays a decision: no grants (L3).
-    pub(crate) fn proposed(&mut self, now: Now, group: &GroupId, is_assign: bool, index: Option<u64>) {
+    pub(crate) fn proposed(
+        &mut self,
+        now: Now,
+        group: &GroupId,
+        is_assign: bool,
+        index: Option<u64>,
+    ) {
         let Some(index) = index else { return };
         if is_assign {
             self.grantor.begin(now.raw, group, InFlight::Proposed { index });
@@ -282,7 +315,12 @@ impl Leader {
     }
 
     /// An entry was applied, of whatever term.
-    pub(crate) fn applied(&mut self, round: &Round<'_>, index: u64, applied: &Applied) -> Vec<LeaderWish> {
+    pub(crate) fn applied(
+        &mut self,
+        round: &Round<'_>,
+        index: u64,
+        applied: &Applied,
+    ) -> Vec<LeaderWish> {
         self.grantor.applied(index);
         for lead in self.groups.values_mut() {
             if lead.pending.is_some_and(|p| p.index <= index) {
@@ -307,7 +345,9 @@ impl Leader {
                 let text = "the switchover took too long; the old master goes on".to_owned();
                 self.answer(group, |_| true, &AdminReply::Refused(Refusal::Aborted(text)))
             }
-            Applied::Nothing | Applied::Spec | Applied::Pause(_) | Applied::Rejected(_) => Vec::new(),
+            Applied::Nothing | Applied::Spec | Applied::Pause(_) | Applied::Rejected(_) => {
+                Vec::new()
+            }
         }
     }
 
@@ -324,31 +364,53 @@ impl Leader {
             lead.last_failover = Some(round.now.boot);
         }
         if cause == Some(Cause::SwitchoverBack) {
-            let text = "the target did not confirm the final offset; the old master goes on".to_owned();
+            let text =
+                "the target did not confirm the final offset; the old master goes on".to_owned();
             return self.answer(group, |_| true, &AdminReply::Refused(Refusal::Aborted(text)));
         }
         Vec::new()
     }
 
     fn served(&mut self, round: &Round<'_>, group: &GroupId) -> Vec<LeaderWish> {
-        let Some(a) = round.model.group(group).and_then(|g| g.assignment.clone()) else { return Vec::new() };
-        let text = format!("{} is master of {group} at epoch {}", round.cluster.node_name(a.master), a.epoch);
+        let Some(a) = round.model.group(group).and_then(|g| g.assignment.clone()) else {
+            return Vec::new();
+        };
+        let text = format!(
+            "{} is master of {group} at epoch {}",
+            round.cluster.node_name(a.master),
+            a.epoch
+        );
         let done = AdminReply::Done { index: a.index, epoch: a.epoch, text };
-        let mut wishes = self.answer(group, |w| a.epoch > w.from_epoch && w.to.is_none_or(|to| to == a.master), &done);
+        let mut wishes = self.answer(
+            group,
+            |w| a.epoch > w.from_epoch && w.to.is_none_or(|to| to == a.master),
+            &done,
+        );
         let other = format!("{} became master instead", round.cluster.node_name(a.master));
-        wishes.extend(self.answer(group, |w| a.epoch > w.from_epoch, &AdminReply::Refused(Refusal::Aborted(other))));
+        wishes.extend(self.answer(
+            group,
+            |w| a.epoch > w.from_epoch,
+            &AdminReply::Refused(Refusal::Aborted(other)),
+        ));
         wishes
     }
 
-    fn answer(&mut self, group: &GroupId, which: impl Fn(&Waiter) -> bool, reply: &AdminReply) -> Vec<LeaderWish> {
-        let (done, kept) = std::mem::take(&mut self.waiters).into_iter().partition(|w| w.group == *group && which(w));
+    fn answer(
+        &mut self,
+        group: &GroupId,
+        which: impl Fn(&Waiter) -> bool,
+        reply: &AdminReply,
+    ) -> Vec<LeaderWish> {
+        let (done, kept) = std::mem::take(&mut self.waiters)
+            .into_iter()
+            .partition(|w| w.group == *group && which(w));
         self.waiters = kept;
         done.into_iter().map(|w| LeaderWish::Reply { id: w.id, reply: reply.clone() }).collect()
     }
 
     /// Remember an operator's request until its outcome is known.
-    pub(crate) fn wait_for(&mut self, id: RequestId, group: GroupId, from_epoch: Epoch, to: Option<NodeId>, deadline: Mono) {
-        self.waiters.push(Waiter { id, group, from_epoch, to, deadline });
+    pub(crate) fn wait_for(&mut self, waiter: Waiter) {
+        self.waiters.push(waiter);
     }
 
     pub(crate) fn force(&mut self, group: &GroupId, forced: Forced) {
@@ -362,7 +424,8 @@ impl Leader {
 
     /// Requests whose time is up: the outcome is not known, and a forced failover is taken back unless it is in the log.
     pub(crate) fn expire(&mut self, now: Mono) -> Vec<LeaderWish> {
-        let (late, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiters).into_iter().partition(|w| now >= w.deadline);
+        let (late, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.waiters).into_iter().partition(|w| now >= w.deadline);
         self.waiters = kept;
         let mut wishes = Vec::new();
         for w in late {
@@ -378,7 +441,10 @@ impl Leader {
     /// Everything still waited for ends unknown with the leadership.
     pub(crate) fn dismiss(self) -> Vec<LeaderWish> {
         let text = "leadership changed before the outcome was known; see status".to_owned();
-        let reply = |w: Waiter| LeaderWish::Reply { id: w.id, reply: AdminReply::Unknown { text: text.clone() } };
+        let reply = |w: Waiter| LeaderWish::Reply {
+            id: w.id,
+            reply: AdminReply::Unknown { text: text.clone() },
+        };
         self.waiters.into_iter().map(reply).collect()
     }
 
@@ -390,7 +456,11 @@ impl Leader {
             for r in &w.renew.groups {
                 let current = round.model.group(&r.group).and_then(|g| g.assignment.as_ref());
                 let holds = current.is_some_and(|a| a.master == w.from && a.epoch == r.epoch);
-                let fenced = self.nodes.get(&w.from).and_then(|n| n.report.as_ref()).and_then(|n| n.group(&r.group));
+                let fenced = self
+                    .nodes
+                    .get(&w.from)
+                    .and_then(|n| n.report.as_ref())
+                    .and_then(|n| n.group(&r.group));
                 let burned = fenced.and_then(|g| g.fenced).is_some_and(|f| f.epoch >= r.epoch);
                 if !holds || burned || self.drop_lagging(round, r, &mut wishes) {
                     continue;
@@ -410,15 +480,26 @@ impl Leader {
     }
 
     /// Members beyond `max_lag` leave the set before the master may go on: this request is not granted, the next is.
-    fn drop_lagging(&mut self, round: &Round<'_>, r: &crate::message::RenewGroup, wishes: &mut Vec<LeaderWish>) -> bool {
+    fn drop_lagging(
+        &mut self,
+        round: &Round<'_>,
+        r: &crate::message::RenewGroup,
+        wishes: &mut Vec<LeaderWish>,
+    ) -> bool {
         let Some(g) = round.model.group(&r.group) else { return true };
-        let members: Vec<_> = g.eligible.iter().filter(|m| !r.lagging.contains(m)).cloned().collect();
+        let members: Vec<_> =
+            g.eligible.iter().filter(|m| !r.lagging.contains(m)).cloned().collect();
         if members.len() == g.eligible.len() {
             return false;
         }
         let lead = self.groups.entry(r.group.clone()).or_default();
         if lead.pending.is_none() {
-            let body = Body::Eligible { group: r.group.clone(), epoch: r.epoch, members, joining: Vec::new() };
+            let body = Body::Eligible {
+                group: r.group.clone(),
+                epoch: r.epoch,
+                members,
+                joining: Vec::new(),
+            };
             wishes.push(LeaderWish::Propose { group: r.group.clone(), body, is_assign: false });
         }
         true
@@ -427,9 +508,19 @@ impl Leader {
     /// Earliest instant (CLOCK_BOOTTIME) at which planning may come out differently by time alone.
     pub(crate) fn deadline(&mut self, now: Now) -> Option<Mono> {
         let groups: Vec<GroupId> = self.groups.keys().cloned().collect();
-        let leases = groups.iter().map(|g| self.grantor.wait_left(now.raw, g)).filter(|l| *l > Span(0)).min();
+        let leases = groups
+            .iter()
+            .map(|g| self.grantor.wait_left(now.raw, g))
+            .filter(|l| *l > Span(0))
+            .min();
         let lease = leases.map(|l| Mono(now.boot.0 + l.0));
-        let asks = self.groups.values().filter_map(|g| g.asked_fence).map(|at| Mono(at.0 + ASK_AGAIN.0)).filter(|at| *at > now.boot).min();
+        let asks = self
+            .groups
+            .values()
+            .filter_map(|g| g.asked_fence)
+            .map(|at| Mono(at.0 + ASK_AGAIN.0))
+            .filter(|at| *at > now.boot)
+            .min();
         let waiters = self.waiters.iter().map(|w| w.deadline).min();
         [lease, asks, waiters].into_iter().flatten().min()
     }

@@ -11,14 +11,20 @@ use crate::{
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PeerMessage {
     /// Opaque to all but the consensus crate.
-    Raft { bytes: Vec<u8>, class: RaftClass },
+    Raft {
+        bytes: Vec<u8>,
+        class: RaftClass,
+    },
     /// Holder to leader: renew my leases. Sent only after the kernel acknowledged the arming.
     Renew(Renew),
     /// Leader to holder: the gates may open for this arming.
     Grant(Grant),
     Report(Report),
     /// Leader to holder: fence this epoch, another is better placed. Never needed for safety.
-    FenceRequest { group: GroupId, epoch: Epoch },
+    FenceRequest {
+        group: GroupId,
+        epoch: Epoch,
+    },
 }
 
 /// How the transport may treat a Raft message.

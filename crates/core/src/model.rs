@@ -69,11 +69,25 @@ pub struct Record {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RecordKind {
     Bootstrapped,
-    Assigned { master: NodeId, from: Option<NodeId>, cause: Cause, evidence: String, estimated_loss_bytes: u64 },
-    Serving { master: NodeId },
-    SwitchoverStarted { to: NodeId },
-    SwitchoverAborted { reason: String },
-    Paused { duration: Span },
+    Assigned {
+        master: NodeId,
+        from: Option<NodeId>,
+        cause: Cause,
+        evidence: String,
+        estimated_loss_bytes: u64,
+    },
+    Serving {
+        master: NodeId,
+    },
+    SwitchoverStarted {
+        to: NodeId,
+    },
+    SwitchoverAborted {
+        reason: String,
+    },
+    Paused {
+        duration: Span,
+    },
     Resumed,
 }
 
@@ -115,7 +129,7 @@ impl Model {
     /// Apply the committed entry `index` of `term`.
     pub fn apply(&mut self, index: u64, term: u64, command: Command) -> Applied {
         let at = At { index, term, unix_ms: command.at_unix_ms };
-        let applied = match command.body {
+        match command.body {
             Body::Bootstrap(spec) => self.apply_bootstrap(&at, spec),
             Body::Assign(assign) => self.apply_assign(&at, assign),
             Body::Serving { group, epoch } => self.apply_serving(&at, group, epoch),
@@ -127,11 +141,12 @@ impl Model {
                 })
             }
             Body::Switchover { group, epoch, to } => self.apply_switchover(&at, group, epoch, to),
-            Body::SwitchoverAbort { group, epoch, reason } => self.apply_abort(&at, group, epoch, reason),
+            Body::SwitchoverAbort { group, epoch, reason } => {
+                self.apply_abort(&at, group, epoch, reason)
+            }
             Body::Pause { group, duration } => self.apply_pause(&at, group, Some(duration)),
             Body::Resume { group } => self.apply_pause(&at, group, None),
-        };
-        applied
+        }
     }
 
     fn apply_bootstrap(&mut self, at: &At, spec: ClusterSpec) -> Applied {
@@ -200,7 +215,8 @@ impl Model {
     }
 
     fn apply_switchover(&mut self, at: &At, group: GroupId, epoch: Epoch, to: NodeId) -> Applied {
-        let member = self.spec.as_ref().and_then(|s| s.group(&group)).is_some_and(|g| g.is_member(to));
+        let member =
+            self.spec.as_ref().and_then(|s| s.group(&group)).is_some_and(|g| g.is_member(to));
         if !member {
             return Applied::Rejected(Rejection::NotAMember);
         }

@@ -45,7 +45,11 @@ impl Timing {
     #[must_use]
     pub fn wait_for(&self, ttl: Span) -> Span {
         let drift = u128::from(ttl.0) * u128::from(self.max_clock_drift_ppm) / 1_000_000;
-        Span(ttl.0.saturating_add(u64::try_from(drift).unwrap_or(u64::MAX)).saturating_add(self.margin.0))
+        Span(
+            ttl.0
+                .saturating_add(u64::try_from(drift).unwrap_or(u64::MAX))
+                .saturating_add(self.margin.0),
+        )
     }
 }
 

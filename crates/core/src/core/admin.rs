@@ -8,6 +8,7 @@ use crate::{
     command::Body,
     effect::Effect,
     ids::{Epoch, GroupId, Now, RequestId},
+    leader::Waiter,
     plan::{Candidates, Exclusion, Forced},
 };
 
@@ -29,7 +30,9 @@ impl Core {
             return;
         }
         let reply = match request {
-            AdminRequest::Switchover { group, to, dry_run } => self.switchover(now, id, &Wanted { group, to, allow_data_loss: false }, dry_run),
+            AdminRequest::Switchover { group, to, dry_run } => {
+                self.switchover(now, id, &Wanted { group, to, allow_data_loss: false }, dry_run)
+            }
             AdminRequest::Failover { group, to, allow_data_loss, dry_run } => {
                 self.failover(now, id, Wanted { group, to, allow_data_loss }, dry_run)
             }
@@ -42,34 +45,54 @@ impl Core {
         }
     }
 
-    fn switchover(&mut self, now: Now, id: RequestId, wanted: &Wanted, dry_run: bool) -> Option<AdminReply> {
+    fn switchover(
+        &mut self,
+        now: Now,
+        id: RequestId,
+        wanted: &Wanted,
+        dry_run: bool,
+    ) -> Option<AdminReply> {
         let (epoch, to) = match self.choose_target(now, wanted) {
             Ok(found) => found,
             Err(refusal) => return Some(AdminReply::Refused(refusal)),
         };
         let name = self.spec().node_name(to);
         if dry_run {
-            let text = format!("would switch {} over to {name}: writes pause, {name} catches up, then it takes the VIP", wanted.group);
+            let text = format!(
+                "would switch {} over to {name}: writes pause, {name} catches up, then it takes the VIP",
+                wanted.group
+            );
             return Some(AdminReply::Done { index: self.applied, epoch, text });
         }
         let body = Body::Switchover { group: wanted.group.clone(), epoch, to };
         let Some(index) = self.propose(now, body) else { return Some(busy()) };
         let timing = self.timing();
-        let limit = timing.switchover_timeout.0 + timing.takeover_timeout.0 + timing.lease_ttl.0 * 2;
+        let limit =
+            timing.switchover_timeout.0 + timing.takeover_timeout.0 + timing.lease_ttl.0 * 2;
         let leader = self.leader.as_mut()?;
         leader.proposed(now, &wanted.group, false, Some(index));
-        leader.wait_for(id, wanted.group.clone(), epoch, Some(to), Mono(now.boot.0 + limit));
+        let (group, deadline) = (wanted.group.clone(), Mono(now.boot.0 + limit));
+        leader.wait_for(Waiter { id, group, from_epoch: epoch, to: Some(to), deadline });
         None
     }
 
-    fn failover(&mut self, now: Now, id: RequestId, wanted: Wanted, dry_run: bool) -> Option<AdminReply> {
+    fn failover(
+        &mut self,
+        now: Now,
+        id: RequestId,
+        wanted: Wanted,
+        dry_run: bool,
+    ) -> Option<AdminReply> {
         let (epoch, to) = match self.choose_target(now, &wanted) {
             Ok(found) => found,
             Err(refusal) => return Some(AdminReply::Refused(refusal)),
         };
         let name = self.spec().node_name(to);
         if dry_run {
-            let text = format!("would ask the old master's node to fence (or wait for its lease), then make {name} master of {}", wanted.group);
+            let text = format!(
+                "would ask the old master's node to fence (or wait for its lease), then make {name} master of {}",
+                wanted.group
+            );
             return Some(AdminReply::Done { index: self.applied, epoch, text });
         }
         let timing = self.timing();
@@ -77,7 +100,8 @@ impl Core {
         let leader = self.leader.as_mut()?;
         let forced = Forced { request: id, to: Some(to), allow_data_loss: wanted.allow_data_loss };
         leader.force(&wanted.group, forced);
-        leader.wait_for(id, wanted.group, epoch, Some(to), Mono(now.boot.0 + limit));
+        let (group, deadline) = (wanted.group, Mono(now.boot.0 + limit));
+        leader.wait_for(Waiter { id, group, from_epoch: epoch, to: Some(to), deadline });
         None
     }
 
@@ -106,11 +130,15 @@ impl Core {
                 Err(why) => Err(Refusal::Excluded { node: name(to), why }),
             };
         }
-        let others: Vec<_> = spec.members.iter().filter(|m| Some(m.node) != model.master()).collect();
+        let others: Vec<_> =
+            spec.members.iter().filter(|m| Some(m.node) != model.master()).collect();
         match c.ranked().into_iter().find(|x| Some(x.node) != model.master()) {
             Some(best) => Ok((model.epoch(), best.node)),
             None => match others.as_slice() {
-                [one] => Err(Refusal::Excluded { node: name(one.node), why: c.judge(one.node).err().unwrap_or(Exclusion::NotEligible) }),
+                [one] => Err(Refusal::Excluded {
+                    node: name(one.node),
+                    why: c.judge(one.node).err().unwrap_or(Exclusion::NotEligible),
+                }),
                 _ => Err(Refusal::NoCandidate),
             },
         }
@@ -133,7 +161,11 @@ impl Core {
             return AdminReply::Refused(refusal);
         }
         let what = group.as_ref().map_or("all groups".to_owned(), ToString::to_string);
-        self.done_when_proposed(now, Body::Resume { group }, format!("automatic failover of {what} is on"))
+        self.done_when_proposed(
+            now,
+            Body::Resume { group },
+            format!("automatic failover of {what} is on"),
+        )
     }
 
     fn unknown_group(&self, group: Option<&GroupId>) -> Option<Refusal> {
@@ -153,9 +185,13 @@ impl Core {
         if !self.consensus.voters().contains(&to) {
             return AdminReply::Refused(Refusal::NotAMember(name));
         }
-        self.last_transfer = Mono(now.boot.0 + super::TRANSFER_EVERY.0);
+        self.last_transfer = now.boot;
         self.consensus.transfer_leader(now.boot, to);
-        AdminReply::Done { index: self.applied, epoch: Epoch::NONE, text: format!("asked {name} to lead") }
+        AdminReply::Done {
+            index: self.applied,
+            epoch: Epoch::NONE,
+            text: format!("asked {name} to lead"),
+        }
     }
 }
 

@@ -7,7 +7,8 @@ mod status;
 use std::collections::{BTreeMap, VecDeque};
 
 use redkeep_consensus::{
-    Config, ConfigError, Consensus, Effect as RaftEffect, Mono, NodeId, Recovered, Role, SendClass, Span,
+    Config, ConfigError, Consensus, Effect as RaftEffect, Mono, NodeId, Recovered, Role, SendClass,
+    Span,
 };
 
 use crate::{
@@ -30,7 +31,7 @@ use crate::{
 /// The log is compacted when this many entries were applied since the last snapshot.
 const COMPACT_AFTER: u64 = 1000;
 /// A transfer of leadership is tried this often at most.
-const TRANSFER_EVERY: Span = Span(5_000_000_000);
+const TRANSFER_EVERY: Span = Span(1_000_000_000);
 /// Inputs settle in a few rounds; more is a bug.
 const ROUNDS_MAX: usize = 64;
 
@@ -100,7 +101,12 @@ impl Core {
     pub fn new(boot: Boot, now: Now) -> Result<Self, ConfigError> {
         let config = raft_config(boot.node, &boot.initial_spec, boot.seed);
         let consensus = Consensus::new(config, boot.recovered, now.boot)?;
-        let holder = Holder::new(boot.incarnation, boot.lock.open, boot.seed ^ boot.incarnation, boot.mutations);
+        let holder = Holder::new(
+            boot.incarnation,
+            boot.lock.open,
+            boot.seed ^ boot.incarnation,
+            boot.mutations,
+        );
         let mut core = Self {
             me: boot.node,
             incarnation: boot.incarnation,
@@ -152,8 +158,12 @@ impl Core {
             Input::ActionDone { group, id, outcome } => {
                 self.with_host(now, &group, |h, cx| h.action_done(cx, id, &outcome));
             }
-            Input::Observed { group, result } => self.with_host(now, &group, |h, cx| h.observed(cx, result)),
-            Input::RedisDied { group, run_id } => self.with_host(now, &group, |h, cx| h.died(cx, run_id.as_ref())),
+            Input::Observed { group, result } => {
+                self.with_host(now, &group, |h, cx| h.observed(cx, result));
+            }
+            Input::RedisDied { group, run_id } => {
+                self.with_host(now, &group, |h, cx| h.died(cx, run_id.as_ref()));
+            }
             Input::Host(event) => self.host_event(now, &event),
             Input::Admin { id, request } => self.admin(now, id, request),
             Input::Wake => {}
@@ -188,7 +198,12 @@ impl Core {
         self.model.history.iter().cloned().collect()
     }
 
-    fn with_host(&mut self, now: Now, group: &GroupId, f: impl FnOnce(&mut HostGroup, &mut Cx<'_>)) {
+    fn with_host(
+        &mut self,
+        now: Now,
+        group: &GroupId,
+        f: impl FnOnce(&mut HostGroup, &mut Cx<'_>),
+    ) {
         let cluster = self.model.spec.as_ref().unwrap_or(&self.initial_spec);
         let mut cx = Cx {
             now,
@@ -230,10 +245,10 @@ impl Core {
             }
             PeerMessage::Renew(renew) => self.renew_asked(now, from, renew),
             PeerMessage::Grant(grant) => {
-                if self.holder.granted(&grant) {
-                    if let Some(op) = self.holder.take_deferred(now.boot) {
-                        self.sink.lock(op);
-                    }
+                if self.holder.granted(&grant)
+                    && let Some(op) = self.holder.take_deferred(now.boot)
+                {
+                    self.sink.lock(op);
                 }
             }
             PeerMessage::Report(report) => {
@@ -267,12 +282,12 @@ impl Core {
         if self.consensus.leader() != Some(peer) {
             return;
         }
-        let mut rest: Vec<(bool, NodeId)> = self
+        let mut rest: Vec<(u8, NodeId)> = self
             .consensus
             .voters()
             .iter()
             .filter(|n| **n != peer)
-            .map(|n| (self.holds_a_group(*n), *n))
+            .map(|n| (self.burden(*n), *n))
             .collect();
         rest.sort();
         if rest.first().is_some_and(|(_, n)| *n == self.me) {
@@ -356,13 +371,18 @@ impl Core {
                 RaftEffect::Send { to, bytes, class } => {
                     let class = match class {
                         SendClass::Heartbeat => RaftClass::Heartbeat,
-                        SendClass::Append | SendClass::Snapshot | SendClass::Other => RaftClass::Other,
+                        SendClass::Append | SendClass::Snapshot | SendClass::Other => {
+                            RaftClass::Other
+                        }
                     };
-                    self.sink.push(Effect::Send { to, message: PeerMessage::Raft { bytes, class } });
+                    self.sink
+                        .push(Effect::Send { to, message: PeerMessage::Raft { bytes, class } });
                 }
                 RaftEffect::Persist(persist) => self.sink.push(Effect::Persist(persist)),
                 RaftEffect::Apply { index, term, data } => self.apply(now, index, term, &data),
-                RaftEffect::Membership { index, .. } => self.note_applied(now, index, &Applied::Nothing),
+                RaftEffect::Membership { index, .. } => {
+                    self.note_applied(now, index, &Applied::Nothing);
+                }
                 RaftEffect::Restore { index, data, .. } => self.restore(now, index, &data),
                 RaftEffect::ReadReady { id, index } => {
                     if let Some(l) = self.leader.as_mut() {
@@ -374,7 +394,9 @@ impl Core {
                         l.grantor.read_lost(id);
                     }
                 }
-                RaftEffect::RoleChanged { role, term, leader } => self.role_changed(now, role, term, leader),
+                RaftEffect::RoleChanged { role, term, leader } => {
+                    self.role_changed(now, role, term, leader);
+                }
             }
         }
         any
@@ -399,7 +421,12 @@ impl Core {
         if new_leader {
             self.last_report = None;
             let kind = EventKind::LeaderChanged { leader, term };
-            self.sink.push(Effect::Event(Event { group: None, epoch: Epoch::NONE, index: 0, kind }));
+            self.sink.push(Effect::Event(Event {
+                group: None,
+                epoch: Epoch::NONE,
+                index: 0,
+                kind,
+            }));
             // Under the same arming the request may go to the new leader: it was armed before it was asked for.
             if let Some(renew) = self.holder.request() {
                 self.send_to_leader(PeerMessage::Renew(renew));
@@ -414,7 +441,9 @@ impl Core {
             match codec::decode_command(data) {
                 Ok(command) => self.model.apply(index, term, command),
                 // Skipping it would let this node's model part from the others': stop instead.
-                Err(error) => panic!("log entry {index} cannot be read by this version: {error}; upgrade this node"),
+                Err(error) => panic!(
+                    "log entry {index} cannot be read by this version: {error}; upgrade this node"
+                ),
             }
         };
         self.after_apply(now, index, &applied);
@@ -429,12 +458,17 @@ impl Core {
         match applied {
             Applied::Spec => self.spec_changed(),
             Applied::Assigned(group) => {
-                let Some(a) = self.model.group(group).and_then(|g| g.assignment.clone()) else { return };
-                let kind = EventKind::Assigned { master: a.master, cause: a.cause.as_str().to_owned() };
+                let Some(a) = self.model.group(group).and_then(|g| g.assignment.clone()) else {
+                    return;
+                };
+                let kind =
+                    EventKind::Assigned { master: a.master, cause: a.cause.as_str().to_owned() };
                 self.sink.event(group, a.epoch, index, kind);
             }
             Applied::Serving(group) => {
-                let Some(a) = self.model.group(group).and_then(|g| g.assignment.clone()) else { return };
+                let Some(a) = self.model.group(group).and_then(|g| g.assignment.clone()) else {
+                    return;
+                };
                 self.sink.event(group, a.epoch, a.index, EventKind::Serving { master: a.master });
             }
             Applied::Eligible(group) => self.tell_eligible(group, index),
@@ -446,7 +480,9 @@ impl Core {
             Applied::Pause(_) => {
                 self.pauses.insert(index, now.boot);
             }
-            Applied::Rejected(why) => tracing::info!(index, %why, "a committed command came too late"),
+            Applied::Rejected(why) => {
+                tracing::info!(index, %why, "a committed command came too late");
+            }
             Applied::Switchover(_) | Applied::Nothing => {}
         }
     }
@@ -472,7 +508,9 @@ impl Core {
         } else {
             match codec::decode_model(data) {
                 Ok(model) => self.model = model,
-                Err(error) => panic!("snapshot at {index} cannot be read by this version: {error}; upgrade this node"),
+                Err(error) => panic!(
+                    "snapshot at {index} cannot be read by this version: {error}; upgrade this node"
+                ),
             }
             self.spec_changed();
         }
@@ -534,7 +572,8 @@ impl Core {
         if self.leader_id.is_none() {
             return;
         }
-        let groups: Vec<_> = self.hosts.values().map(|h| h.report(now.boot, &self.holder)).collect();
+        let groups: Vec<_> =
+            self.hosts.values().map(|h| h.report(now.boot, &self.holder)).collect();
         let interval = self.timing().renew_interval();
         let unchanged = self.last_report.as_ref().is_some_and(|(at, r)| {
             now.boot.0 < at.0 + interval.0 && r.groups == groups && r.applied == self.applied
@@ -543,8 +582,12 @@ impl Core {
             return;
         }
         self.report_seq += 1;
-        let report =
-            Report { incarnation: self.incarnation, seq: self.report_seq, applied: self.applied, groups };
+        let report = Report {
+            incarnation: self.incarnation,
+            seq: self.report_seq,
+            applied: self.applied,
+            groups,
+        };
         self.last_report = Some((now.boot, report.clone()));
         self.send_to_leader(PeerMessage::Report(report));
     }
@@ -589,7 +632,9 @@ impl Core {
                         l.proposed(now, &group, is_assign, index);
                     }
                 }
-                LeaderWish::Send { to, message } if to == self.me => self.loopback.push_back(message),
+                LeaderWish::Send { to, message } if to == self.me => {
+                    self.loopback.push_back(message);
+                }
                 LeaderWish::Send { to, message } => self.sink.push(Effect::Send { to, message }),
                 LeaderWish::Reply { id, reply } => self.sink.push(Effect::Reply { id, reply }),
             }
@@ -615,25 +660,34 @@ impl Core {
         }
     }
 
-    /// Leadership moves off a node that holds a VIP, so that losing a master's host costs no election.
+    /// Leadership moves off a node that holds a VIP, to a witness best: so losing a master's host costs no election.
     fn prefer_free_leader(&mut self, now: Now) {
         let Some(leader) = &self.leader else { return };
-        let rested = now.boot.0 >= self.last_transfer.0.max(leader.since().0) + TRANSFER_EVERY.0 / 5;
-        if !rested || !self.holds_a_group(self.me) || self.consensus.transferee().is_some() {
+        let rested = now.boot.0 >= self.last_transfer.0.max(leader.since().0) + TRANSFER_EVERY.0;
+        if !rested || self.consensus.transferee().is_some() {
             return;
         }
-        let fresh = Span(self.timing().lease_ttl.0);
-        let free = |n: &NodeId| {
+        let fresh = self.timing().lease_ttl;
+        let live = |n: &NodeId| {
             let heard = leader.nodes().get(n).and_then(|v| v.heard);
-            let live = heard.is_some_and(|h| now.boot.0.saturating_sub(h.0) < fresh.0);
-            *n != self.me && live && !self.holds_a_group(*n)
+            heard.is_some_and(|h| now.boot.0.saturating_sub(h.0) < fresh.0)
         };
-        let target = self.consensus.voters().iter().copied().find(free);
-        let settled = self.model.groups.values().all(|g| g.assignment.as_ref().is_some_and(|a| a.serving) && g.switchover.is_none());
-        if let (Some(to), true) = (target, settled) {
-            self.last_transfer = Mono(now.boot.0 + TRANSFER_EVERY.0);
+        let own = self.burden(self.me);
+        let others = self.consensus.voters().iter().copied().filter(|n| *n != self.me && live(n));
+        let best = others.map(|n| (self.burden(n), n)).min().filter(|(b, _)| *b < own);
+        let quiet = |g: &crate::model::GroupModel| {
+            g.assignment.as_ref().is_some_and(|a| a.serving) && g.switchover.is_none()
+        };
+        if let (Some((_, to)), true) = (best, self.model.groups.values().all(quiet)) {
+            self.last_transfer = now.boot;
             self.consensus.transfer_leader(now.boot, to);
         }
+    }
+
+    /// How badly a node is suited to lead: a witness best, a holder of a VIP worst.
+    fn burden(&self, node: NodeId) -> u8 {
+        let member = self.spec().groups.iter().any(|g| g.is_member(node));
+        u8::from(member) + u8::from(self.holds_a_group(node))
     }
 
     /// Node id from a name of the present spec.

@@ -15,7 +15,8 @@ use crate::{
 impl Core {
     /// What this node knows now.
     pub fn status(&mut self, now: Now) -> StatusView {
-        let leases: Vec<(GroupId, Option<Span>)> = self.hosts.keys().map(|g| (g.clone(), self.own_lease(now, g))).collect();
+        let leases: Vec<(GroupId, Option<Span>)> =
+            self.hosts.keys().map(|g| (g.clone(), self.own_lease(now, g))).collect();
         let mut waits = Vec::new();
         if let Some(l) = self.leader.as_mut() {
             for g in self.model.groups.keys() {
@@ -46,13 +47,17 @@ impl Core {
     }
 
     fn own_lease(&self, now: Now, group: &GroupId) -> Option<Span> {
-        self.holder.open_until(group).map(|until| Span(until.0.saturating_sub(now.boot.0))).filter(|l| *l > Span(0))
+        self.holder
+            .open_until(group)
+            .map(|until| Span(until.0.saturating_sub(now.boot.0)))
+            .filter(|l| *l > Span(0))
     }
 
     fn group_status(&self, now: Now, id: &GroupId) -> Option<GroupStatus> {
         let g = self.model.group(id)?;
         let spec = self.spec().group(id)?;
-        let members: Vec<MemberStatus> = spec.members.iter().map(|m| self.member_status(now, id, m.node)).collect();
+        let members: Vec<MemberStatus> =
+            spec.members.iter().map(|m| self.member_status(now, id, m.node)).collect();
         let a = g.assignment.as_ref();
         Some(GroupStatus {
             group: id.clone(),
@@ -88,7 +93,10 @@ impl Core {
                 return of(report, report.is_some(), c.judge(node).err());
             }
         }
-        let own = (node == self.me).then(|| self.hosts.get(group)).flatten().map(|h| h.report(now.boot, &self.holder));
+        let own = (node == self.me)
+            .then(|| self.hosts.get(group))
+            .flatten()
+            .map(|h| h.report(now.boot, &self.holder));
         of(own.as_ref(), own.is_some(), None)
     }
 }
@@ -99,21 +107,31 @@ fn node_status(now: Now, leader: &Leader, me: NodeId) -> Vec<NodeStatus> {
         .iter()
         .map(|(node, v)| NodeStatus {
             node: *node,
-            heard_ago: if *node == me { Some(Span(0)) } else { v.heard.map(|h| Span(now.boot.0.saturating_sub(h.0))) },
+            heard_ago: if *node == me {
+                Some(Span(0))
+            } else {
+                v.heard.map(|h| Span(now.boot.0.saturating_sub(h.0)))
+            },
             applied: v.report.as_ref().map_or(0, |r| r.applied),
         })
         .collect()
 }
 
 /// The n of `WAIT n`: eligible and joining members, and every attached replica outside (invariant 4).
-fn wait_replicas(g: &GroupModel, cluster: &ClusterSpec, spec: &GroupSpec, members: &[MemberStatus]) -> usize {
+fn wait_replicas(
+    g: &GroupModel,
+    cluster: &ClusterSpec,
+    spec: &GroupSpec,
+    members: &[MemberStatus],
+) -> usize {
     let inside: Vec<_> = spec
         .members
         .iter()
         .filter(|m| g.eligible.iter().chain(&g.joining).any(|e| e.node == m.node))
         .filter_map(|m| cluster.node(m.node).map(|n| n.peer.ip()))
         .collect();
-    let master = members.iter().find(|m| Some(m.node) == g.master()).and_then(|m| m.redis.observation());
+    let master =
+        members.iter().find(|m| Some(m.node) == g.master()).and_then(|m| m.redis.observation());
     let attached: &[AttachedReplica] = master.map_or(&[], |o| &o.replicas);
     let outside = attached.iter().filter(|r| r.online && !inside.contains(&r.addr)).count();
     inside.len() + outside

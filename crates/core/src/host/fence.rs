@@ -54,7 +54,13 @@ impl Fence {
 
 impl HostGroup {
     /// Begin the fence: the lock, the burn, the sockets and the address all at once.
-    pub(super) fn start_fence(&mut self, cx: &mut Cx<'_>, epoch: Epoch, cause: FenceCause, planned: Option<u64>) {
+    pub(super) fn start_fence(
+        &mut self,
+        cx: &mut Cx<'_>,
+        epoch: Epoch,
+        cause: FenceCause,
+        planned: Option<u64>,
+    ) {
         let unburned = cx.mutations.fence_not_burned();
         self.tell(cx, EventKind::Fencing { cause });
         cx.holder.drop_group(&self.spec.id);
@@ -106,12 +112,19 @@ impl HostGroup {
         }
     }
 
-    pub(super) fn fence_action_done(&mut self, _cx: &mut Cx<'_>, id: ActionId, outcome: &ActionOutcome) {
+    pub(super) fn fence_action_done(
+        &mut self,
+        _cx: &mut Cx<'_>,
+        id: ActionId,
+        outcome: &ActionOutcome,
+    ) {
         let Some(f) = self.fence.as_mut().filter(|f| f.reading == Some(id)) else { return };
         match outcome {
             ActionOutcome::Offset(offset) => f.offset = *offset,
             // Not read: the target cannot be said to have it all, so the old master is named again.
-            ActionOutcome::Failed(_) | ActionOutcome::Done | ActionOutcome::Rival(_) => f.planned_offset = None,
+            ActionOutcome::Failed(_) | ActionOutcome::Done | ActionOutcome::Rival(_) => {
+                f.planned_offset = None;
+            }
         }
         f.offset_known = true;
     }

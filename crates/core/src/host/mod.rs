@@ -162,10 +162,10 @@ impl HostGroup {
         if self.fence.as_ref().is_some_and(|f| f.epoch() != a.epoch) {
             self.fence = None;
         }
-        if self.fence.is_none() {
-            if let Some(cause) = self.must_fence(cx, a) {
-                self.start_fence(cx, a.epoch, cause, None);
-            }
+        if self.fence.is_none()
+            && let Some(cause) = self.must_fence(cx, a)
+        {
+            self.start_fence(cx, a.epoch, cause, None);
         }
         if self.fence.is_some() {
             self.drive_fence(cx);
@@ -184,8 +184,14 @@ impl HostGroup {
             return Some(FenceCause::Stopping);
         }
         match self.detector.life() {
-            Some(life) if *life != a.run_id && !cx.mutations.ignore_run_id() => Some(FenceCause::RunIdChanged),
-            None if matches!(self.detector.view(), RedisView::Down(crate::observe::DownReason::Dead)) => {
+            Some(life) if *life != a.run_id && !cx.mutations.ignore_run_id() => {
+                Some(FenceCause::RunIdChanged)
+            }
+            None if matches!(
+                self.detector.view(),
+                RedisView::Down(crate::observe::DownReason::Dead)
+            ) =>
+            {
                 Some(FenceCause::RedisDead)
             }
             Some(_) | None => (self.wrong_role >= 2).then_some(FenceCause::WrongRole),
@@ -200,18 +206,28 @@ impl HostGroup {
     pub(crate) fn claim(&mut self, cx: &Cx<'_>) -> Option<(GroupSpec, RenewGroup)> {
         let group = self.model(cx)?;
         let a = group.assignment.as_ref()?;
-        let may = a.master == self.me && a.epoch > self.burned && self.fence.is_none() && self.is_life(cx, a);
+        let may = a.master == self.me
+            && a.epoch > self.burned
+            && self.fence.is_none()
+            && self.is_life(cx, a);
         if !may {
             return None;
         }
         let lagging = self.lagging(cx, group);
-        Some((self.spec.clone(), RenewGroup { group: self.spec.id.clone(), epoch: a.epoch, lagging }))
+        Some((
+            self.spec.clone(),
+            RenewGroup { group: self.spec.id.clone(), epoch: a.epoch, lagging },
+        ))
     }
 
     /// True while a takeover waits for its first grant: the renewal is then not put off.
     pub(crate) fn is_urgent(&self, cx: &Cx<'_>) -> bool {
         let epoch = self.model(cx).map(GroupModel::epoch);
-        let open = self.takeover.as_ref().filter(|t| Some(t.epoch) == epoch).is_some_and(Takeover::is_open);
+        let open = self
+            .takeover
+            .as_ref()
+            .filter(|t| Some(t.epoch) == epoch)
+            .is_some_and(Takeover::is_open);
         !open && !epoch.is_some_and(|e| cx.holder.has_grant(cx.now.boot, self.id(), e))
     }
 
@@ -235,10 +251,15 @@ impl HostGroup {
 
     /// May the gate be opened for this epoch now?
     pub(crate) fn may_open(&self, epoch: Epoch) -> bool {
-        self.fence.is_none() && self.takeover.as_ref().is_some_and(|t| t.epoch == epoch && t.is_promoted())
+        self.fence.is_none()
+            && self.takeover.as_ref().is_some_and(|t| t.epoch == epoch && t.is_promoted())
     }
 
-    pub(crate) fn observed(&mut self, cx: &mut Cx<'_>, result: Result<RedisObservation, ProbeFailure>) {
+    pub(crate) fn observed(
+        &mut self,
+        cx: &mut Cx<'_>,
+        result: Result<RedisObservation, ProbeFailure>,
+    ) {
         let before = view_name(self.detector.view());
         match result {
             Ok(o) => {
@@ -294,7 +315,9 @@ impl HostGroup {
             LockEvent::ReplicaForbidden { ok, .. } => self.replica_forbidden(cx, *ok),
             LockEvent::Guarded { ok: false, .. } => self.guarded = false,
             LockEvent::ReplicaPermitted { ok, .. } => self.guarded |= *ok,
-            LockEvent::Opened { ok: false, .. } | LockEvent::Guarded { ok: true, .. } | LockEvent::Armed { .. } => {}
+            LockEvent::Opened { ok: false, .. }
+            | LockEvent::Guarded { ok: true, .. }
+            | LockEvent::Armed { .. } => {}
         }
     }
 
@@ -323,7 +346,9 @@ impl HostGroup {
     pub(crate) fn host_event(&mut self, cx: &mut Cx<'_>, event: &HostEvent) {
         match event {
             HostEvent::VipRemoved { .. } => self.vip_removed(cx),
-            HostEvent::LinkUp { interface } if *interface == self.spec.interface => self.announce_again(cx),
+            HostEvent::LinkUp { interface } if *interface == self.spec.interface => {
+                self.announce_again(cx);
+            }
             HostEvent::LockLost => self.lock_lost(cx),
             HostEvent::VipPresent { .. } => self.vip_present(cx),
             HostEvent::LinkUp { .. } => {}
@@ -345,7 +370,9 @@ impl HostGroup {
             (Some(to), None) if self.takeover.as_ref().is_some_and(|t| t.serving) => {
                 let Some(target) = cx.cluster.redis_addr(to, &self.spec) else { return };
                 let limit = cx.cluster.timing.switchover_timeout;
-                let action = cx.sink.act(self.id(), Action::PauseAndCatchUp { target, limit: Span(limit.0 / 2) });
+                let action = cx
+                    .sink
+                    .act(self.id(), Action::PauseAndCatchUp { target, limit: Span(limit.0 / 2) });
                 self.planned = Some(Planned { epoch: a.epoch, to, action, failed: false });
                 self.tell(cx, EventKind::SwitchoverStarted { to });
             }
@@ -362,7 +389,8 @@ impl HostGroup {
         match outcome {
             ActionOutcome::Offset(offset) if self.fence.is_none() => {
                 let (epoch, to) = (p.epoch, p.to);
-                let current = self.model(cx).filter(|g| g.epoch() == epoch && g.switchover == Some(to));
+                let current =
+                    self.model(cx).filter(|g| g.epoch() == epoch && g.switchover == Some(to));
                 if current.is_some() {
                     self.start_fence(cx, epoch, FenceCause::Switchover, Some(*offset));
                 }

@@ -30,7 +30,14 @@ pub(super) struct ReplicaSide {
 
 impl ReplicaSide {
     pub(super) fn new(tainted: bool) -> Self {
-        Self { tainted, destroying: None, follow: None, follow_retry: None, permitted_at: None, fresh: false }
+        Self {
+            tainted,
+            destroying: None,
+            follow: None,
+            follow_retry: None,
+            permitted_at: None,
+            fresh: false,
+        }
     }
 
     pub(super) fn taint(&mut self) {
@@ -119,7 +126,8 @@ impl HostGroup {
         if self.replica.tainted {
             if self.replica.destroying.is_none() {
                 let port = self.spec.port;
-                self.replica.destroying = Some(cx.sink.act(&self.spec.id, Action::DestroySockets { port }));
+                self.replica.destroying =
+                    Some(cx.sink.act(&self.spec.id, Action::DestroySockets { port }));
             }
             return;
         }
@@ -132,7 +140,12 @@ impl HostGroup {
         }
     }
 
-    pub(super) fn replica_action_done(&mut self, cx: &mut Cx<'_>, id: ActionId, outcome: &ActionOutcome) {
+    pub(super) fn replica_action_done(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: ActionId,
+        outcome: &ActionOutcome,
+    ) {
         let ok = !matches!(outcome, ActionOutcome::Failed(_));
         if self.replica.destroying == Some(id) {
             self.replica.destroying = None;

@@ -69,7 +69,10 @@ impl Takeover {
     }
 
     pub(super) fn deadline(&self) -> Option<Mono> {
-        [self.forbid, self.promote, self.vip, self.verify].into_iter().filter_map(Work::deadline).min()
+        [self.forbid, self.promote, self.vip, self.verify]
+            .into_iter()
+            .filter_map(Work::deadline)
+            .min()
     }
 }
 
@@ -114,7 +117,10 @@ impl HostGroup {
             let action = Action::EnsureVip { vip, interface: interface.clone(), valid_seconds };
             t.vip = Work::Running(cx.sink.act(&id, action));
             t.vip_refreshed = now;
-        } else if t.vip == Work::Done && t.vip_refresh.is_none() && now.0 >= t.vip_refreshed.0 + VIP_REFRESH.0 {
+        } else if t.vip == Work::Done
+            && t.vip_refresh.is_none()
+            && now.0 >= t.vip_refreshed.0 + VIP_REFRESH.0
+        {
             let action = Action::EnsureVip { vip, interface: interface.clone(), valid_seconds };
             t.vip_refresh = Some(cx.sink.act(&id, action));
             t.vip_refreshed = now;
@@ -125,7 +131,8 @@ impl HostGroup {
             cx.sink.act(&id, Action::ProbeRival { vip, interface });
         }
         if t.announced && t.verify.due(now) {
-            t.verify = Work::Running(cx.sink.act(&id, Action::VerifyVip { vip, port: self.spec.port }));
+            t.verify =
+                Work::Running(cx.sink.act(&id, Action::VerifyVip { vip, port: self.spec.port }));
         }
         if t.verify == Work::Done && !t.serving {
             t.serving = true;
@@ -161,7 +168,12 @@ impl HostGroup {
         }
     }
 
-    pub(super) fn takeover_action_done(&mut self, cx: &mut Cx<'_>, id: ActionId, outcome: &ActionOutcome) {
+    pub(super) fn takeover_action_done(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: ActionId,
+        outcome: &ActionOutcome,
+    ) {
         let now = cx.now.boot;
         let Some(t) = self.takeover.as_mut() else { return };
         let mut told = None;
@@ -196,7 +208,10 @@ impl HostGroup {
     /// Somebody took the address away under a valid lease: back at once.
     pub(super) fn vip_removed(&mut self, cx: &mut Cx<'_>) {
         let leased = cx.holder.open_until(&self.spec.id).is_some_and(|until| cx.now.boot < until);
-        let Some(t) = self.takeover.as_mut().filter(|t| t.open && t.vip == Work::Done && leased) else { return };
+        let Some(t) = self.takeover.as_mut().filter(|t| t.open && t.vip == Work::Done && leased)
+        else {
+            return;
+        };
         t.vip = Work::Idle;
         t.vip_refresh = None;
         t.announced = false;
@@ -206,9 +221,12 @@ impl HostGroup {
 
     /// The address is on the link. Without a lease it must not be.
     pub(super) fn vip_present(&mut self, cx: &mut Cx<'_>) {
-        let managed = self.model(cx).is_some_and(|g| g.assignment.is_some());
-        let leased = cx.holder.open_until(&self.spec.id).is_some_and(|until| cx.now.boot < until);
-        if managed && !leased {
+        let Some(master) = self.model(cx).and_then(|g| g.master()) else { return };
+        let until = cx.holder.open_until(&self.spec.id);
+        // Before the first grant of this life the address may be ours from the life before; its lifetime ends it.
+        let from_before = master == self.me && self.fence.is_none() && until.is_none();
+        let leased = until.is_some_and(|until| cx.now.boot < until);
+        if !leased && !from_before {
             self.tell(cx, EventKind::VipStray);
             let (vip, interface) = (self.spec.vip, self.spec.interface.clone());
             cx.sink.act(&self.spec.id, Action::RemoveVip { vip, interface });

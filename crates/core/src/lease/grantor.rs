@@ -74,7 +74,11 @@ impl Grantor {
     }
 
     fn wait(&self, ttl: Span) -> Span {
-        if self.mutations.no_margin() { Span(ttl.0.saturating_sub(ttl.0 / 10)) } else { self.timing.wait_for(ttl) }
+        if self.mutations.no_margin() {
+            Span(ttl.0.saturating_sub(ttl.0 / 10))
+        } else {
+            self.timing.wait_for(ttl)
+        }
     }
 
     fn group(&mut self, id: &GroupId) -> &mut GroupGrant {

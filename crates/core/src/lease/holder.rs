@@ -60,7 +60,12 @@ pub struct Holder {
 impl Holder {
     /// `open` is the generation that the kernel still held open at the start.
     #[must_use]
-    pub fn new(incarnation: u64, open: Option<Generation>, seed: u64, mutations: Mutations) -> Self {
+    pub fn new(
+        incarnation: u64,
+        open: Option<Generation>,
+        seed: u64,
+        mutations: Mutations,
+    ) -> Self {
         Self {
             incarnation,
             counter: 0,
@@ -158,10 +163,10 @@ impl Holder {
     /// Deliberate bug `arm_after_grant`: arm now that the grant is here.
     pub(crate) fn take_deferred(&mut self, now: Mono) -> Option<LockOp> {
         let op = self.deferred.take()?;
-        if let LockOp::Arm { generation, .. } = &op {
-            if let Some(x) = self.slot(*generation).as_mut() {
-                x.handed_at = now;
-            }
+        if let LockOp::Arm { generation, .. } = &op
+            && let Some(x) = self.slot(*generation).as_mut()
+        {
+            x.handed_at = now;
         }
         Some(op)
     }

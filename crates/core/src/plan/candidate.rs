@@ -79,7 +79,10 @@ impl Candidates<'_> {
     }
 
     fn judge_replica(&self, node: NodeId, redis: &RedisObservation) -> Result<(), Exclusion> {
-        if self.allow_data_loss || self.ignore_eligible || self.group.is_eligible(node, &redis.run_id) {
+        if self.allow_data_loss
+            || self.ignore_eligible
+            || self.group.is_eligible(node, &redis.run_id)
+        {
             return Ok(());
         }
         let was = self.group.eligible.iter().any(|m| m.node == node);

@@ -80,7 +80,8 @@ fn follows(
         return None;
     }
     let ip = cluster.node(node)?.peer.ip();
-    let attached = master.replicas.iter().any(|r| r.addr == ip && r.online && r.lag <= c.spec.max_lag);
+    let attached =
+        master.replicas.iter().any(|r| r.addr == ip && r.online && r.lag <= c.spec.max_lag);
     attached.then(|| (EligibleMember { node, run_id: redis.run_id.clone() }, redis.offset))
 }
 

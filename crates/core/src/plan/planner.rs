@@ -83,7 +83,9 @@ pub fn plan(p: &PlanInput<'_>) -> Plan {
     if p.deciding {
         return Plan::AskFence(HoldReason::AwaitingFence { left: p.lease_left });
     }
-    let Some(report) = report else { return Plan::Hold(HoldReason::OldLease { left: p.lease_left }) };
+    let Some(report) = report else {
+        return Plan::Hold(HoldReason::OldLease { left: p.lease_left });
+    };
     if matches!(report.redis, RedisView::Down(_)) {
         return plan_down(p);
     }
@@ -120,14 +122,14 @@ fn plan_first(p: &PlanInput<'_>) -> Plan {
     if all.len() < c.spec.members.len() {
         return Plan::Hold(HoldReason::AdoptionIncomplete);
     }
-    let is_master = |x: &&Candidate| {
-        matches!(c.report(x.node).map(|r| &r.redis), Some(RedisView::Up(o)) if o.is_master())
-    };
+    let is_master = |x: &&Candidate| matches!(c.report(x.node).map(|r| &r.redis), Some(RedisView::Up(o)) if o.is_master());
     let masters: Vec<&Candidate> = all.iter().filter(is_master).collect();
     let with_data: Vec<&&Candidate> = masters.iter().filter(|m| m.keys > 0).collect();
     match (masters.as_slice(), with_data.as_slice()) {
         ([], _) => Plan::Hold(HoldReason::AdoptionNoMaster),
-        ([one], _) => Plan::Assign(assign(p, one, Cause::Adopted, "the only master of the running pair")),
+        ([one], _) => {
+            Plan::Assign(assign(p, one, Cause::Adopted, "the only master of the running pair"))
+        }
         (_, [one]) => Plan::Assign(assign(p, one, Cause::Adopted, "the only master with data")),
         ([one, ..], []) => Plan::Assign(assign(p, one, Cause::Adopted, "no member has data")),
         (_, many) => Plan::Hold(HoldReason::AdoptionAmbiguous { masters: many.len() }),
@@ -139,17 +141,22 @@ fn plan_fenced(p: &PlanInput<'_>, a: &Assignment, f: &Fenced) -> Plan {
     if let (FenceCause::Switchover, Some(to)) = (f.cause, p.candidates.group.switchover) {
         let back = Candidates { old_master: true, ..p.candidates }.judge(a.master);
         return match (p.candidates.judge(to), back) {
-            (Ok(target), _) if f.confirmed_by_target => {
-                Plan::Assign(assign(p, &target, Cause::Switchover, "the target confirmed the final offset"))
+            (Ok(target), _) if f.confirmed_by_target => Plan::Assign(assign(
+                p,
+                &target,
+                Cause::Switchover,
+                "the target confirmed the final offset",
+            )),
+            (_, Ok(old)) => {
+                Plan::Assign(assign(p, &old, Cause::SwitchoverBack, "the target did not confirm"))
             }
-            (_, Ok(old)) => Plan::Assign(assign(p, &old, Cause::SwitchoverBack, "the target did not confirm")),
             (_, Err(_)) => choose(p, a, Cause::MasterDown),
         };
     }
-    if let Some(forced) = p.forced {
-        if let Some(best) = pick_forced(p, forced) {
-            return Plan::Assign(assign(p, &best, Cause::Operator, "ordered by an operator"));
-        }
+    if let Some(forced) = p.forced
+        && let Some(best) = pick_forced(p, forced)
+    {
+        return Plan::Assign(assign(p, &best, Cause::Operator, "ordered by an operator"));
     }
     let cause = match f.cause {
         FenceCause::RedisDead
@@ -204,7 +211,11 @@ fn plan_down(p: &PlanInput<'_>) -> Plan {
 fn plan_takeover(p: &PlanInput<'_>, a: &Assignment) -> Plan {
     let limit = p.cluster.timing.takeover_timeout;
     let spent = p.now_boot.0.saturating_sub(p.assigned_at.0);
-    if a.cause != Cause::Adopted && spent > limit.0 && !p.candidates.ranked().is_empty() && brake(p).is_none() {
+    if a.cause != Cause::Adopted
+        && spent > limit.0
+        && !p.candidates.ranked().is_empty()
+        && brake(p).is_none()
+    {
         return Plan::AskFence(HoldReason::AwaitingFence { left: p.lease_left });
     }
     Plan::Hold(HoldReason::TakeoverRunning { left: Span(limit.0.saturating_sub(spent)) })
@@ -234,10 +245,10 @@ fn choose(p: &PlanInput<'_>, a: &Assignment, cause: Cause) -> Plan {
     let c = Candidates { old_master: true, ..p.candidates };
     let ranked = c.ranked();
     let Some(best) = ranked.first() else { return cold_start(p, a) };
-    if best.node != a.master {
-        if let Some(hold) = brake(p) {
-            return Plan::Hold(hold);
-        }
+    if best.node != a.master
+        && let Some(hold) = brake(p)
+    {
+        return Plan::Hold(hold);
     }
     if !p.no_wait && best.keys == 0 && fuller_elsewhere(p, best).is_some() {
         return Plan::Hold(HoldReason::EmptyDataSet);
@@ -263,7 +274,8 @@ fn cold_start(p: &PlanInput<'_>, a: &Assignment) -> Plan {
         .collect();
     let everybody = p.candidates.spec.members.iter().all(|m| c.judge(m.node).is_ok());
     let since = p.leading_since.max(p.assigned_at);
-    let left = p.cluster.timing.cold_start_wait.0.saturating_sub(p.now_boot.0.saturating_sub(since.0));
+    let left =
+        p.cluster.timing.cold_start_wait.0.saturating_sub(p.now_boot.0.saturating_sub(since.0));
     if pool.is_empty() {
         return Plan::Hold(HoldReason::NoCandidate);
     }
@@ -275,7 +287,12 @@ fn cold_start(p: &PlanInput<'_>, a: &Assignment) -> Plan {
     match fuller_elsewhere(p, best) {
         Some(hold) => Plan::Hold(hold),
         None if p.paused => Plan::Hold(HoldReason::Paused),
-        None => Plan::Assign(assign(p, best, Cause::ColdStart, "the fullest data set among eligible members and the last master")),
+        None => Plan::Assign(assign(
+            p,
+            best,
+            Cause::ColdStart,
+            "the fullest data set among eligible members and the last master",
+        )),
     }
 }
 
@@ -290,7 +307,9 @@ fn fuller_elsewhere(p: &PlanInput<'_>, best: &Candidate) -> Option<HoldReason> {
             return Some(HoldReason::EmptyDataSet);
         }
         let mine = c.report(best.node).and_then(|r| r.redis.observation());
-        let comparable = mine.is_some_and(|b| o.shares_history(&b.replication_id) || b.shares_history(&o.replication_id));
+        let comparable = mine.is_some_and(|b| {
+            o.shares_history(&b.replication_id) || b.shares_history(&o.replication_id)
+        });
         if comparable && o.offset > best.offset && o.keys > 0 {
             hold = Some(HoldReason::OlderDataSet);
         }
@@ -300,8 +319,13 @@ fn fuller_elsewhere(p: &PlanInput<'_>, best: &Candidate) -> Option<HoldReason> {
 
 fn assign(p: &PlanInput<'_>, to: &Candidate, cause: Cause, evidence: &str) -> Assign {
     let group = p.candidates.group;
-    let old = group.master().and_then(|m| p.candidates.nodes.get(&m)).and_then(|n| n.last_observation(&p.candidates.spec.id));
-    let loss = old.filter(|_| group.master() != Some(to.node)).map_or(0, |o| o.offset.saturating_sub(to.offset));
+    let old = group
+        .master()
+        .and_then(|m| p.candidates.nodes.get(&m))
+        .and_then(|n| n.last_observation(&p.candidates.spec.id));
+    let loss = old
+        .filter(|_| group.master() != Some(to.node))
+        .map_or(0, |o| o.offset.saturating_sub(to.offset));
     Assign {
         group: p.candidates.spec.id.clone(),
         epoch: group.epoch().next(),

@@ -15,11 +15,15 @@ pub enum HoldReason {
     NoCandidate,
     #[error("first start: not all members have reported yet")]
     AdoptionIncomplete,
-    #[error("first start: {masters} members are masters with data; name the one to keep with `redkeepctl failover --to NODE --allow-data-loss`")]
+    #[error(
+        "first start: {masters} members are masters with data; name the one to keep with `redkeepctl failover --to NODE --allow-data-loss`"
+    )]
     AdoptionAmbiguous { masters: usize },
     #[error("first start: no member is a master")]
     AdoptionNoMaster,
-    #[error("the adopted master never served under the lock; its port may be unguarded, so no other is named")]
+    #[error(
+        "the adopted master never served under the lock; its port may be unguarded, so no other is named"
+    )]
     AdoptedNotGuarded,
     #[error("cold start: waiting for members that have not reported (at most {left})")]
     ColdStart { left: Span },

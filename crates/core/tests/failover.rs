@@ -1,0 +1,166 @@
+//! The failover path, whole, on a virtual clock.
+
+mod world;
+
+use redkeep_core::ids::node_id;
+use redkeep_core::plan::{Exclusion, HoldReason};
+use redkeep_core::*;
+use world::World;
+
+#[test]
+fn a_running_pair_is_adopted_as_it_is() {
+    let mut w = World::settled_pair();
+    assert!(w.writable("a") && w.host("a").vip);
+    assert!(!w.writable("b") && !w.host("b").vip);
+    let follows = w.host("b").actions.iter().filter(|a| matches!(a, Action::Follow { .. })).count();
+    assert_eq!(follows, 0, "the replica was repointed for nothing");
+    assert_eq!(w.pair_status().unwrap().wait_replicas, 1);
+}
+
+#[test]
+fn a_crash_moves_the_master_without_waiting_for_any_timer() {
+    let mut w = World::settled_pair();
+    w.kill_redis("a");
+    let ms = w.until("b is writable", 100, |w| w.writable("b"));
+    assert!(ms <= 3, "{ms} ms on a network without delay");
+    assert!(!w.is_open("a") && w.host("b").vip);
+    w.until("a's address is gone", 10, |w| !w.host("a").vip);
+}
+
+#[test]
+fn an_empty_restart_becomes_a_replica_and_empties_nobody() {
+    let mut w = World::settled_pair();
+    w.kill_redis("a");
+    w.step();
+    w.start_redis("a", true);
+    w.until("b serves", 100, |w| w.serving() == Some("b"));
+    w.until("a follows b", 1000, |w| w.redis("a").master.is_some());
+    w.run(500);
+    assert_eq!(w.redis("b").keys, 10);
+    assert_eq!(w.redis("a").keys, 10, "a was filled from b");
+    w.until("a is eligible", 2000, |w| w.pair_status().is_some_and(|g| g.eligible.len() == 1));
+}
+
+#[test]
+fn a_silent_holder_is_replaced_after_its_lease_and_never_before() {
+    let mut w = World::settled_pair();
+    w.isolate("a");
+    let ms = w.until("b is writable", 1000, |w| {
+        assert!(!(w.writable("a") && w.writable("b")), "two writers");
+        w.writable("b")
+    });
+    assert!((290..=365).contains(&ms), "{ms} ms");
+    w.heal();
+    w.until("a follows", 3000, |w| w.redis("a").master.is_some());
+    assert!(!w.host("a").vip);
+}
+
+#[test]
+fn a_hung_redis_is_fenced_on_the_leaders_request() {
+    let mut w = World::settled_pair();
+    w.redis("a").hung = true;
+    let ms = w.until("b is writable", 1000, |w| w.writable("b"));
+    assert!(ms <= 120, "{ms} ms with two probes 50 ms apart");
+    assert!(!w.is_open("a"));
+    w.redis("a").hung = false;
+    w.until("a follows", 2000, |w| w.redis("a").master.is_some());
+}
+
+#[test]
+fn a_hung_master_without_a_candidate_keeps_its_lease() {
+    let mut w = World::settled_pair();
+    w.kill_redis("b");
+    w.until("b left the eligible set", 5000, |w| {
+        w.pair_status().is_some_and(|g| g.eligible.is_empty())
+    });
+    w.redis("a").hung = true;
+    w.run(500);
+    assert_eq!(w.pair_status().unwrap().hold, Some(HoldReason::NoCandidate));
+    w.redis("a").hung = false;
+    w.run(100);
+    assert!(w.writable("a"));
+}
+
+#[test]
+fn a_switchover_moves_the_master_and_back() {
+    let mut w = World::settled_pair();
+    for (to, from) in [("b", "a"), ("a", "b"), ("b", "a")] {
+        let leader = w.leader().unwrap();
+        let request = AdminRequest::Switchover {
+            group: GroupId::new("pair"),
+            to: Some(node_id(to)),
+            dry_run: false,
+        };
+        w.host(leader).replies.clear();
+        w.feed(leader, Input::Admin { id: RequestId(1), request });
+        let ms = w.until("the target is writable", 100, |w| w.writable(to));
+        assert!(ms <= 5, "{ms} ms");
+        assert!(!w.writable(from));
+        w.until("eligible again", 3000, |w| {
+            w.serving() == Some(to) && w.pair_status().is_some_and(|g| g.eligible.len() == 1)
+        });
+        let replies = &w.host(leader).replies;
+        assert!(matches!(replies.as_slice(), [AdminReply::Done { .. }]), "{replies:?}");
+        w.run(2000);
+    }
+}
+
+#[test]
+fn a_switchover_to_a_replica_that_is_not_eligible_is_refused_with_the_rule() {
+    let mut w = World::settled_pair();
+    w.kill_redis("b");
+    w.until("b left", 5000, |w| w.pair_status().is_some_and(|g| g.eligible.is_empty()));
+    let leader = w.leader().unwrap();
+    let request = AdminRequest::Switchover {
+        group: GroupId::new("pair"),
+        to: Some(node_id("b")),
+        dry_run: false,
+    };
+    w.feed(leader, Input::Admin { id: RequestId(1), request });
+    let want = Refusal::Excluded { node: "b".into(), why: Exclusion::RedisDown };
+    assert_eq!(w.host(leader).replies, [AdminReply::Refused(want)]);
+}
+
+#[test]
+fn a_lost_lock_is_opened_again_by_a_new_grant_only() {
+    let mut w = World::settled_pair();
+    w.host("a").lock = world::Lock::default();
+    w.feed("a", Input::Host(HostEvent::LockLost));
+    let ms = w.until("open again", 100, |w| w.writable("a"));
+    assert!(ms <= 2, "{ms} ms");
+    assert_eq!(w.serving(), Some("a"));
+}
+
+#[test]
+fn an_address_that_was_taken_away_is_back_at_once() {
+    let mut w = World::settled_pair();
+    w.host("a").vip = false;
+    w.feed("a", Input::Host(HostEvent::VipRemoved { group: GroupId::new("pair") }));
+    w.step();
+    assert!(w.host("a").vip);
+}
+
+#[test]
+fn losing_the_leader_costs_no_lease() {
+    let mut w = World::settled_pair();
+    let leader = w.leader().unwrap();
+    w.host(leader).up = false;
+    for _ in 0..2000 {
+        w.step();
+        assert!(w.writable("a"), "a lost its lease {}", w.describe());
+    }
+    assert!(w.leader().is_some_and(|l| l != leader));
+}
+
+#[test]
+fn when_all_redis_died_the_last_master_comes_back_with_its_data() {
+    let mut w = World::settled_pair();
+    w.kill_redis("b");
+    w.until("b left", 5000, |w| w.pair_status().is_some_and(|g| g.eligible.is_empty()));
+    w.kill_redis("a");
+    w.run(300);
+    w.start_redis("a", false);
+    w.start_redis("b", true);
+    w.until("a serves again", 3000, |w| w.writable("a"));
+    w.until("b follows", 3000, |w| w.redis("b").keys == 10);
+}

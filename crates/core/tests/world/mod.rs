@@ -1,0 +1,499 @@
+//! Three cores on one virtual clock, with a perfect network, disk and kernel lock, and a Redis that does as it is told.
+//! For claims about the whole path; faults of every kind are the simulator's.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+
+use redkeep_core::ids::node_id;
+use redkeep_core::observe::{AttachedReplica, ProbeFailure, RedisObservation, RedisRole};
+use redkeep_core::spec::{ClusterSpec, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip};
+use redkeep_core::*;
+
+pub(crate) const MS: u64 = 1_000_000;
+
+pub(crate) fn spec() -> ClusterSpec {
+    let node = |name: &str, n: u8| NodeSpec {
+        id: node_id(name),
+        name: name.into(),
+        peer: SocketAddr::from(([10, 99, 0, n], 7600)),
+        admin: SocketAddr::from(([10, 99, 0, n], 7601)),
+    };
+    let ms = Span::from_millis;
+    ClusterSpec {
+        name: "demo".into(),
+        timing: Timing {
+            lease_ttl: ms(300),
+            max_clock_drift_ppm: 100_000,
+            margin: ms(25),
+            switchover_timeout: ms(2000),
+            takeover_timeout: ms(2000),
+            cold_start_wait: ms(30_000),
+            failover_cooldown: ms(0),
+        },
+        nodes: vec![node("a", 1), node("b", 2), node("w", 3)],
+        groups: vec![GroupSpec {
+            id: GroupId::new("pair"),
+            port: 16465,
+            vip: Vip { addr: [10, 99, 0, 100].into(), prefix: 32 },
+            interface: "eth0".into(),
+            members: ["a", "b"].map(|n| Member { node: node_id(n), priority: 100 }).to_vec(),
+            probe: ProbeTiming {
+                interval: ms(50),
+                timeout: ms(100),
+                fall: 2,
+                loading_timeout: ms(60_000),
+            },
+            max_lag: ms(3000),
+            min_replicas_to_write: 0,
+        }],
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Redis {
+    pub run: u64,
+    pub alive: bool,
+    pub hung: bool,
+    pub master: Option<SocketAddr>,
+    pub offset: u64,
+    pub keys: u64,
+    pub history: String,
+}
+
+#[derive(Default, Debug)]
+pub(crate) struct Lock {
+    pub timer: BTreeMap<(Generation, u16), u64>,
+    pub gate: BTreeSet<(Generation, u16)>,
+    pub ask: BTreeSet<(u16, u64)>,
+    pub replica: BTreeMap<u16, u64>,
+}
+
+pub(crate) struct Host {
+    pub core: Core,
+    pub redis: Option<Redis>,
+    pub lock: Lock,
+    pub vip: bool,
+    pub up: bool,
+    pub next_probe: u64,
+    pub deadline: u64,
+    pub died_told: bool,
+    pub log: Vec<Event>,
+    pub actions: Vec<Action>,
+    pub replies: Vec<AdminReply>,
+}
+
+pub(crate) struct World {
+    pub t: u64,
+    pub hosts: BTreeMap<&'static str, Host>,
+    queue: VecDeque<(&'static str, Input)>,
+    pub cut: BTreeSet<(&'static str, &'static str)>,
+    runs: u64,
+}
+
+fn names() -> [&'static str; 3] {
+    ["a", "b", "w"]
+}
+
+fn name_of(id: NodeId) -> &'static str {
+    names().into_iter().find(|n| node_id(n) == id).expect("known node")
+}
+
+impl World {
+    pub(crate) fn pair() -> Self {
+        let mut w = Self {
+            t: 10_000 * MS,
+            hosts: BTreeMap::new(),
+            queue: VecDeque::new(),
+            cut: BTreeSet::new(),
+            runs: 2,
+        };
+        for (i, name) in names().into_iter().enumerate() {
+            let boot = Boot {
+                node: node_id(name),
+                initial_spec: spec(),
+                recovered: redkeep_consensus::Recovered::default(),
+                burned: BTreeMap::new(),
+                incarnation: 1,
+                lock: LockAtStart::default(),
+                seed: 7 + i as u64,
+                mutations: Mutations,
+            };
+            let redis = match name {
+                "w" => None,
+                _ => Some(Redis {
+                    run: i as u64 + 1,
+                    alive: true,
+                    hung: false,
+                    master: (name == "b").then(|| SocketAddr::from(([10, 99, 0, 1], 16465))),
+                    offset: 1000,
+                    keys: 10,
+                    history: "h1".into(),
+                }),
+            };
+            let core = Core::new(boot, now_at(w.t)).expect("core");
+            w.hosts.insert(
+                name,
+                Host {
+                    core,
+                    redis,
+                    lock: Lock::default(),
+                    vip: false,
+                    up: true,
+                    next_probe: 0,
+                    deadline: 0,
+                    died_told: false,
+                    log: Vec::new(),
+                    actions: Vec::new(),
+                    replies: Vec::new(),
+                },
+            );
+        }
+        w
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        now_at(self.t)
+    }
+
+    /// Step a millisecond at a time until `done`, or panic after `limit_ms`.
+    pub(crate) fn until(
+        &mut self,
+        what: &str,
+        limit_ms: u64,
+        mut done: impl FnMut(&mut Self) -> bool,
+    ) -> u64 {
+        let start = self.t;
+        while !done(self) {
+            assert!(
+                self.t - start < limit_ms * MS,
+                "not within {limit_ms} ms: {what}\n{}",
+                self.describe()
+            );
+            self.step();
+        }
+        (self.t - start) / MS
+    }
+
+    pub(crate) fn run(&mut self, ms: u64) {
+        for _ in 0..ms {
+            self.step();
+        }
+    }
+
+    pub(crate) fn step(&mut self) {
+        self.t += MS;
+        self.replicate();
+        for name in names() {
+            self.probe(name);
+            let host = self.hosts.get_mut(name).expect("host");
+            if host.up && host.deadline <= self.t {
+                self.queue.push_back((name, Input::Wake));
+            }
+        }
+        for _ in 0..10_000 {
+            let Some((name, input)) = self.queue.pop_front() else { return };
+            self.feed(name, input);
+        }
+        panic!("the cores do not come to rest");
+    }
+
+    pub(crate) fn feed(&mut self, name: &'static str, input: Input) {
+        let now = now_at(self.t);
+        let host = self.hosts.get_mut(name).expect("host");
+        if !host.up {
+            return;
+        }
+        host.core.handle(now, input);
+        self.host(name).deadline = self.host(name).core.deadline(now).0;
+        self.drain(name);
+    }
+
+    pub(crate) fn drain(&mut self, name: &'static str) {
+        while let Some(effect) = self.hosts.get_mut(name).and_then(|h| h.core.next_effect()) {
+            self.effect(name, effect);
+        }
+    }
+
+    fn effect(&mut self, name: &'static str, effect: Effect) {
+        let t = self.t;
+        let answer = match effect {
+            Effect::Send { to, message } => {
+                let to = name_of(to);
+                if !self.cut.contains(&(name, to)) {
+                    self.queue.push_back((to, Input::Peer { from: node_id(name), message }));
+                }
+                None
+            }
+            Effect::Persist(p) => Some(Input::Persisted { number: p.number }),
+            Effect::Burn { group, epoch } => Some(Input::Burned { group, epoch }),
+            Effect::Lock(op) => Some(Input::Lock(self.host(name).lock.run(t, op))),
+            Effect::Act { group, id, action } => {
+                let outcome = self.act(name, &action);
+                self.host(name).actions.push(action);
+                outcome.map(|outcome| Input::ActionDone { group, id, outcome })
+            }
+            Effect::ProbeNow { .. } => {
+                self.host(name).next_probe = 0;
+                None
+            }
+            Effect::Reply { reply, .. } => {
+                self.host(name).replies.push(reply);
+                None
+            }
+            Effect::Event(e) => {
+                self.host(name).log.push(e);
+                None
+            }
+            Effect::SpecChanged(_) => None,
+        };
+        if let Some(input) = answer {
+            self.queue.push_back((name, input));
+        }
+    }
+
+    pub(crate) fn host(&mut self, name: &str) -> &mut Host {
+        self.hosts.get_mut(name).expect("host")
+    }
+
+    pub(crate) fn redis(&mut self, name: &str) -> &mut Redis {
+        self.host(name).redis.as_mut().expect("member")
+    }
+
+    fn act(&mut self, name: &'static str, action: &Action) -> Option<ActionOutcome> {
+        let host = self.host(name);
+        let hung = host.redis.as_ref().is_none_or(|r| r.hung || !r.alive);
+        if action.is_redis() && hung {
+            return None;
+        }
+        match action {
+            Action::Promote { .. } => {
+                let r = self.redis(name);
+                if r.master.take().is_some() {
+                    r.history = format!("h{}-{}", r.run, r.offset);
+                }
+            }
+            Action::Follow { master } => self.redis(name).master = Some(*master),
+            Action::PauseAndCatchUp { .. } | Action::ReadOffset => {
+                return Some(ActionOutcome::Offset(self.redis(name).offset));
+            }
+            Action::EnsureVip { .. } => host.vip = true,
+            Action::RemoveVip { .. } => host.vip = false,
+            Action::Unpause
+            | Action::ShutWrites
+            | Action::Announce { .. }
+            | Action::ProbeRival { .. }
+            | Action::DestroySockets { .. }
+            | Action::VerifyVip { .. } => {}
+        }
+        Some(ActionOutcome::Done)
+    }
+
+    /// A replica whose master's port is open follows it at once.
+    fn replicate(&mut self) {
+        for (x, y) in [("a", "b"), ("b", "a")] {
+            let open = self.is_open(x);
+            let master = self.host(x).redis.clone().expect("member");
+            let up = self.host(x).up && !self.cut.contains(&(x, y));
+            let addr = SocketAddr::from(([10, 99, 0, if x == "a" { 1 } else { 2 }], 16465));
+            let r = self.redis(y);
+            if up
+                && open
+                && master.alive
+                && master.master.is_none()
+                && r.alive
+                && r.master == Some(addr)
+            {
+                (r.offset, r.keys, r.history) = (master.offset, master.keys, master.history);
+            }
+        }
+    }
+
+    pub(crate) fn is_open(&mut self, name: &str) -> bool {
+        let t = self.t;
+        let l = &self.host(name).lock;
+
+        [Generation::A, Generation::B].into_iter().any(|g| {
+            l.gate.contains(&(g, 16465)) && l.timer.get(&(g, 16465)).is_some_and(|until| t < *until)
+        })
+    }
+
+    /// A host that clients can write to.
+    pub(crate) fn writable(&mut self, name: &str) -> bool {
+        let open = self.is_open(name);
+        let r = self.redis(name);
+        open && r.alive && !r.hung && r.master.is_none()
+    }
+
+    fn probe(&mut self, name: &'static str) {
+        let t = self.t;
+        let other = if name == "a" { "b" } else { "a" };
+        let Some(me) = self.host(name).redis.clone() else { return };
+        let group = GroupId::new("pair");
+        if !me.alive {
+            if !self.host(name).died_told {
+                self.host(name).died_told = true;
+                let run_id = Some(RunId::new(&format!("run{}", me.run)));
+                self.queue.push_back((name, Input::RedisDied { group, run_id }));
+            }
+            return;
+        }
+        if t < self.host(name).next_probe {
+            return;
+        }
+        self.host(name).next_probe = t + 50 * MS;
+        let peer = self.host(other).redis.clone().expect("member");
+        let own = SocketAddr::from(([10, 99, 0, if name == "a" { 1 } else { 2 }], 16465));
+        let attached =
+            peer.alive && peer.master == Some(own) && me.master.is_none() && self.is_open(name);
+        let link_up = me.master.is_some() && self.is_open(other) && peer.alive;
+        let replica = AttachedReplica {
+            addr: if name == "a" { [10, 99, 0, 2].into() } else { [10, 99, 0, 1].into() },
+            port: 16465,
+            online: true,
+            offset: peer.offset,
+            lag: Span(0),
+        };
+        let result = if me.hung {
+            Err(ProbeFailure::Timeout)
+        } else {
+            Ok(RedisObservation {
+                run_id: RunId::new(&format!("run{}", me.run)),
+                role: match me.master {
+                    None => RedisRole::Master,
+                    Some(m) => RedisRole::Replica {
+                        master_host: m.ip().to_string(),
+                        master_port: m.port(),
+                        link_up,
+                        read_only: true,
+                    },
+                },
+                replication_id: me.history.clone(),
+                previous: None,
+                offset: me.offset,
+                keys: me.keys,
+                replicas: if attached { vec![replica] } else { Vec::new() },
+                version: "7.0.15".into(),
+                settled: true,
+            })
+        };
+        self.queue.push_back((name, Input::Observed { group, result }));
+    }
+
+    pub(crate) fn kill_redis(&mut self, name: &str) {
+        self.redis(name).alive = false;
+        self.host(name).died_told = false;
+    }
+
+    /// Start it again as a master by its file, with or without its data.
+    pub(crate) fn start_redis(&mut self, name: &str, empty: bool) {
+        self.runs += 1;
+        let run = self.runs;
+        let r = self.redis(name);
+        (r.run, r.alive, r.hung, r.master, r.history) =
+            (run, true, false, None, format!("fresh{run}"));
+        if empty {
+            (r.keys, r.offset) = (0, 0);
+        }
+        self.host(name).next_probe = 0;
+    }
+
+    pub(crate) fn isolate(&mut self, name: &'static str) {
+        for n in names() {
+            self.cut.insert((name, n));
+            self.cut.insert((n, name));
+        }
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.cut.clear();
+    }
+
+    pub(crate) fn leader(&mut self) -> Option<&'static str> {
+        let now = self.now();
+        names().into_iter().find(|n| {
+            let s = self.host(n).core.status(now);
+            s.leader == Some(node_id(n))
+        })
+    }
+
+    /// Status of the pair as the leader sees it.
+    pub(crate) fn pair_status(&mut self) -> Option<redkeep_core::status::GroupStatus> {
+        let now = self.now();
+        let leader = self.leader()?;
+        self.host(leader).core.status(now).groups.into_iter().next()
+    }
+
+    pub(crate) fn serving(&mut self) -> Option<&'static str> {
+        let g = self.pair_status()?;
+        g.serving.then(|| g.master.map(name_of)).flatten()
+    }
+
+    /// Adopted, serving at a, b in the eligible set, leadership off the master's node.
+    pub(crate) fn settled_pair() -> Self {
+        let mut w = Self::pair();
+        w.until("a serves and b is eligible", 5000, |w| {
+            w.serving() == Some("a") && w.pair_status().is_some_and(|g| g.eligible.len() == 1)
+        });
+        w.until("the witness leads", 20_000, |w| w.leader() == Some("w"));
+        w.run(200);
+        w
+    }
+
+    pub(crate) fn describe(&mut self) -> String {
+        let now = self.now();
+        let mut out = String::new();
+        for n in names() {
+            let s = self.host(n).core.status(now);
+            let h = &self.hosts[n];
+            out += &format!("{n}: {s:#?}\nlock {:?} vip {} redis {:?}\n", h.lock, h.vip, h.redis);
+            for e in h.log.iter().rev().take(30) {
+                out += &format!("  {e:?}\n");
+            }
+        }
+        out
+    }
+}
+
+impl Lock {
+    fn run(&mut self, t: u64, op: LockOp) -> LockEvent {
+        match op {
+            LockOp::Arm { arm, generation, ttl, items } => {
+                self.gate.retain(|(g, _)| *g != generation);
+                self.timer.retain(|(g, _), _| *g != generation);
+                self.ask.clear();
+                for i in items {
+                    self.timer.insert((generation, i.port), t + ttl.0);
+                    self.ask.insert((i.port, i.nonce));
+                }
+                LockEvent::Armed { arm, ok: true }
+            }
+            LockOp::Open { arm, generation, items } => {
+                let ok = items.iter().all(|i| self.ask.contains(&(i.port, i.nonce)));
+                let groups = items.iter().map(|i| i.group.clone()).collect();
+                for i in items.iter().filter(|_| ok) {
+                    self.ask.remove(&(i.port, i.nonce));
+                    self.gate.insert((generation, i.port));
+                }
+                LockEvent::Opened { arm, groups, ok }
+            }
+            LockOp::Close { item } => {
+                self.gate.retain(|(_, p)| *p != item.port);
+                LockEvent::Closed { group: item.group, ok: true }
+            }
+            LockOp::Guard { item } => LockEvent::Guarded { group: item.group, ok: true },
+            LockOp::PermitReplica { item, ttl } => {
+                self.replica.insert(item.port, t + ttl.0);
+                LockEvent::ReplicaPermitted { group: item.group, ok: true }
+            }
+            LockOp::ForbidReplica { item } => {
+                self.replica.remove(&item.port);
+                LockEvent::ReplicaForbidden { group: item.group, ok: true }
+            }
+        }
+    }
+}
+
+fn now_at(t: u64) -> Now {
+    Now { boot: Mono(t), raw: Mono(t), unix_ms: t / MS }
+}
