@@ -14,3 +14,5 @@ pub mod vip;
 pub mod watch;
 
 mod netlink;
+
+pub use netlink::NetlinkError;

@@ -1,0 +1,498 @@
+//! The nftables lease against a real kernel: what passes, what does not, and until when.
+#![allow(clippy::unwrap_used)]
+
+mod kernel_lab;
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kernel_lab::{
+    HOST4, HOST6, Lab, MARK, OWN_SOURCE, PORT, ask, ask_once, config, connect, is_refused, item,
+    lease, local, port_only, serve_echo, wait_for,
+};
+use redkeep_agent::lock::Generation::{A, B};
+use redkeep_agent::lock::{
+    KernelLock, LockConfig, LockError, LockHealth, Ownership, StartNotice, close_ports,
+    install_closed,
+};
+
+const TTL: Duration = Duration::from_millis(300);
+
+#[test]
+fn a_new_lock_is_closed_and_a_lease_opens_it_for_requests_and_replies() {
+    let lab = Lab::new();
+    serve_echo(PORT);
+    serve_echo(PORT + 1);
+    assert!(lab.peer.within(|| ask_once(HOST4, PORT)).is_ok(), "nothing is locked yet");
+    let mut lock = KernelLock::open(config()).unwrap();
+    assert!(!lock.adopted());
+    let v6: Ipv6Addr = HOST6.parse().unwrap();
+    for address in [IpAddr::from(HOST4), IpAddr::from(v6)] {
+        assert!(is_refused(&lab.peer.within(|| ask_once(address, PORT))), "{address}");
+        assert!(lab.peer.within(|| ask_once(address, PORT + 1)).is_ok(), "not guarded");
+    }
+    lease(&mut lock, A, &[item(PORT, 1)], Duration::from_secs(5));
+    for address in [IpAddr::from(HOST4), IpAddr::from(v6)] {
+        assert!(lab.peer.within(|| ask_once(address, PORT)).is_ok(), "{address}");
+        assert!(local(None, None, address).is_ok(), "{address}");
+    }
+}
+
+#[test]
+fn arming_alone_opens_nothing() {
+    let lab = Lab::new();
+    serve_echo(PORT);
+    let mut lock = KernelLock::open(config()).unwrap();
+    for generation in [A, B] {
+        lock.arm(generation, &[item(PORT, 1)], Duration::from_secs(5)).unwrap();
+        assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))));
+    }
+}
+
+#[test]
+fn arming_the_open_generation_closes_its_gate() {
+    let lab = Lab::new();
+    serve_echo(PORT);
+    let mut lock = KernelLock::open(config()).unwrap();
+    lease(&mut lock, A, &[item(PORT, 1)], Duration::from_secs(5));
+    lock.arm(A, &[item(PORT, 2)], Duration::from_secs(5)).unwrap();
+    assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))));
+}
+
+#[test]
+fn the_lease_ends_by_itself_within_the_ttl() {
+    let lab = Lab::new();
+    serve_echo(PORT);
+    let mut lock = KernelLock::open(config()).unwrap();
+    for round in 0..5 {
+        // The client asks on one old connection and on a new one each time, until both are refused.
+        let (opened, when_opened) = mpsc::channel();
+        let (held, fresh) = thread::scope(|scope| {
+            let peer = &lab.peer;
+            let client = scope.spawn(move || {
+                peer.enter();
+                when_opened.recv().unwrap();
+                let mut stream = connect(HOST4, PORT).unwrap();
+                let (mut held, mut fresh) = (Instant::now(), Instant::now());
+                loop {
+                    let asked = Instant::now();
+                    let a = ask(&mut stream).inspect(|()| held = asked).is_err();
+                    let asked = Instant::now();
+                    let b = ask_once(HOST4, PORT).inspect(|()| fresh = asked).is_err();
+                    if a && b {
+                        return (held, fresh);
+                    }
+                }
+            });
+            lock.arm(A, &[item(PORT, round)], TTL).unwrap();
+            let armed = Instant::now();
+            lock.open_gates(A, &[item(PORT, round)]).unwrap();
+            opened.send(()).unwrap();
+            let (held, fresh) = client.join().unwrap();
+            (held.duration_since(armed), fresh.duration_since(armed))
+        });
+        println!("last answered request: old connection {held:?}, new connections {fresh:?}");
+        for last in [held, fresh] {
+            assert!(last <= TTL, "{last:?} after arming");
+            assert!(last >= TTL * 3 / 4, "{last:?} after arming");
+        }
+    }
+}
+
+#[test]
+fn a_gate_without_a_live_timer_opens_nothing() {
+    let lab = Lab::new();
+    serve_echo(PORT);
+    let mut lock = KernelLock::open(config()).unwrap();
+    lease(&mut lock, A, &[item(PORT, 1)], Duration::from_millis(60));
+    wait_for("expiry", Duration::from_secs(2), || {
+        lock.snapshot().unwrap().a.timers.is_empty()
+    });
+    let snapshot = lock.snapshot().unwrap();
+    assert!(snapshot.a.gates.contains(&PORT) && !snapshot.leased(PORT));
+    assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))));
+    // The other generation's timer does not help this gate.
+    lock.arm(B, &[item(PORT, 2)], Duration::from_secs(5)).unwrap();
+    assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))));
+}
+
+#[test]
+fn wrong_used_superseded_and_expired_nonces_open_nothing() {
+    let lab = Lab::new();
+    serve_echo(PORT);
+    let mut lock = KernelLock::open(config()).unwrap();
+    let long = Duration::from_secs(5);
+    let not_armed = |result| matches!(result, Err(LockError::NotArmed));
+    let closed = || is_refused(&lab.peer.within(|| ask_once(HOST4, PORT)));
+
+    assert!(not_armed(lock.open_gates(A, &[item(PORT, 1)])), "never armed");
+    lock.arm(A, &[item(PORT, 1)], long).unwrap();
+    assert!(not_armed(lock.open_gates(A, &[item(PORT, 2)])), "wrong");
+    assert!(not_armed(lock.open_gates(A, &[item(PORT + 1, 1)])), "another port's");
+    lock.arm(A, &[item(PORT, 3)], long).unwrap();
+    assert!(not_armed(lock.open_gates(A, &[item(PORT, 1)])), "superseded");
+    assert!(closed());
+    lock.open_gates(A, &[item(PORT, 3)]).unwrap();
+    lock.close(&[port_only(PORT)]).unwrap();
+    assert!(not_armed(lock.open_gates(A, &[item(PORT, 3)])), "used");
+    assert!(closed());
+    lock.arm(B, &[item(PORT, 4)], Duration::from_millis(60)).unwrap();
+    wait_for("expiry", Duration::from_secs(2), || {
+        lock.snapshot().unwrap().b.timers.is_empty()
+    });
+    assert!(not_armed(lock.open_gates(B, &[item(PORT, 4)])), "expired");
+    assert!(closed());
+}
+
+#[test]
+fn closing_voids_the_grant_that_is_under_way_for_this_port_only() {
+    let lab = Lab::new();
+    serve_echo(PORT);
+    serve_echo(PORT + 1);
+    let mut lock = KernelLock::open(config()).unwrap();
+    lock.arm(A, &[item(PORT, 1), item(PORT + 1, 2)], Duration::from_secs(5)).unwrap();
+    lock.close(&[port_only(PORT)]).unwrap();
+    assert!(matches!(lock.open_gates(A, &[item(PORT, 1)]), Err(LockError::NotArmed)));
+    lock.open_gates(A, &[item(PORT + 1, 2)]).unwrap();
+    assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))));
+    assert!(lab.peer.within(|| ask_once(HOST4, PORT + 1)).is_ok());
+}
+
+#[test]
+fn one_wrong_nonce_keeps_all_items_of_the_batch_closed() {
+    let _lab = Lab::new();
+    let mut lock = KernelLock::open(config()).unwrap();
+    lock.arm(A, &[item(PORT, 1), item(PORT + 1, 2)], Duration::from_secs(5)).unwrap();
+    let refused = lock.open_gates(A, &[item(PORT, 1), item(PORT + 1, 9)]);
+    assert!(matches!(refused, Err(LockError::NotArmed)));
+    assert!(lock.snapshot().unwrap().a.gates.is_empty());
+    lock.open_gates(A, &[item(PORT, 1), item(PORT + 1, 2)]).unwrap();
+}
+
+#[test]
+fn closing_leaves_other_ports_connected() {
+    let lab = Lab::new();
+    serve_echo(PORT);
+    serve_echo(PORT + 1);
+    let mut lock = KernelLock::open(config()).unwrap();
+    let items = [item(PORT, 1), item(PORT + 1, 2)];
+    lease(&mut lock, A, &items, Duration::from_secs(5));
+    let mut stays = lab.peer.within(|| connect(HOST4, PORT + 1)).unwrap();
+    let mut goes = lab.peer.within(|| connect(HOST4, PORT)).unwrap();
+    ask(&mut stays).unwrap();
+    ask(&mut goes).unwrap();
+    lock.close(&[port_only(PORT)]).unwrap();
+    lock.close(&[port_only(PORT)]).unwrap();
+    assert!(ask(&mut goes).is_err());
+    ask(&mut stays).unwrap();
+}
+
+#[test]
+fn a_stalled_server_acknowledges_nothing_after_the_lease() {
+    let lab = Lab::new();
+    let listener = TcpListener::bind(("::", PORT)).unwrap();
+    let mut lock = KernelLock::open(config()).unwrap();
+    for duration in [Duration::from_millis(100), Duration::from_secs(5)] {
+        // The request lies in the server's buffer while the lease lives; the answer comes after a wait.
+        lease(&mut lock, A, &[item(PORT, 1)], duration);
+        let mut client = lab.peer.within(|| connect(HOST4, PORT)).unwrap();
+        client.write_all(b"x").unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        let mut byte = [0];
+        server.read_exact(&mut byte).unwrap();
+        if duration < Duration::from_secs(1) {
+            wait_for("expiry", Duration::from_secs(2), || {
+                lock.snapshot().unwrap().a.timers.is_empty()
+            });
+            server.write_all(&byte).unwrap();
+            let answer = client.read_exact(&mut byte);
+            assert!(answer.is_err(), "a reply left a dead lease");
+            // The reset that ends such a connection may leave: it acknowledges nothing.
+            assert!(client.write_all(b"y").is_ok());
+            assert_eq!(
+                client.read_exact(&mut byte).unwrap_err().kind(),
+                std::io::ErrorKind::ConnectionReset
+            );
+        } else {
+            server.write_all(&byte).unwrap();
+            client.read_exact(&mut byte).unwrap();
+        }
+    }
+}
+
+#[test]
+fn renewals_by_turns_reset_no_connection() {
+    let lab = Lab::new();
+    serve_echo(PORT);
+    let mut lock = KernelLock::open(config()).unwrap();
+    let ttl = Duration::from_millis(300);
+    lease(&mut lock, A, &[item(PORT, 0)], ttl);
+    let (answers, failures, renewals) = thread::scope(|scope| {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let peer = &lab.peer;
+        let client = scope.spawn(move || {
+            peer.enter();
+            let (mut answers, mut failures) = (0_u32, Vec::new());
+            let mut stream = connect(HOST4, PORT).unwrap();
+            while matches!(stopped.try_recv(), Err(mpsc::TryRecvError::Empty)) {
+                for result in [ask(&mut stream), ask_once(HOST4, PORT)] {
+                    match result {
+                        Ok(()) => answers += 1,
+                        Err(error) => failures.push(error),
+                    }
+                }
+            }
+            (answers, failures)
+        });
+        let began = Instant::now();
+        let mut generation = A;
+        let mut nonce = 0;
+        while began.elapsed() < Duration::from_secs(4) {
+            // The pace of renewals is what is tested, not a wait for something.
+            thread::sleep(ttl / 5);
+            generation = generation.other();
+            nonce += 1;
+            lease(&mut lock, generation, &[item(PORT, nonce)], ttl);
+        }
+        drop(stop);
+        let (answers, failures) = client.join().unwrap();
+        (answers, failures, nonce)
+    });
+    println!("{answers} answers, {renewals} renewals");
+    assert!(failures.is_empty(), "{failures:?}");
+    assert!(answers > 1000 && renewals > 30);
+}
+
+#[test]
+fn a_local_client_is_locked_and_only_the_marked_own_source_passes() {
+    let lab = Lab::new();
+    serve_echo(PORT);
+    let _lock = KernelLock::open(config()).unwrap();
+    for to in [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(HOST4)] {
+        assert!(is_refused(&local(None, None, to)), "unmarked, {to}");
+        assert!(is_refused(&local(None, Some(OWN_SOURCE), to)), "own source unmarked, {to}");
+        assert!(is_refused(&local(Some(MARK + 1), Some(OWN_SOURCE), to)), "wrong mark, {to}");
+        assert!(local(Some(MARK), Some(OWN_SOURCE), to).is_ok(), "the supervisor, {to}");
+        // Its request passes, the answer to another address does not.
+        let error = local(Some(MARK), None, to).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut, "marked elsewhere, {to}");
+    }
+    let v6 = IpAddr::from(Ipv6Addr::LOCALHOST);
+    assert!(is_refused(&local(None, None, v6)));
+    assert_eq!(local(Some(MARK), None, v6).unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    drop(lab);
+}
+
+#[test]
+fn nobody_else_may_use_the_own_source_even_under_a_lease() {
+    let _lab = Lab::new();
+    serve_echo(PORT);
+    let mut lock = KernelLock::open(config()).unwrap();
+    lease(&mut lock, A, &[item(PORT, 1)], Duration::from_secs(5));
+    let to = IpAddr::from(Ipv4Addr::LOCALHOST);
+    assert!(local(None, None, to).is_ok());
+    assert!(is_refused(&local(None, Some(OWN_SOURCE), to)));
+}
+
+#[test]
+fn a_replica_element_opens_its_port_until_it_is_forbidden_or_expires() {
+    let lab = Lab::new();
+    serve_echo(PORT);
+    let mut lock = KernelLock::open(config()).unwrap();
+    let reach = || lab.peer.within(|| ask_once(HOST4, PORT));
+    lock.permit_replica(&port_only(PORT), Duration::from_secs(5)).unwrap();
+    lock.permit_replica(&port_only(PORT), Duration::from_secs(5)).unwrap();
+    assert!(reach().is_ok());
+    lock.forbid_replica(PORT).unwrap();
+    lock.forbid_replica(PORT).unwrap();
+    assert!(is_refused(&reach()));
+    lock.permit_replica(&port_only(PORT), Duration::from_millis(60)).unwrap();
+    wait_for("expiry", Duration::from_secs(2), || lock.snapshot().unwrap().replica.is_empty());
+    assert!(is_refused(&reach()));
+}
+
+#[test]
+fn permitting_again_renews_the_time() {
+    let _lab = Lab::new();
+    let mut lock = KernelLock::open(config()).unwrap();
+    lock.permit_replica(&port_only(PORT), Duration::from_secs(5)).unwrap();
+    lock.permit_replica(&port_only(PORT), Duration::from_secs(60)).unwrap();
+    let left = lock.snapshot().unwrap().replica[&PORT];
+    assert!(left > Duration::from_secs(50), "{left:?}");
+}
+
+#[test]
+fn a_running_master_is_adopted_without_an_interruption() {
+    let lab = Lab::new();
+    serve_echo(PORT);
+    let mut held = lab.peer.within(|| connect(HOST4, PORT)).unwrap();
+    let nothing_closed = LockConfig { closed_ports: vec![], ..config() };
+    let mut lock = KernelLock::open(nothing_closed).unwrap();
+    lock.arm(A, &[item(PORT, 7)], Duration::from_millis(400)).unwrap();
+    ask(&mut held).unwrap();
+    lock.open_gates(A, &[item(PORT, 7)]).unwrap();
+    ask(&mut held).unwrap();
+    assert!(lock.snapshot().unwrap().guarded.contains(&PORT));
+    // From here on the lease rules.
+    wait_for("expiry", Duration::from_secs(2), || {
+        is_refused(&lab.peer.within(|| ask_once(HOST4, PORT)))
+    });
+    lock.unguard(&[port_only(PORT)]).unwrap();
+    assert!(lab.peer.within(|| ask_once(HOST4, PORT)).is_ok());
+}
+
+#[test]
+fn a_successor_adopts_the_lease_and_voids_the_predecessors_grant() {
+    let lab = Lab::new();
+    serve_echo(PORT);
+    let mut first = KernelLock::open(config()).unwrap();
+    lease(&mut first, A, &[item(PORT, 1)], Duration::from_secs(5));
+    first.arm(B, &[item(PORT, 2)], Duration::from_secs(5)).unwrap();
+    let mut held = lab.peer.within(|| connect(HOST4, PORT)).unwrap();
+    ask(&mut held).unwrap();
+    if first.ownership() == Ownership::Owned {
+        assert!(matches!(KernelLock::open(config()), Err(LockError::OwnedByAnother)));
+    }
+    drop(first);
+    ask(&mut held).unwrap();
+    let mut second = KernelLock::open(config()).unwrap();
+    assert!(second.adopted());
+    ask(&mut held).unwrap();
+    let snapshot = second.snapshot().unwrap();
+    assert!(snapshot.leased(PORT) && snapshot.guarded.contains(&PORT), "{snapshot:?}");
+    assert!(snapshot.b.timers.contains_key(&PORT) && snapshot.b.gates.is_empty());
+    assert!(snapshot.a.timers[&PORT] <= Duration::from_secs(5));
+    assert!(matches!(second.open_gates(B, &[item(PORT, 2)]), Err(LockError::NotArmed)));
+    lease(&mut second, B, &[item(PORT, 3)], Duration::from_secs(5));
+    ask(&mut held).unwrap();
+    assert_eq!(second.verify().unwrap(), LockHealth::Intact);
+}
+
+#[test]
+fn an_owned_lock_survives_a_foreign_flush() {
+    let lab = Lab::new();
+    serve_echo(PORT);
+    let mut lock = KernelLock::open(config()).unwrap();
+    if lock.ownership() == Ownership::Plain {
+        println!("this kernel has no owned tables: nothing to show");
+        return;
+    }
+    lab.host.exec(&["nft", "flush", "ruleset"]);
+    assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))));
+    // The start table belongs to nobody and is gone; mending is safe and closed.
+    assert_eq!(lock.verify().unwrap(), LockHealth::Missing);
+    lock.reinstall(&[port_only(PORT)]).unwrap();
+    assert_eq!(lock.verify().unwrap(), LockHealth::Intact);
+    assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))));
+}
+
+#[test]
+fn a_flushed_plain_lock_is_mended_closed() {
+    let lab = Lab::new();
+    serve_echo(PORT);
+    let mut lock = KernelLock::open_plain(config()).unwrap();
+    lease(&mut lock, A, &[item(PORT, 1)], Duration::from_secs(5));
+    assert_eq!(lock.verify().unwrap(), LockHealth::Intact);
+    lab.host.exec(&["nft", "flush", "ruleset"]);
+    assert_eq!(lock.verify().unwrap(), LockHealth::Missing);
+    assert!(matches!(
+        lock.arm(B, &[item(PORT, 2)], TTL),
+        Err(LockError::Missing)
+    ));
+    lock.reinstall(&[port_only(PORT)]).unwrap();
+    assert_eq!(lock.verify().unwrap(), LockHealth::Intact);
+    assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))), "nothing is put back");
+    lease(&mut lock, B, &[item(PORT, 3)], Duration::from_secs(5));
+    assert!(lab.peer.within(|| ask_once(HOST4, PORT)).is_ok());
+}
+
+#[test]
+fn a_foreign_rule_or_a_missing_port_is_seen() {
+    let lab = Lab::new();
+    let mut lock = KernelLock::open_plain(config()).unwrap();
+    lab.host.exec(&["nft", "insert", "rule", "inet", "redkeep", "input", "accept"]);
+    assert_eq!(lock.verify().unwrap(), LockHealth::Altered);
+    lock.reinstall(&[port_only(PORT)]).unwrap();
+    assert_eq!(lock.verify().unwrap(), LockHealth::Intact);
+    let element = format!("{{ {PORT} }}");
+    lab.host.exec(&["nft", "delete", "element", "inet", "redkeep", "guarded", &element]);
+    assert_eq!(lock.verify().unwrap(), LockHealth::Altered);
+    lock.reinstall(&[port_only(PORT)]).unwrap();
+    lab.host.exec(&["nft", "flush", "chain", "inet", "redkeep", "output"]);
+    assert_eq!(lock.verify().unwrap(), LockHealth::Altered);
+}
+
+#[test]
+fn a_ttl_below_what_the_tick_allows_is_refused() {
+    let _lab = Lab::new();
+    let mut lock = KernelLock::open(config()).unwrap();
+    let short = lock.arm(A, &[item(PORT, 1)], Duration::from_millis(9));
+    assert!(matches!(short, Err(LockError::TtlTooShort { .. })), "{short:?}");
+    let least = lock.least_ttl();
+    lock.arm(A, &[item(PORT, 1)], least).unwrap();
+    assert!(least >= Duration::from_millis(10) && least <= Duration::from_millis(30), "{least:?}");
+}
+
+#[test]
+fn the_boot_unit_closes_before_any_supervisor_and_is_adopted() {
+    let lab = Lab::new();
+    serve_echo(PORT);
+    let boot = LockConfig { links: vec![], closed_ports: vec![], ..config() };
+    install_closed(&boot, &[PORT]).unwrap();
+    assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))));
+    install_closed(&boot, &[PORT]).unwrap();
+    let lock = KernelLock::open(LockConfig { closed_ports: vec![], ..config() }).unwrap();
+    assert!(lock.adopted());
+    assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))));
+}
+
+#[test]
+fn a_starting_redis_closes_its_port_under_a_live_lease_of_an_owning_supervisor() {
+    let lab = Lab::new();
+    serve_echo(PORT);
+    serve_echo(PORT + 1);
+    let mut lock = KernelLock::open(config()).unwrap();
+    let items = [item(PORT, 1), item(PORT + 1, 2)];
+    lease(&mut lock, A, &items, Duration::from_secs(20));
+    let mut held = lab.peer.within(|| connect(HOST4, PORT)).unwrap();
+    ask(&mut held).unwrap();
+    // The owner does nothing at all here: the call works from another socket, as from another process.
+    lab.host.within(|| close_ports(&config(), &[PORT])).unwrap();
+    assert!(ask(&mut held).is_err());
+    assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))));
+    assert!(is_refused(&local(None, None, HOST4.into())));
+    assert!(local(Some(MARK), Some(OWN_SOURCE), HOST4.into()).is_ok(), "the supervisor looks in");
+    assert!(lab.peer.within(|| ask_once(HOST4, PORT + 1)).is_ok(), "another group's port");
+    // A new lease does not lift it either.
+    lease(&mut lock, B, &[item(PORT, 3), item(PORT + 1, 4)], Duration::from_secs(20));
+    assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))));
+    // Admitting the start hands the port, closed, to the main table.
+    let starts = lock.starts().unwrap();
+    assert_eq!(starts.iter().map(|start| start.port).collect::<Vec<_>>(), [PORT]);
+    lock.admit_start(starts[0], None).unwrap();
+    assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))));
+    assert!(lab.peer.within(|| ask_once(HOST4, PORT + 1)).is_ok());
+    lease(&mut lock, A, &[item(PORT, 5)], Duration::from_secs(5));
+    assert!(lab.peer.within(|| ask_once(HOST4, PORT)).is_ok());
+}
+
+#[test]
+fn admitting_an_earlier_start_lifts_nothing() {
+    let lab = Lab::new();
+    serve_echo(PORT);
+    let mut lock = KernelLock::open(config()).unwrap();
+    lab.host.within(|| close_ports(&config(), &[PORT])).unwrap();
+    let first = lock.starts().unwrap()[0];
+    lab.host.within(|| close_ports(&config(), &[PORT])).unwrap();
+    lease(&mut lock, A, &[item(PORT, 1)], Duration::from_secs(5));
+    assert!(matches!(lock.admit_start(first, None), Err(LockError::StartSuperseded)));
+    assert!(lock.snapshot().unwrap().leased(PORT), "nothing was changed");
+    assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))));
+    let second = lock.starts().unwrap();
+    assert!(matches!(second.as_slice(), [StartNotice { .. }]) && second[0] > first);
+    lock.admit_start(second[0], None).unwrap();
+    assert!(lock.starts().unwrap().is_empty());
+}
