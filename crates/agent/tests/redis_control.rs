@@ -1,4 +1,5 @@
 //! Role changes, pauses and the rule that a command once sent is never forgotten, against a real redis-server.
+#![allow(clippy::unwrap_used)]
 
 #[path = "redis_support/proxy.rs"]
 mod proxy;

@@ -1,4 +1,5 @@
 //! The probe against a real redis-server: every class of failure that can be provoked is provoked.
+#![allow(clippy::unwrap_used)]
 
 mod redis_support;
 

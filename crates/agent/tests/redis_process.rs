@@ -1,4 +1,5 @@
 //! Death of a real redis-server, with a small and a big heap, and what is no death.
+#![allow(clippy::unwrap_used)]
 
 mod redis_support;
 

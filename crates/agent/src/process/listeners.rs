@@ -208,6 +208,7 @@ fn reach(process: &Path, path: &Path) -> UnixReach {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;

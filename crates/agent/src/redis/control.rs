@@ -17,116 +17,19 @@ use tokio::time::Instant;
 
 use super::connection::{checked, text};
 use super::control_link::{Batch, ControlLink};
+use super::control_types::{
+    ControlError, MasterAddress, MasterAuth, MasterAuthChange, Outcome, PauseScope, Paused,
+    Promotion, Unpaused,
+};
 use super::endpoint::RedisEndpoint;
 use super::failure::RedisFailure;
 use super::observation::{ReplicationView, ServerIdentity, Version};
 use super::probe::config_value;
-use super::secret::Secret;
 
 /// First version with `CLIENT PAUSE ms WRITE` and `CLIENT UNPAUSE`.
 const PAUSE_WRITE_SINCE: Version = Version { major: 6, minor: 2, patch: 0 };
 /// First version that says "replica" in commands and settings.
 const REPLICA_NAMES_SINCE: Version = Version { major: 5, minor: 0, patch: 0 };
-
-/// What became of a command by the caller's deadline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub enum Outcome<T> {
-    /// Answered and checked.
-    Done(T),
-    /// Sent and not answered, or held back behind such a one. It may still run. Ask again later.
-    Pending,
-}
-
-/// Why a command was not carried out.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ControlError {
-    /// There is no connection to send it on.
-    #[error("no control connection to Redis")]
-    Connect {
-        /// Why.
-        #[source]
-        source: RedisFailure,
-    },
-    /// Redis refused it, or the connection broke; then see [`Control::settled`].
-    #[error("Redis did not carry out {command}")]
-    Redis {
-        /// The command before renaming.
-        command: &'static str,
-        /// Why.
-        #[source]
-        source: RedisFailure,
-    },
-    /// Redis answered OK, but `ROLE` says otherwise.
-    #[error("Redis accepted the role change, but its role is {role}")]
-    RoleUnchanged {
-        /// What `ROLE` said.
-        role: String,
-    },
-}
-
-/// A master to follow. Numeric host: Redis would resolve a name by itself, blocking.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MasterAddress {
-    /// IPv4 or IPv6 address.
-    pub host: std::net::IpAddr,
-    /// Port.
-    pub port: u16,
-}
-
-/// Credentials that a replica shows its master.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MasterAuth {
-    /// `masteruser` (Redis 6 and later).
-    pub username: Option<String>,
-    /// `masterauth`.
-    pub password: Secret,
-}
-
-/// What was done about the credentials for the master.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MasterAuthChange {
-    /// None were given, or they are in place already.
-    Unchanged,
-    /// They were set at run time.
-    Set,
-    /// `CONFIG` is not permitted, so the file must hold them.
-    NotPermitted(RedisFailure),
-}
-
-/// A confirmed promotion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Promotion {
-    /// `master_repl_offset` right after it, from `ROLE`.
-    pub offset: u64,
-}
-
-/// What a pause holds back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PauseScope {
-    /// Writes only (Redis 6.2 and later).
-    Writes,
-    /// Every command of every client, probes and this connection included. It cannot be ended early.
-    Everything,
-}
-
-/// A pause that has begun.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Paused {
-    /// What is held back.
-    pub scope: PauseScope,
-    /// `master_repl_offset` read after the pause began: a replica that has it has every write.
-    pub offset: u64,
-}
-
-/// What became of a request to end a pause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unpaused {
-    /// It ended.
-    Now,
-    /// Redis before 6.2 cannot: it ends by its own time.
-    AtPauseEnd,
-}
 
 /// See the module's text.
 #[derive(Debug)]
@@ -223,7 +126,9 @@ impl Control {
         let Outcome::Done(role) = self.role(deadline).await? else {
             return Ok(Outcome::Pending);
         };
-        if role.name == "slave" && role.master_host.as_deref() == Some(host.as_str()) {
+        let follows = role.master_host.as_deref() == Some(host.as_str())
+            && role.number == Some(u64::from(master.port));
+        if role.name == "slave" && follows {
             return Ok(Outcome::Done(change));
         }
         Err(ControlError::RoleUnchanged { role: role.name })
@@ -501,18 +406,10 @@ impl Control {
     }
 }
 
-impl<T> Outcome<T> {
-    fn map<U>(self, f: impl FnOnce(T) -> U) -> Outcome<U> {
-        match self {
-            Self::Done(value) => Outcome::Done(f(value)),
-            Self::Pending => Outcome::Pending,
-        }
-    }
-}
-
 /// The reply to `ROLE`: ["master", offset, ..] or ["slave", host, port, state, offset].
 struct RoleReply {
     name: String,
+    /// A master's offset, a replica's master's port.
     number: Option<u64>,
     master_host: Option<String>,
 }
@@ -524,12 +421,14 @@ impl RoleReply {
         };
         let mut fields = fields.into_iter();
         let name = text("ROLE", fields.next()?).ok()?;
-        let (mut number, mut master_host) = (None, None);
-        match fields.next()? {
-            Value::Int(offset) => number = u64::try_from(offset).ok(),
-            host => master_host = text("ROLE", host).ok(),
-        }
-        Some(Self { name, number, master_host })
+        let (number, master_host) = match fields.next()? {
+            Value::Int(offset) => (offset, None),
+            host => match fields.next()? {
+                Value::Int(port) => (port, Some(text("ROLE", host).ok()?)),
+                _ => return None,
+            },
+        };
+        Some(Self { name, number: u64::try_from(number).ok(), master_host })
     }
 }
 
@@ -544,3 +443,7 @@ fn redis(command: &'static str) -> impl Fn(RedisFailure) -> ControlError {
 fn unexpected(command: &'static str, what: &'static str) -> ControlError {
     ControlError::Redis { command, source: RedisFailure::Protocol { what } }
 }
+
+#[cfg(test)]
+#[path = "control_tests.rs"]
+mod tests;

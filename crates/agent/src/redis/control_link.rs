@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::connection::{Connection, checked, text};
-use super::control::{ControlError, Outcome};
+use super::control_types::{ControlError, Outcome};
 use super::endpoint::RedisEndpoint;
 use super::failure::RedisFailure;
 use super::observation::ServerIdentity;
@@ -297,6 +297,7 @@ fn redis(command: &'static str) -> impl Fn(RedisFailure) -> ControlError {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -114,6 +114,7 @@ pub(super) enum RedisStream {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

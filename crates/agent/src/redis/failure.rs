@@ -156,6 +156,7 @@ impl RedisFailure {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

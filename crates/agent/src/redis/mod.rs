@@ -13,6 +13,7 @@
 mod connection;
 mod control;
 mod control_link;
+mod control_types;
 mod endpoint;
 mod failure;
 mod observation;
@@ -21,9 +22,10 @@ mod probe;
 mod secret;
 
 pub use connection::Connection;
-pub use control::{
-    Control, ControlError, MasterAddress, MasterAuth, MasterAuthChange, Outcome, PauseScope,
-    Paused, Promotion, Unpaused,
+pub use control::Control;
+pub use control_types::{
+    ControlError, MasterAddress, MasterAuth, MasterAuthChange, Outcome, PauseScope, Paused,
+    Promotion, Unpaused,
 };
 pub use endpoint::{RedisAddress, RedisEndpoint};
 pub use failure::{ProbeFailure, RedisFailure};

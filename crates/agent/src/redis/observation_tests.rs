@@ -1,4 +1,5 @@
 //! `redis-7.0-*` are recordings; the other texts carry the field names and order of their versions' `genRedisInfoString`.
+#![allow(clippy::unwrap_used)]
 
 use super::*;
 

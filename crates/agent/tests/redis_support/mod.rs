@@ -1,4 +1,5 @@
 //! A real redis-server on a loopback port of its own, killed when dropped.
+#![allow(clippy::unwrap_used)]
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
 use std::net::{SocketAddr, TcpListener};

@@ -1,5 +1,6 @@
 //! A TCP relay that can hold back what the client sends, and can cut the client's side while Redis's stays open: what a
 //! cut network or a killed supervisor leaves behind.
+#![allow(clippy::unwrap_used)]
 #![allow(unreachable_pub, reason = "shared by test binaries")]
 
 use std::io::{Read as _, Write as _};
