@@ -382,11 +382,30 @@ fn an_owned_lock_survives_a_foreign_flush() {
     }
     lab.host.exec(&["nft", "flush", "ruleset"]);
     assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))));
-    // The start table belongs to nobody and is gone; mending is safe and closed.
-    assert_eq!(lock.verify().unwrap(), LockHealth::Missing);
-    lock.reinstall(&[port_only(PORT)]).unwrap();
+    // The start table belongs to nobody and is gone; it comes back beside an undisturbed lease.
+    lease(&mut lock, A, &[item(PORT, 1)], Duration::from_secs(20));
+    assert_eq!(lock.verify().unwrap(), LockHealth::StartAltered);
+    lock.mend_start().unwrap();
     assert_eq!(lock.verify().unwrap(), LockHealth::Intact);
+    assert!(lab.peer.within(|| ask_once(HOST4, PORT)).is_ok());
+}
+
+#[test]
+fn a_start_that_was_seen_stays_closed_over_a_foreign_flush() {
+    let lab = Lab::new();
+    serve_echo(PORT);
+    let mut lock = KernelLock::open(config()).unwrap();
+    lease(&mut lock, A, &[item(PORT, 1)], Duration::from_secs(20));
+    lab.host.within(|| close_ports(&config(), &[PORT])).unwrap();
+    let start = lock.starts().unwrap()[0];
+    lab.host.exec(&["nft", "flush", "ruleset"]);
+    let health = lock.verify().unwrap();
+    assert!(matches!(health, LockHealth::StartAltered | LockHealth::Missing), "{health:?}");
+    lock.mend_start().unwrap();
     assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))));
+    if lock.ownership() == Ownership::Owned {
+        lock.admit_start(start, None).unwrap();
+    }
 }
 
 #[test]

@@ -24,6 +24,16 @@ impl Ownership {
             Self::Plain => TableFlags::empty(),
         }
     }
+
+    /// Whether a table can become ours as it is: a plain one never becomes owned, nor the reverse.
+    ///
+    /// The kernel lists a table whose owner is gone with persist alone.
+    fn can_adopt(self, table: &FoundTable) -> bool {
+        match self {
+            Self::Owned => table.flags.contains(TableFlags::Persisent),
+            Self::Plain => table.flags.is_empty(),
+        }
+    }
 }
 
 impl KernelLock {
@@ -70,7 +80,9 @@ impl KernelLock {
             guarded: BTreeSet::new(),
             guarded_vips: BTreeMap::new(),
             asked: Vec::new(),
+            pending_starts: Vec::new(),
             installed: Vec::new(),
+            installed_start: Vec::new(),
         };
         lock.take_main()?;
         lock.ensure_start()?;
@@ -105,20 +117,37 @@ impl KernelLock {
     /// # Errors
     /// When they cannot be listed.
     pub fn verify(&mut self) -> Result<LockHealth, LockError> {
-        let found = self.list_installed()?;
-        if found == self.installed {
-            let guarded = self.read_guarded()?;
-            let same = guarded.is_superset(&self.guarded) && self.guarded.is_superset(&guarded);
-            return Ok(if same { LockHealth::Intact } else { LockHealth::Altered });
-        }
+        let found = self.list_locks()?;
+        let guarded_as_known = found == self.installed && self.read_guarded()? == self.guarded;
         let tables = |messages: &[NfTablesMessage]| {
             messages.iter().filter(|m| matches!(m, NfTablesMessage::NewTable(_))).count()
         };
         if tables(&found) < tables(&self.installed) {
-            Ok(LockHealth::Missing)
-        } else {
-            Ok(LockHealth::Altered)
+            return Ok(LockHealth::Missing);
         }
+        if !guarded_as_known {
+            return Ok(LockHealth::Altered);
+        }
+        if self.list_start()? != self.installed_start {
+            return Ok(LockHealth::StartAltered);
+        }
+        Ok(LockHealth::Intact)
+    }
+
+    /// Puts the start table back without touching any lease, with the starts that were last read.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn mend_start(&mut self) -> Result<(), LockError> {
+        let found = read::tables(&mut self.tables).map_err(LockError::Read)?;
+        let mut batch = Batch::default();
+        let present = found.iter().any(|table| table.is(&self.start));
+        // Where its sets are there, a start that closed its port since stays closed.
+        let keep = present && self.starts().is_ok();
+        self.start.replace(&mut batch, present && !keep, TableFlags::empty());
+        self.add_starts(&mut batch);
+        self.tables.commit(&batch).map_err(refused(LockError::Install))?;
+        self.note_installed()
     }
 
     /// Makes all tables anew, closed for `items`: nothing of a lease is put back from memory.
@@ -135,7 +164,7 @@ impl KernelLock {
         let found = read::tables(&mut self.tables).map_err(LockError::Read)?;
         let batch = self.fresh_main(&found, self.guarded.iter().copied());
         self.tables.commit(&batch).map_err(refused(LockError::Install))?;
-        self.ensure_start()?;
+        self.mend_start()?;
         for link in self.config.links.clone() {
             match self.replace_link(&link, &found) {
                 Ok(()) => {}
@@ -152,7 +181,7 @@ impl KernelLock {
         let flags = self.ownership.flags();
         let present = found.iter().find(|table| table.is(&self.main));
         if let Some(table) = present
-            && table.flags == flags
+            && self.ownership.can_adopt(table)
         {
             match self.adopt_main(flags) {
                 Ok(()) => {
@@ -210,7 +239,7 @@ impl KernelLock {
         let found = read::tables(&mut self.tables).map_err(LockError::Read)?;
         let table = link_table(link);
         let flags = self.ownership.flags();
-        if found.iter().any(|found| found.is(&table) && found.flags == flags) {
+        if found.iter().any(|found| found.is(&table) && self.ownership.can_adopt(found)) {
             let mut batch = Batch::default();
             table.ensure(&mut batch, flags);
             match self.tables.commit(&batch) {
@@ -256,14 +285,20 @@ impl KernelLock {
     }
 
     fn note_installed(&mut self) -> Result<(), LockError> {
-        self.installed = self.list_installed()?;
+        self.installed = self.list_locks()?;
+        self.installed_start = self.list_start()?;
         Ok(())
     }
 
-    fn list_installed(&mut self) -> Result<Vec<NfTablesMessage>, LockError> {
+    /// The main and the link tables as the kernel lists them.
+    fn list_locks(&mut self) -> Result<Vec<NfTablesMessage>, LockError> {
         let specs: Vec<&TableSpec> =
-            [&self.main, &self.start].into_iter().chain(self.links.values()).collect();
+            std::iter::once(&self.main).chain(self.links.values()).collect();
         read::structure(&mut self.tables, &specs).map_err(LockError::Read)
+    }
+
+    fn list_start(&mut self) -> Result<Vec<NfTablesMessage>, LockError> {
+        read::structure(&mut self.tables, &[&self.start]).map_err(LockError::Read)
     }
 
     fn read_guarded(&mut self) -> Result<BTreeSet<u16>, LockError> {

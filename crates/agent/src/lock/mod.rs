@@ -123,6 +123,8 @@ pub enum LockHealth {
     Missing,
     /// A chain, a rule, a flag or the guarded set differs.
     Altered,
+    /// Only the start table is gone or differs; leases are as they were. See `mend_start`.
+    StartAltered,
 }
 
 /// The lock of this host. See the module.
@@ -141,8 +143,12 @@ pub struct KernelLock {
     guarded_vips: BTreeMap<LinkName, BTreeSet<IpAddr>>,
     /// The nonces of the last arming: closing a port voids its own.
     asked: Vec<(u16, u64)>,
-    /// The tables as the kernel listed them after the last installation.
+    /// The starts that were last read and not admitted yet.
+    pending_starts: Vec<StartNotice>,
+    /// The main and link tables as the kernel listed them after the last installation.
     installed: Vec<NfTablesMessage>,
+    /// The start table likewise.
+    installed_start: Vec<NfTablesMessage>,
 }
 
 /// A kernel timer shorter than this is all rounding.

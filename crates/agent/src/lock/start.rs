@@ -10,8 +10,8 @@
 //! an arming and a grant made after that, never by what an earlier process was granted. A token of an
 //! earlier start lifts nothing.
 //!
-//! A foreign flush removes this table, since it is plain; then the main table alone counts, and a lease
-//! that was live before the restart counts to its end.
+//! A foreign flush removes this table, since it is plain, until [`KernelLock::mend_start`]; meanwhile the
+//! main table alone counts, and a lease that was live before the restart counts to its end.
 
 use std::time::Duration;
 
@@ -98,7 +98,17 @@ impl KernelLock {
         let notice = |key: &[u8]| {
             parse_token_key(key).map(|(port, closed_at_ns)| StartNotice { port, closed_at_ns })
         };
-        Ok(found.iter().filter_map(|element| notice(&element.key)).collect())
+        self.pending_starts = found.iter().filter_map(|element| notice(&element.key)).collect();
+        Ok(self.pending_starts.clone())
+    }
+
+    /// Puts the starts that were last read into an empty start table.
+    pub(super) fn add_starts(&self, batch: &mut Batch) {
+        let tokens: Vec<_> =
+            self.pending_starts.iter().map(|start| token_key(start.port, start.closed_at_ns)).collect();
+        let ports: Vec<_> = self.pending_starts.iter().map(|start| port_key(start.port)).collect();
+        batch.add(self.start.set(start_set::STARTS), &tokens, Add::Keep);
+        batch.add(self.start.set(start_set::CLOSED), &ports, Add::Keep);
     }
 
     /// Lifts a start's closing: the port is closed in the main table instead, until armed and granted.
@@ -128,6 +138,7 @@ impl KernelLock {
             }
         })?;
         self.remember_guarded(&[(start.port, vip)]);
+        self.pending_starts.retain(|pending| *pending != start);
         Ok(())
     }
 }
