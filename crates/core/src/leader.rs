@@ -38,6 +38,19 @@ impl NodeView {
     }
 }
 
+#[cfg(test)]
+impl NodeView {
+    pub(crate) fn for_test(heard: Mono, report: Report, before: Option<RedisObservation>) -> Self {
+        let mut observed = BTreeMap::new();
+        for g in &report.groups {
+            if let Some(o) = before.as_ref().or(g.redis.observation()) {
+                observed.insert(g.group.clone(), o.clone());
+            }
+        }
+        Self { heard: Some(heard), report: Some(report), observed }
+    }
+}
+
 /// A proposal of this leader that has not met its fate.
 #[derive(Clone, Copy, Debug)]
 struct Pending {

@@ -2,26 +2,23 @@
 //! consensus first, then the host, then renewals, then planning, then granting, then the report.
 
 mod admin;
+mod lead;
+mod log;
 mod status;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use redkeep_consensus::{
-    Config, ConfigError, Consensus, Effect as RaftEffect, Mono, NodeId, Recovered, Role, SendClass,
-    Span,
-};
+use redkeep_consensus::{Config, ConfigError, Consensus, Mono, NodeId, Recovered, Role, Span};
 
 use crate::{
-    codec,
-    command::{Body, Command},
-    effect::{Effect, Event, EventKind, LockEvent},
-    host::{AtStart, Cx, HostGroup},
+    effect::{Effect, LockEvent},
+    host::{Cx, HostGroup},
     ids::{Epoch, GroupId, Now, node_id},
     input::{HostEvent, Input, LockAtStart},
-    leader::{Leader, LeaderWish, Round},
+    leader::{Leader, Round},
     lease::{Holder, holder::Claim},
-    message::{PeerMessage, RaftClass},
-    model::{Applied, Model, Record},
+    message::PeerMessage,
+    model::{Model, Record},
     mutations::Mutations,
     observe::Report,
     sink::Sink,
@@ -30,8 +27,6 @@ use crate::{
 
 /// The log is compacted when this many entries were applied since the last snapshot.
 const COMPACT_AFTER: u64 = 1000;
-/// A transfer of leadership is tried this often at most.
-const TRANSFER_EVERY: Span = Span(1_000_000_000);
 /// Inputs settle in a few rounds; more is a bug.
 const ROUNDS_MAX: usize = 64;
 
@@ -362,177 +357,6 @@ impl Core {
         tracing::error!("an input did not settle");
     }
 
-    /// True when there was something.
-    fn drain_consensus(&mut self, now: Now) -> bool {
-        let mut any = false;
-        while let Some(effect) = self.consensus.next_effect() {
-            any = true;
-            match effect {
-                RaftEffect::Send { to, bytes, class } => {
-                    let class = match class {
-                        SendClass::Heartbeat => RaftClass::Heartbeat,
-                        SendClass::Append | SendClass::Snapshot | SendClass::Other => {
-                            RaftClass::Other
-                        }
-                    };
-                    self.sink
-                        .push(Effect::Send { to, message: PeerMessage::Raft { bytes, class } });
-                }
-                RaftEffect::Persist(persist) => self.sink.push(Effect::Persist(persist)),
-                RaftEffect::Apply { index, term, data } => self.apply(now, index, term, &data),
-                RaftEffect::Membership { index, .. } => {
-                    self.note_applied(now, index, &Applied::Nothing);
-                }
-                RaftEffect::Restore { index, data, .. } => self.restore(now, index, &data),
-                RaftEffect::ReadReady { id, index } => {
-                    if let Some(l) = self.leader.as_mut() {
-                        l.grantor.read_ready(id, index);
-                    }
-                }
-                RaftEffect::ReadLost { id } => {
-                    if let Some(l) = self.leader.as_mut() {
-                        l.grantor.read_lost(id);
-                    }
-                }
-                RaftEffect::RoleChanged { role, term, leader } => {
-                    self.role_changed(now, role, term, leader);
-                }
-            }
-        }
-        any
-    }
-
-    fn role_changed(&mut self, now: Now, role: Role, term: u64, leader: Option<NodeId>) {
-        let leads = role == Role::Leader;
-        let new_leader = self.leader_id != leader;
-        self.role = role;
-        self.leader_id = leader;
-        let same_term = self.leader.as_ref().is_some_and(|l| l.is_term(term));
-        if !leads || !same_term {
-            if let Some(old) = self.leader.take() {
-                let wishes = old.dismiss();
-                self.carry_out(now, wishes);
-            }
-            self.bootstrap_proposed = false;
-        }
-        if leads && self.leader.is_none() {
-            self.leader = Some(Leader::new(self.me, term, now, self.timing(), self.mutations));
-        }
-        if new_leader {
-            self.last_report = None;
-            let kind = EventKind::LeaderChanged { leader, term };
-            self.sink.push(Effect::Event(Event {
-                group: None,
-                epoch: Epoch::NONE,
-                index: 0,
-                kind,
-            }));
-            // Under the same arming the request may go to the new leader: it was armed before it was asked for.
-            if let Some(renew) = self.holder.request() {
-                self.send_to_leader(PeerMessage::Renew(renew));
-            }
-        }
-    }
-
-    fn apply(&mut self, now: Now, index: u64, term: u64, data: &[u8]) {
-        let applied = if data.is_empty() {
-            Applied::Nothing
-        } else {
-            match codec::decode_command(data) {
-                Ok(command) => self.model.apply(index, term, command),
-                // Skipping it would let this node's model part from the others': stop instead.
-                Err(error) => panic!(
-                    "log entry {index} cannot be read by this version: {error}; upgrade this node"
-                ),
-            }
-        };
-        self.after_apply(now, index, &applied);
-        self.note_applied(now, index, &applied);
-        if self.applied - self.snapshot_at >= COMPACT_AFTER {
-            self.snapshot_at = self.applied;
-            self.consensus.compact(self.applied, codec::encode_model(&self.model));
-        }
-    }
-
-    fn after_apply(&mut self, now: Now, index: u64, applied: &Applied) {
-        match applied {
-            Applied::Spec => self.spec_changed(),
-            Applied::Assigned(group) => {
-                let Some(a) = self.model.group(group).and_then(|g| g.assignment.clone()) else {
-                    return;
-                };
-                let kind =
-                    EventKind::Assigned { master: a.master, cause: a.cause.as_str().to_owned() };
-                self.sink.event(group, a.epoch, index, kind);
-            }
-            Applied::Serving(group) => {
-                let Some(a) = self.model.group(group).and_then(|g| g.assignment.clone()) else {
-                    return;
-                };
-                self.sink.event(group, a.epoch, a.index, EventKind::Serving { master: a.master });
-            }
-            Applied::Eligible(group) => self.tell_eligible(group, index),
-            Applied::SwitchoverAborted(group) => {
-                let epoch = self.model.group(group).map_or(Epoch::NONE, |g| g.epoch());
-                let reason = "see history".to_owned();
-                self.sink.event(group, epoch, index, EventKind::SwitchoverAborted { reason });
-            }
-            Applied::Pause(_) => {
-                self.pauses.insert(index, now.boot);
-            }
-            Applied::Rejected(why) => {
-                tracing::info!(index, %why, "a committed command came too late");
-            }
-            Applied::Switchover(_) | Applied::Nothing => {}
-        }
-    }
-
-    fn tell_eligible(&mut self, group: &GroupId, index: u64) {
-        let Some(g) = self.model.group(group) else { return };
-        let names: Vec<String> = g.eligible.iter().map(|m| self.spec().node_name(m.node)).collect();
-        let (epoch, members) = (g.epoch(), names.join(" "));
-        self.sink.event(group, epoch, index, EventKind::Eligible { members });
-    }
-
-    fn note_applied(&mut self, now: Now, index: u64, applied: &Applied) {
-        self.applied = index;
-        let Some(mut leader) = self.leader.take() else { return };
-        let wishes = leader.applied(&self.round(now, &|_| false), index, applied);
-        self.leader = Some(leader);
-        self.carry_out(now, wishes);
-    }
-
-    fn restore(&mut self, now: Now, index: u64, data: &[u8]) {
-        if data.is_empty() {
-            self.model = Model::default();
-        } else {
-            match codec::decode_model(data) {
-                Ok(model) => self.model = model,
-                Err(error) => panic!(
-                    "snapshot at {index} cannot be read by this version: {error}; upgrade this node"
-                ),
-            }
-            self.spec_changed();
-        }
-        self.snapshot_at = index;
-        self.note_applied(now, index, &Applied::Nothing);
-    }
-
-    /// The groups of which this node is a member get their machines; known ones keep theirs.
-    fn spec_changed(&mut self) {
-        let spec = self.spec().clone();
-        for g in spec.groups.iter().filter(|g| g.is_member(self.me)) {
-            let at_start = AtStart {
-                guarded: self.lock_at_start.guarded.contains(&g.port),
-                replica: self.lock_at_start.replica.contains(&g.port),
-            };
-            let burned = self.burned_at_start.get(&g.id).copied().unwrap_or(Epoch::NONE);
-            let new = || HostGroup::new(self.me, g.clone(), burned, at_start);
-            self.hosts.entry(g.id.clone()).or_insert_with(new);
-        }
-        self.sink.push(Effect::SpecChanged(Box::new(spec)));
-    }
-
     fn open_gates(&mut self, now: Now) {
         let hosts = &self.hosts;
         let ready = |g: &GroupId, e: Epoch| hosts.get(g).is_some_and(|h| h.may_open(e));
@@ -604,90 +428,6 @@ impl Core {
             p.duration.0.saturating_sub(now.boot.0.saturating_sub(since.0))
         };
         [own, self.model.pause].into_iter().flatten().map(left).max().filter(|l| *l > 0).map(Span)
-    }
-
-    fn lead(&mut self, now: Now) {
-        let Some(mut leader) = self.leader.take() else { return };
-        let paused = |g: &GroupId| self.pause_left(now, g).is_some();
-        let round = self.round(now, &paused);
-        let mut wishes = leader.expire(now.boot);
-        wishes.extend(leader.plan_all(&round));
-        self.leader = Some(leader);
-        self.carry_out(now, wishes);
-        // Planning was carried out before any grant is given (L6): a decision taken now stands against it.
-        let Some(mut leader) = self.leader.take() else { return };
-        let grants = leader.grant_all(&self.round(now, &|_| false));
-        self.leader = Some(leader);
-        self.carry_out(now, grants);
-        self.bootstrap(now);
-        self.prefer_free_leader(now);
-    }
-
-    fn carry_out(&mut self, now: Now, wishes: Vec<LeaderWish>) {
-        for wish in wishes {
-            match wish {
-                LeaderWish::Propose { group, body, is_assign } => {
-                    let index = self.propose(now, body);
-                    if let Some(l) = self.leader.as_mut() {
-                        l.proposed(now, &group, is_assign, index);
-                    }
-                }
-                LeaderWish::Send { to, message } if to == self.me => {
-                    self.loopback.push_back(message);
-                }
-                LeaderWish::Send { to, message } => self.sink.push(Effect::Send { to, message }),
-                LeaderWish::Reply { id, reply } => self.sink.push(Effect::Reply { id, reply }),
-            }
-        }
-    }
-
-    fn propose(&mut self, now: Now, body: Body) -> Option<u64> {
-        let data = codec::encode_command(&Command { at_unix_ms: now.unix_ms, body });
-        match self.consensus.propose(now.boot, data) {
-            Ok(p) => Some(p.index),
-            Err(error) => {
-                tracing::debug!(%error, "not proposed");
-                None
-            }
-        }
-    }
-
-    /// The first leader writes the configured spec into the log.
-    fn bootstrap(&mut self, now: Now) {
-        if self.model.spec.is_none() && !self.bootstrap_proposed {
-            let spec = self.initial_spec.clone();
-            self.bootstrap_proposed = self.propose(now, Body::Bootstrap(spec)).is_some();
-        }
-    }
-
-    /// Leadership moves off a node that holds a VIP, to a witness best: so losing a master's host costs no election.
-    fn prefer_free_leader(&mut self, now: Now) {
-        let Some(leader) = &self.leader else { return };
-        let rested = now.boot.0 >= self.last_transfer.0.max(leader.since().0) + TRANSFER_EVERY.0;
-        if !rested || self.consensus.transferee().is_some() {
-            return;
-        }
-        let fresh = self.timing().lease_ttl;
-        let live = |n: &NodeId| {
-            let heard = leader.nodes().get(n).and_then(|v| v.heard);
-            heard.is_some_and(|h| now.boot.0.saturating_sub(h.0) < fresh.0)
-        };
-        let own = self.burden(self.me);
-        let others = self.consensus.voters().iter().copied().filter(|n| *n != self.me && live(n));
-        let best = others.map(|n| (self.burden(n), n)).min().filter(|(b, _)| *b < own);
-        let quiet = |g: &crate::model::GroupModel| {
-            g.assignment.as_ref().is_some_and(|a| a.serving) && g.switchover.is_none()
-        };
-        if let (Some((_, to)), true) = (best, self.model.groups.values().all(quiet)) {
-            self.last_transfer = now.boot;
-            self.consensus.transfer_leader(now.boot, to);
-        }
-    }
-
-    /// How badly a node is suited to lead: a witness best, a holder of a VIP worst.
-    fn burden(&self, node: NodeId) -> u8 {
-        let member = self.spec().groups.iter().any(|g| g.is_member(node));
-        u8::from(member) + u8::from(self.holds_a_group(node))
     }
 
     /// Node id from a name of the present spec.

@@ -3,5 +3,8 @@
 pub mod grantor;
 pub mod holder;
 
+#[cfg(test)]
+mod tests;
+
 pub use grantor::Grantor;
 pub use holder::Holder;

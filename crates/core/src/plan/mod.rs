@@ -4,6 +4,8 @@ pub mod candidate;
 pub mod eligible;
 pub mod planner;
 pub mod reason;
+#[cfg(test)]
+mod tests;
 
 pub use candidate::{Candidate, Candidates};
 pub use planner::{Forced, Plan, PlanInput, plan};

@@ -1,0 +1,187 @@
+//! From consensus to the model: committed entries are applied, and what they change is passed on.
+
+use redkeep_consensus::{Effect as RaftEffect, NodeId, Role, SendClass};
+
+use super::{COMPACT_AFTER, Core};
+use crate::{
+    codec,
+    effect::{Effect, Event, EventKind},
+    host::{AtStart, HostGroup},
+    ids::{Epoch, GroupId, Now},
+    leader::Leader,
+    message::{PeerMessage, RaftClass},
+    model::{Applied, Model},
+};
+
+impl Core {
+    /// True when there was something.
+    pub(super) fn drain_consensus(&mut self, now: Now) -> bool {
+        let mut any = false;
+        while let Some(effect) = self.consensus.next_effect() {
+            any = true;
+            match effect {
+                RaftEffect::Send { to, bytes, class } => {
+                    let class = match class {
+                        SendClass::Heartbeat => RaftClass::Heartbeat,
+                        SendClass::Append | SendClass::Snapshot | SendClass::Other => {
+                            RaftClass::Other
+                        }
+                    };
+                    self.sink
+                        .push(Effect::Send { to, message: PeerMessage::Raft { bytes, class } });
+                }
+                RaftEffect::Persist(persist) => self.sink.push(Effect::Persist(persist)),
+                RaftEffect::Apply { index, term, data } => self.apply(now, index, term, &data),
+                RaftEffect::Membership { index, .. } => {
+                    self.note_applied(now, index, &Applied::Nothing);
+                }
+                RaftEffect::Restore { index, data, .. } => self.restore(now, index, &data),
+                RaftEffect::ReadReady { id, index } => {
+                    if let Some(l) = self.leader.as_mut() {
+                        l.grantor.read_ready(id, index);
+                    }
+                }
+                RaftEffect::ReadLost { id } => {
+                    if let Some(l) = self.leader.as_mut() {
+                        l.grantor.read_lost(id);
+                    }
+                }
+                RaftEffect::RoleChanged { role, term, leader } => {
+                    self.role_changed(now, role, term, leader);
+                }
+            }
+        }
+        any
+    }
+
+    pub(super) fn role_changed(&mut self, now: Now, role: Role, term: u64, leader: Option<NodeId>) {
+        let leads = role == Role::Leader;
+        let new_leader = self.leader_id != leader;
+        self.role = role;
+        self.leader_id = leader;
+        let same_term = self.leader.as_ref().is_some_and(|l| l.is_term(term));
+        if !leads || !same_term {
+            if let Some(old) = self.leader.take() {
+                let wishes = old.dismiss();
+                self.carry_out(now, wishes);
+            }
+            self.bootstrap_proposed = false;
+        }
+        if leads && self.leader.is_none() {
+            self.leader = Some(Leader::new(self.me, term, now, self.timing(), self.mutations));
+        }
+        if new_leader {
+            self.last_report = None;
+            let kind = EventKind::LeaderChanged { leader, term };
+            self.sink.push(Effect::Event(Event {
+                group: None,
+                epoch: Epoch::NONE,
+                index: 0,
+                kind,
+            }));
+            // Under the same arming the request may go to the new leader: it was armed before it was asked for.
+            if let Some(renew) = self.holder.request() {
+                self.send_to_leader(PeerMessage::Renew(renew));
+            }
+        }
+    }
+
+    pub(super) fn apply(&mut self, now: Now, index: u64, term: u64, data: &[u8]) {
+        let applied = if data.is_empty() {
+            Applied::Nothing
+        } else {
+            match codec::decode_command(data) {
+                Ok(command) => self.model.apply(index, term, command),
+                // Skipping it would let this node's model part from the others': stop instead.
+                Err(error) => panic!(
+                    "log entry {index} cannot be read by this version: {error}; upgrade this node"
+                ),
+            }
+        };
+        self.after_apply(now, index, &applied);
+        self.note_applied(now, index, &applied);
+        if self.applied - self.snapshot_at >= COMPACT_AFTER {
+            self.snapshot_at = self.applied;
+            self.consensus.compact(self.applied, codec::encode_model(&self.model));
+        }
+    }
+
+    pub(super) fn after_apply(&mut self, now: Now, index: u64, applied: &Applied) {
+        match applied {
+            Applied::Spec => self.spec_changed(),
+            Applied::Assigned(group) => {
+                let Some(a) = self.model.group(group).and_then(|g| g.assignment.clone()) else {
+                    return;
+                };
+                let kind =
+                    EventKind::Assigned { master: a.master, cause: a.cause.as_str().to_owned() };
+                self.sink.event(group, a.epoch, index, kind);
+            }
+            Applied::Serving(group) => {
+                let Some(a) = self.model.group(group).and_then(|g| g.assignment.clone()) else {
+                    return;
+                };
+                self.sink.event(group, a.epoch, a.index, EventKind::Serving { master: a.master });
+            }
+            Applied::Eligible(group) => self.tell_eligible(group, index),
+            Applied::SwitchoverAborted(group) => {
+                let epoch = self.model.group(group).map_or(Epoch::NONE, |g| g.epoch());
+                let reason = "see history".to_owned();
+                self.sink.event(group, epoch, index, EventKind::SwitchoverAborted { reason });
+            }
+            Applied::Pause(_) => {
+                self.pauses.insert(index, now.boot);
+            }
+            Applied::Rejected(why) => {
+                tracing::info!(index, %why, "a committed command came too late");
+            }
+            Applied::Switchover(_) | Applied::Nothing => {}
+        }
+    }
+
+    pub(super) fn tell_eligible(&mut self, group: &GroupId, index: u64) {
+        let Some(g) = self.model.group(group) else { return };
+        let names: Vec<String> = g.eligible.iter().map(|m| self.spec().node_name(m.node)).collect();
+        let (epoch, members) = (g.epoch(), names.join(" "));
+        self.sink.event(group, epoch, index, EventKind::Eligible { members });
+    }
+
+    pub(super) fn note_applied(&mut self, now: Now, index: u64, applied: &Applied) {
+        self.applied = index;
+        let Some(mut leader) = self.leader.take() else { return };
+        let wishes = leader.applied(&self.round(now, &|_| false), index, applied);
+        self.leader = Some(leader);
+        self.carry_out(now, wishes);
+    }
+
+    pub(super) fn restore(&mut self, now: Now, index: u64, data: &[u8]) {
+        if data.is_empty() {
+            self.model = Model::default();
+        } else {
+            match codec::decode_model(data) {
+                Ok(model) => self.model = model,
+                Err(error) => panic!(
+                    "snapshot at {index} cannot be read by this version: {error}; upgrade this node"
+                ),
+            }
+            self.spec_changed();
+        }
+        self.snapshot_at = index;
+        self.note_applied(now, index, &Applied::Nothing);
+    }
+
+    /// The groups of which this node is a member get their machines; known ones keep theirs.
+    pub(super) fn spec_changed(&mut self) {
+        let spec = self.spec().clone();
+        for g in spec.groups.iter().filter(|g| g.is_member(self.me)) {
+            let at_start = AtStart {
+                guarded: self.lock_at_start.guarded.contains(&g.port),
+                replica: self.lock_at_start.replica.contains(&g.port),
+            };
+            let burned = self.burned_at_start.get(&g.id).copied().unwrap_or(Epoch::NONE);
+            let new = || HostGroup::new(self.me, g.clone(), burned, at_start);
+            self.hosts.entry(g.id.clone()).or_insert_with(new);
+        }
+        self.sink.push(Effect::SpecChanged(Box::new(spec)));
+    }
+}

@@ -1,0 +1,238 @@
+//! L1, L3, L4, L6, L7 one by one.
+
+use redkeep_consensus::{Mono, NodeId, ReadId, Span};
+
+use super::{Grantor, Holder, grantor::InFlight, holder::Claim};
+use crate::{
+    effect::LockOp,
+    ids::{ArmId, Epoch, Generation, GroupId},
+    message::{Grant, Renew, RenewGroup},
+    mutations::Mutations,
+    spec::{GroupSpec, ProbeTiming, Timing, Vip},
+};
+
+const MS: u64 = 1_000_000;
+const TTL: Span = Span(300 * MS);
+const A: NodeId = NodeId(1);
+
+fn group() -> GroupId {
+    GroupId::new("pair")
+}
+
+fn claim(epoch: u64) -> Claim {
+    let ms = Span::from_millis;
+    let spec = GroupSpec {
+        id: group(),
+        port: 16465,
+        vip: Vip { addr: [10, 99, 0, 100].into(), prefix: 32 },
+        interface: "eth0".into(),
+        members: Vec::new(),
+        probe: ProbeTiming { interval: ms(100), timeout: ms(250), fall: 3, loading_timeout: ms(1) },
+        max_lag: ms(1),
+        min_replicas_to_write: 0,
+    };
+    let request = RenewGroup { group: group(), epoch: Epoch(epoch), lagging: Vec::new() };
+    Claim { spec, request }
+}
+
+fn timing() -> Timing {
+    let ms = Span::from_millis;
+    Timing {
+        lease_ttl: TTL,
+        max_clock_drift_ppm: 100_000,
+        margin: ms(25),
+        switchover_timeout: ms(1),
+        takeover_timeout: ms(1),
+        cold_start_wait: ms(1),
+        failover_cooldown: ms(0),
+    }
+}
+
+fn holder() -> Holder {
+    Holder::new(7, None, 1, Mutations)
+}
+
+fn arm(h: &mut Holder, at_ms: u64) -> (ArmId, Generation) {
+    match h.arm(Mono(at_ms * MS), TTL, &[claim(1)]) {
+        LockOp::Arm { arm, generation, .. } => (arm, generation),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn grant(arm: ArmId) -> Grant {
+    Grant { arm, term: 1, groups: vec![(group(), Epoch(1))], from: NodeId(3) }
+}
+
+fn opens(h: &mut Holder, at_ms: u64) -> usize {
+    h.open(Mono(at_ms * MS), |_, _| true).len()
+}
+
+#[test]
+fn the_request_leaves_only_after_the_kernel_acknowledged_the_arming() {
+    let mut h = holder();
+    let (id, _) = arm(&mut h, 0);
+    assert_eq!(h.request(), None);
+    let renew = h.armed(id, true).expect("a request");
+    assert_eq!((renew.arm, renew.ttl, renew.last_grant), (id, TTL, None));
+    assert_eq!(opens(&mut h, 1), 0, "opened without a grant");
+}
+
+#[test]
+fn a_failed_arming_asks_for_nothing_and_is_made_again() {
+    let mut h = holder();
+    let (id, _) = arm(&mut h, 0);
+    assert_eq!(h.armed(id, false), None);
+    assert_eq!(h.due(TTL, true), Mono(0));
+}
+
+#[test]
+fn a_grant_opens_only_the_arming_that_it_names() {
+    let mut h = holder();
+    let (first, _) = arm(&mut h, 0);
+    h.armed(first, true);
+    let (second, _) = arm(&mut h, 100);
+    h.armed(second, true);
+    assert!(!h.granted(&grant(first)), "the arming was replaced");
+    assert_eq!(opens(&mut h, 101), 0);
+    assert!(h.granted(&grant(second)));
+    assert_eq!(opens(&mut h, 101), 1);
+    assert_eq!(opens(&mut h, 101), 0, "one opening for one grant");
+}
+
+#[test]
+fn a_grant_for_another_epoch_or_another_life_opens_nothing() {
+    let mut h = holder();
+    let (id, _) = arm(&mut h, 0);
+    h.armed(id, true);
+    let mut other_epoch = grant(id);
+    other_epoch.groups = vec![(group(), Epoch(2))];
+    h.granted(&other_epoch);
+    let other_life = ArmId { incarnation: 6, ..id };
+    h.granted(&grant(other_life));
+    assert_eq!(opens(&mut h, 1), 0);
+}
+
+#[test]
+fn a_grant_that_comes_after_the_timer_opens_nothing() {
+    let mut h = holder();
+    let (id, _) = arm(&mut h, 0);
+    h.armed(id, true);
+    h.granted(&grant(id));
+    assert_eq!(opens(&mut h, 300), 0);
+    assert!(!h.has_grant(Mono(300 * MS), &group(), Epoch(1)));
+}
+
+#[test]
+fn the_generation_that_was_not_granted_last_is_armed() {
+    let mut h = holder();
+    let (id, first) = arm(&mut h, 0);
+    h.armed(id, true);
+    h.granted(&grant(id));
+    let (_, second) = arm(&mut h, 60);
+    assert_eq!(second, first.other());
+    // That grant is lost: the live gate must not be the next to be taken out.
+    let (_, third) = arm(&mut h, 160);
+    assert_eq!(third, second);
+}
+
+#[test]
+fn after_a_restart_the_open_generation_is_left_alone() {
+    let mut h = Holder::new(8, Some(Generation::A), 1, Mutations);
+    assert_eq!(arm(&mut h, 0).1, Generation::B);
+}
+
+#[test]
+fn nothing_is_armed_while_a_young_request_is_out() {
+    let mut h = holder();
+    let (id, _) = arm(&mut h, 0);
+    h.armed(id, true);
+    assert_eq!(h.due(TTL, true), Mono(100 * MS), "ttl/3, urgent or not");
+    h.granted(&grant(id));
+    assert_eq!(h.due(TTL, false), Mono(60 * MS), "ttl/5 after a grant");
+    assert_eq!(h.due(TTL, true), Mono(0));
+}
+
+#[test]
+fn a_group_that_was_given_up_is_not_opened_by_what_was_granted() {
+    let mut h = holder();
+    let (id, _) = arm(&mut h, 0);
+    h.armed(id, true);
+    h.granted(&grant(id));
+    h.drop_group(&group());
+    assert_eq!(opens(&mut h, 1), 0);
+}
+
+fn grantor(elected_ms: u64) -> Grantor {
+    Grantor::new(Mono(elected_ms * MS), timing(), Mutations)
+}
+
+fn left_ms(g: &mut Grantor, at_ms: u64) -> u64 {
+    g.wait_left(Mono(at_ms * MS), &group()).as_millis()
+}
+
+#[test]
+fn a_new_leader_waits_for_every_lease_that_may_run() {
+    let mut g = grantor(1000);
+    assert_eq!(left_ms(&mut g, 1000), 355, "300 ms * 1.1 + 25 ms");
+    assert_eq!(left_ms(&mut g, 1355), 0);
+}
+
+#[test]
+fn each_grant_moves_the_wait_by_the_longer_of_what_was_armed_and_the_spec() {
+    let mut g = grantor(0);
+    assert!(g.grant(Mono(500 * MS), A, &group(), Span(100 * MS)));
+    assert_eq!(left_ms(&mut g, 500), 355);
+    assert!(g.grant(Mono(500 * MS), A, &group(), Span(1000 * MS)));
+    assert_eq!(left_ms(&mut g, 500), 1125, "a parked lease is longer than the spec's");
+}
+
+#[test]
+fn nothing_is_granted_from_the_decision_until_its_index_is_applied() {
+    let mut g = grantor(0);
+    let at = |ms: u64| Mono(ms * MS);
+    g.begin(at(1), &group(), InFlight::Deciding);
+    assert!(!g.grant(at(60_000), A, &group(), TTL), "a time-out ended it");
+    g.begin(at(1), &group(), InFlight::Proposed { index: 9 });
+    g.applied(8);
+    assert!(!g.grant(at(60_000), A, &group(), TTL));
+    g.applied(9);
+    assert!(g.grant(at(60_000), A, &group(), TTL));
+}
+
+#[test]
+fn a_deaf_holder_gets_two_grants_and_then_none_until_its_lease_is_over() {
+    let mut g = grantor(0);
+    let at = |ms: u64| Mono(ms * MS);
+    for ms in [400, 460] {
+        assert!(g.grant(at(ms), A, &group(), TTL));
+        g.sent(A);
+    }
+    assert!(!g.grant(at(520), A, &group(), TTL));
+    assert!(!g.grant(at(460 + 354), A, &group(), TTL));
+    assert!(g.grant(at(460 + 355), A, &group(), TTL), "nobody else was named: it may go on");
+}
+
+#[test]
+fn naming_a_grant_that_arrived_lifts_the_limit() {
+    let mut g = grantor(0);
+    let at = |ms: u64| Mono(ms * MS);
+    let id = |counter| ArmId { incarnation: 1, counter };
+    let renew = |arm, last_grant| Renew { arm, last_grant, ttl: TTL, groups: Vec::new() };
+    for n in 1..10 {
+        g.ask(ReadId(n), A, renew(id(n), (n > 1).then(|| id(n - 1))));
+        assert!(g.grant(at(400 + n * 60), A, &group(), TTL), "renewal {n}");
+        g.sent(A);
+    }
+}
+
+#[test]
+fn a_request_is_answered_only_when_its_round_is_back_and_its_index_applied() {
+    let mut g = grantor(0);
+    let arm = ArmId { incarnation: 1, counter: 1 };
+    g.ask(ReadId(1), A, Renew { arm, last_grant: None, ttl: TTL, groups: Vec::new() });
+    assert!(g.take_answerable(100).is_empty(), "the round is not back");
+    g.read_ready(ReadId(1), 5);
+    assert!(g.take_answerable(4).is_empty(), "not applied");
+    assert_eq!(g.take_answerable(5).len(), 1);
+    assert!(g.take_answerable(5).is_empty());
+}

@@ -1,0 +1,408 @@
+//! The planner's questions in the order of safety, one case a test.
+
+use std::collections::BTreeMap;
+
+use redkeep_consensus::{Mono, NodeId, Span};
+
+use super::{
+    Candidates, Exclusion, Forced, HoldReason, Plan, PlanInput, eligible::JoinMarks, plan,
+};
+use crate::{
+    command::Cause,
+    ids::{Epoch, GroupId, RequestId, RunId, node_id},
+    leader::NodeView,
+    model::{Assignment, GroupModel},
+    observe::*,
+    spec::*,
+};
+
+const SEC: u64 = 1_000_000_000;
+
+fn cluster() -> ClusterSpec {
+    let ms = Span::from_millis;
+    let node = |name: &str, n: u8| NodeSpec {
+        id: node_id(name),
+        name: name.into(),
+        peer: ([10, 0, 0, n], 7600).into(),
+        admin: ([10, 0, 0, n], 7601).into(),
+    };
+    ClusterSpec {
+        name: "t".into(),
+        timing: Timing {
+            lease_ttl: ms(300),
+            max_clock_drift_ppm: 100_000,
+            margin: ms(25),
+            switchover_timeout: ms(2000),
+            takeover_timeout: ms(2000),
+            cold_start_wait: ms(30_000),
+            failover_cooldown: ms(0),
+        },
+        nodes: vec![node("a", 1), node("b", 2), node("c", 3)],
+        groups: vec![GroupSpec {
+            id: GroupId::new("g"),
+            port: 6379,
+            vip: Vip { addr: [10, 0, 0, 100].into(), prefix: 32 },
+            interface: "eth0".into(),
+            members: ["a", "b", "c"].map(|n| Member { node: node_id(n), priority: 100 }).to_vec(),
+            probe: ProbeTiming {
+                interval: ms(100),
+                timeout: ms(250),
+                fall: 3,
+                loading_timeout: ms(1),
+            },
+            max_lag: ms(3000),
+            min_replicas_to_write: 0,
+        }],
+    }
+}
+
+fn redis(name: &str, offset: u64, master: bool) -> RedisObservation {
+    RedisObservation {
+        run_id: RunId::new(&format!("run-{name}")),
+        role: if master {
+            RedisRole::Master
+        } else {
+            RedisRole::Replica {
+                master_host: "10.0.0.1".into(),
+                master_port: 6379,
+                link_up: true,
+                read_only: true,
+            }
+        },
+        replication_id: "h".into(),
+        previous: None,
+        offset,
+        keys: 5,
+        replicas: Vec::new(),
+        version: "7.0.15".into(),
+        settled: true,
+    }
+}
+
+/// A case: a is master at epoch 1, b and c are eligible, all are well; then changed by the test.
+struct Case {
+    cluster: ClusterSpec,
+    group: GroupModel,
+    reports: BTreeMap<&'static str, (Mono, GroupReport)>,
+    lease_left: Span,
+    deciding: bool,
+    paused: bool,
+    forced: Option<Forced>,
+    marks: JoinMarks,
+    now: Mono,
+    seen_before: BTreeMap<&'static str, RedisObservation>,
+}
+
+impl Case {
+    fn well() -> Self {
+        let member =
+            |n: &str| EligibleMember { node: node_id(n), run_id: RunId::new(&format!("run-{n}")) };
+        let report = |redis: RedisObservation| GroupReport {
+            group: GroupId::new("g"),
+            redis: RedisView::Up(redis),
+            fenced: None,
+            serving: None,
+            takeover_failure: None,
+        };
+        let now = Mono(100 * SEC);
+        let mut reports = BTreeMap::new();
+        for (n, offset, master) in [("a", 1000, true), ("b", 900, false), ("c", 950, false)] {
+            reports.insert(n, (now, report(redis(n, offset, master))));
+        }
+        Self {
+            cluster: cluster(),
+            group: GroupModel {
+                assignment: Some(Assignment {
+                    epoch: Epoch(1),
+                    master: node_id("a"),
+                    run_id: RunId::new("run-a"),
+                    cause: Cause::Adopted,
+                    index: 3,
+                    serving: true,
+                    previous_master: None,
+                }),
+                eligible: vec![member("b"), member("c")],
+                ..GroupModel::default()
+            },
+            reports,
+            lease_left: Span::from_millis(200),
+            deciding: false,
+            paused: false,
+            forced: None,
+            marks: JoinMarks::new(),
+            now,
+            seen_before: BTreeMap::new(),
+        }
+    }
+
+    fn report(&mut self, node: &str) -> &mut GroupReport {
+        &mut self.reports.get_mut(node).unwrap().1
+    }
+
+    fn fenced(mut self, cause: FenceCause) -> Self {
+        let dead = cause == FenceCause::RedisDead;
+        let r = self.report("a");
+        r.fenced =
+            Some(Fenced { epoch: Epoch(1), offset: 1000, confirmed_by_target: false, cause });
+        if dead {
+            r.redis = RedisView::Down(DownReason::Dead);
+        }
+        self
+    }
+
+    fn plan(&self) -> Plan {
+        let mut nodes: BTreeMap<NodeId, NodeView> = BTreeMap::new();
+        for (n, (heard, report)) in &self.reports {
+            let report =
+                Report { incarnation: 1, seq: 1, applied: 9, groups: vec![report.clone()] };
+            nodes.insert(
+                node_id(n),
+                NodeView::for_test(*heard, report, self.seen_before.get(n).cloned()),
+            );
+        }
+        let candidates = Candidates {
+            group: &self.group,
+            spec: &self.cluster.groups[0],
+            nodes: &nodes,
+            now_boot: self.now,
+            silent_after: Span::from_millis(300),
+            old_master: false,
+            allow_data_loss: false,
+            ignore_eligible: false,
+        };
+        plan(&PlanInput {
+            cluster: &self.cluster,
+            candidates,
+            now_boot: self.now,
+            lease_left: self.lease_left,
+            deciding: self.deciding,
+            paused: self.paused,
+            cooldown_left: Span(0),
+            forced: self.forced.as_ref(),
+            marks: &self.marks,
+            leading_since: Mono(50 * SEC),
+            assigned_at: Mono(60 * SEC),
+            switchover_since: None,
+            no_wait: false,
+        })
+    }
+
+    fn assigned(&self) -> (&'static str, Cause) {
+        match self.plan() {
+            Plan::Assign(a) => {
+                assert_eq!(a.epoch, self.group.epoch().next(), "epochs rise by one");
+                let name = ["a", "b", "c"].into_iter().find(|n| node_id(n) == a.master).unwrap();
+                (name, a.cause)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn hold(&self) -> HoldReason {
+        match self.plan() {
+            Plan::Hold(reason) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_fence_needs_no_lease_to_run_out_and_the_fullest_is_named() {
+    assert_eq!(Case::well().fenced(FenceCause::RedisDead).assigned(), ("c", Cause::MasterDown));
+}
+
+#[test]
+fn a_fence_of_an_older_epoch_counts_for_nothing() {
+    let mut case = Case::well().fenced(FenceCause::RedisDead);
+    case.group.assignment.as_mut().unwrap().epoch = Epoch(2);
+    assert!(matches!(case.plan(), Plan::Hold(_) | Plan::AskFence(_)), "{:?}", case.plan());
+}
+
+#[test]
+fn a_fence_stands_also_when_its_node_is_silent() {
+    let mut case = Case::well().fenced(FenceCause::RedisDead);
+    case.reports.get_mut("a").unwrap().0 = Mono(0);
+    assert_eq!(case.assigned(), ("c", Cause::MasterDown));
+}
+
+#[test]
+fn a_silent_master_is_waited_for_until_its_lease_is_over() {
+    let mut case = Case::well();
+    case.reports.get_mut("a").unwrap().0 = Mono(0);
+    assert!(matches!(case.hold(), HoldReason::OldLease { .. }));
+    case.lease_left = Span(0);
+    assert_eq!(case.assigned(), ("c", Cause::NodeSilent));
+}
+
+#[test]
+fn a_master_that_was_adopted_and_never_served_is_not_replaced() {
+    let mut case = Case::well();
+    case.lease_left = Span(0);
+    case.group.assignment.as_mut().unwrap().serving = false;
+    assert_eq!(case.hold(), HoldReason::AdoptedNotGuarded);
+}
+
+#[test]
+fn a_hung_master_is_asked_to_fence_and_granted_nothing_more() {
+    let mut case = Case::well();
+    case.report("a").redis = RedisView::Down(DownReason::Hung);
+    assert!(matches!(case.plan(), Plan::AskFence(_)));
+    case.report("a").redis = RedisView::Up(redis("a", 1000, true));
+    case.deciding = true;
+    assert!(matches!(case.plan(), Plan::AskFence(_)), "a decision is not taken back");
+}
+
+#[test]
+fn a_hung_master_without_candidates_keeps_its_lease() {
+    let mut case = Case::well();
+    case.report("a").redis = RedisView::Down(DownReason::Hung);
+    case.group.eligible.clear();
+    assert_eq!(case.hold(), HoldReason::NoCandidate);
+}
+
+#[test]
+fn a_pause_holds_an_automatic_failover_back() {
+    let mut case = Case::well().fenced(FenceCause::RedisDead);
+    case.paused = true;
+    assert_eq!(case.hold(), HoldReason::Paused);
+}
+
+#[test]
+fn only_members_of_the_eligible_set_are_promoted() {
+    let mut case = Case::well().fenced(FenceCause::RedisDead);
+    case.group.eligible.retain(|m| m.node == node_id("b"));
+    assert_eq!(case.assigned(), ("b", Cause::MasterDown), "c has more but is not in the set");
+}
+
+#[test]
+fn a_restarted_replica_has_left_the_set_by_itself() {
+    let mut case = Case::well().fenced(FenceCause::RedisDead);
+    case.report("c").redis =
+        RedisView::Up(RedisObservation { run_id: RunId::new("new"), ..redis("c", 2000, false) });
+    assert_eq!(case.assigned(), ("b", Cause::MasterDown));
+}
+
+#[test]
+fn another_history_comes_after_the_same_history() {
+    let mut case = Case::well().fenced(FenceCause::RedisDead);
+    case.seen_before.insert("a", redis("a", 1000, true));
+    case.report("c").redis =
+        RedisView::Up(RedisObservation { replication_id: "x".into(), ..redis("c", 2000, false) });
+    assert_eq!(case.assigned(), ("b", Cause::MasterDown));
+}
+
+#[test]
+fn the_same_life_of_the_old_master_may_be_named_again_after_a_fence() {
+    assert_eq!(
+        Case::well().fenced(FenceCause::LeaderAsked).assigned(),
+        ("a", Cause::MasterDown),
+        "it has most"
+    );
+}
+
+#[test]
+fn a_switchover_ends_at_the_target_only_if_it_confirmed_the_final_offset() {
+    let mut case = Case::well().fenced(FenceCause::Switchover);
+    case.group.switchover = Some(node_id("b"));
+    assert_eq!(case.assigned(), ("a", Cause::SwitchoverBack));
+    case.report("a").fenced.as_mut().unwrap().confirmed_by_target = true;
+    assert_eq!(case.assigned(), ("b", Cause::Switchover));
+}
+
+#[test]
+fn no_order_of_an_operator_skips_the_old_lease() {
+    let mut case = Case::well();
+    case.forced =
+        Some(Forced { request: RequestId(1), to: Some(node_id("b")), allow_data_loss: true });
+    assert!(matches!(case.plan(), Plan::AskFence(_)));
+    case.lease_left = Span(0);
+    assert_eq!(case.assigned(), ("b", Cause::Operator));
+}
+
+#[test]
+fn a_last_master_that_restarted_empty_does_not_win_against_data() {
+    let mut case = Case::well().fenced(FenceCause::RedisDead);
+    case.group.eligible.clear();
+    let empty = RedisObservation { run_id: RunId::new("new"), keys: 0, ..redis("a", 0, true) };
+    case.report("a").redis = RedisView::Up(empty);
+    assert_eq!(case.hold(), HoldReason::EmptyDataSet);
+}
+
+#[test]
+fn a_cold_start_waits_for_an_eligible_member_that_may_hold_more() {
+    let mut case = Case::well().fenced(FenceCause::RedisDead);
+    case.report("a").redis =
+        RedisView::Up(RedisObservation { run_id: RunId::new("new"), ..redis("a", 500, true) });
+    case.group.eligible.retain(|m| m.node == node_id("b"));
+    case.reports.remove("b");
+    assert!(matches!(case.hold(), HoldReason::ColdStart { .. }));
+    case.now = Mono(1000 * SEC);
+    for (heard, _) in case.reports.values_mut() {
+        *heard = Mono(1000 * SEC);
+    }
+    assert!(matches!(case.hold(), HoldReason::ColdStart { .. }), "no time-out lets older data win");
+}
+
+#[test]
+fn a_newcomer_joins_before_it_counts_and_counts_when_it_passed_the_mark() {
+    let mut case = Case::well();
+    case.group.eligible.retain(|m| m.node == node_id("c"));
+    let attached = |n: u8, offset| AttachedReplica {
+        addr: [10, 0, 0, n].into(),
+        port: 6379,
+        online: true,
+        offset,
+        lag: Span(0),
+    };
+    let master = RedisObservation {
+        replicas: vec![attached(2, 900), attached(3, 950)],
+        ..redis("a", 1000, true)
+    };
+    case.report("a").redis = RedisView::Up(master);
+    let b = EligibleMember { node: node_id("b"), run_id: RunId::new("run-b") };
+    let Plan::Eligible(_, first) = case.plan() else { panic!("{:?}", case.plan()) };
+    assert_eq!((first.members.len(), first.joining.clone()), (1, vec![b.clone()]));
+    case.group.joining = first.joining;
+    assert_eq!(case.plan(), Plan::Nothing, "no mark yet");
+    case.marks.insert(b.clone(), 901);
+    assert_eq!(case.plan(), Plan::Nothing, "not passed");
+    case.marks.insert(b, 900);
+    let Plan::Eligible(_, second) = case.plan() else { panic!("{:?}", case.plan()) };
+    assert_eq!((second.members.len(), second.joining.len()), (2, 0));
+}
+
+#[test]
+fn two_masters_with_data_are_not_adopted() {
+    let mut case = Case::well();
+    case.group.assignment = None;
+    case.report("b").redis = RedisView::Up(redis("b", 900, true));
+    assert_eq!(case.hold(), HoldReason::AdoptionAmbiguous { masters: 2 });
+    case.reports.remove("c");
+    assert_eq!(case.hold(), HoldReason::AdoptionIncomplete);
+}
+
+#[test]
+fn each_exclusion_names_its_rule() {
+    let mut case = Case::well();
+    case.group.eligible.retain(|m| m.node == node_id("b"));
+    let mut nodes: BTreeMap<NodeId, NodeView> = BTreeMap::new();
+    case.report("b").redis = RedisView::Down(DownReason::Hung);
+    for (n, (heard, report)) in &case.reports {
+        let report = Report { incarnation: 1, seq: 1, applied: 9, groups: vec![report.clone()] };
+        nodes.insert(node_id(n), NodeView::for_test(*heard, report, None));
+    }
+    let c = Candidates {
+        group: &case.group,
+        spec: &case.cluster.groups[0],
+        nodes: &nodes,
+        now_boot: case.now,
+        silent_after: Span::from_millis(300),
+        old_master: false,
+        allow_data_loss: false,
+        ignore_eligible: false,
+    };
+    assert_eq!(c.judge(node_id("a")), Err(Exclusion::IsMaster));
+    assert_eq!(c.judge(node_id("b")), Err(Exclusion::RedisDown));
+    assert_eq!(c.judge(node_id("c")), Err(Exclusion::NotEligible));
+    assert_eq!(c.judge(node_id("x")), Err(Exclusion::SupervisorSilent));
+}
