@@ -24,6 +24,7 @@ const PREFIX: &str = "rklab-";
 static LIVE: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 static HOOKS: Once = Once::new();
+static BEFORE_EXIT: Mutex<Vec<Box<dyn Fn() + Send>>> = Mutex::new(Vec::new());
 
 /// Proof that a lab is alive; its drop removes everything with the lab's prefix.
 #[derive(Debug)]
@@ -67,6 +68,12 @@ impl Drop for Claim {
         }
         live().remove(&self.prefix);
     }
+}
+
+/// Runs `hook` when SIGINT, SIGTERM or SIGHUP ends this process, before labs are removed.
+pub fn before_exit_by_signal(hook: impl Fn() + Send + 'static) {
+    HOOKS.call_once(install_hooks);
+    BEFORE_EXIT.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(hook));
 }
 
 /// Removes what dead runs left: processes, namespaces, directories. Returns their prefixes.
@@ -232,6 +239,9 @@ fn await_signals() {
             return;
         }
     };
+    for hook in BEFORE_EXIT.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        hook();
+    }
     remove_all_live();
     std::process::exit(128 + number);
 }

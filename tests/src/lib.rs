@@ -25,7 +25,7 @@ mod writer;
 pub use address_watch::AddressWatch;
 pub use binaries::{redkeepctl, redkeepd};
 pub use capture::{Arp, Capture, Frame, Segment, arp_packets, tcp_segments};
-pub use cleanup::{namespaces_with, sweep};
+pub use cleanup::{before_exit_by_signal, namespaces_with, sweep};
 pub use host::Host;
 pub use lab::{Builder, Lab};
 pub use process::{Process, wait_until};

@@ -84,6 +84,11 @@ impl EventWatch {
         Ok(EventWatch { node: host.name().to_owned(), process })
     }
 
+    /// Name of the node.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
     /// Whether the stream has not ended.
     pub fn is_running(&self) -> bool {
         self.process.is_running()

@@ -62,6 +62,18 @@ impl Outcome {
         Ok(Outcome { writers, lost })
     }
 
+    /// The same without what was acknowledged before `mark`.
+    #[must_use]
+    pub fn since(mut self, mark: Mono) -> Self {
+        for (_, record) in &mut self.writers {
+            record.acks.retain(|ack| ack.seen >= mark);
+            record.refusals.retain(|refusal| refusal.at >= mark);
+        }
+        self.lost.retain(|lost| lost.ack.seen >= mark);
+        self
+    }
+
+    /// Writes acknowledged by whomever.
     pub fn acked(&self) -> usize {
         self.writers.iter().map(|(_, record)| record.acks.len()).sum()
     }

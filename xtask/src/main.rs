@@ -1,1 +1,94 @@
-fn main() {}
+//! Project chores: `setup`, `tidy`, `test`, `demo`. `.ci/run` runs `test` and nothing else.
+//!
+//! Everything here drives other programs; no rule of the product lives here.
+
+mod demo;
+mod programs;
+mod setup;
+mod tidy;
+mod verify;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Chores of the project")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum Chore {
+    /// Install the Debian packages that tests and demo need.
+    Setup,
+    /// Check the house rules over the whole tree.
+    Tidy,
+    /// Format, lints, rules, licences, tests, namespaces, documentation: all that must hold.
+    Test {
+        /// Without licences, release build, namespace tests and documentation.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Three hosts, real Redis, real faults, as a timeline.
+    Demo {
+        /// Leave the hosts running at the end, until Ctrl-C.
+        #[arg(long)]
+        keep: bool,
+        /// Length of a lease.
+        #[arg(long, default_value = "300ms", value_parser = parse_span)]
+        lease: Duration,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().chore) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(chore: Chore) -> Result<()> {
+    let root = workspace_root()?;
+    match chore {
+        Chore::Setup => setup::run(),
+        Chore::Tidy => tidy::run(&root),
+        Chore::Test { quick } => verify::run(&root, quick),
+        Chore::Demo { keep, lease } => demo::run(&root, keep, lease),
+    }
+}
+
+fn workspace_root() -> Result<PathBuf> {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    Ok(manifest.parent().context("xtask has no parent directory")?.to_owned())
+}
+
+/// `300ms` or `2s`.
+fn parse_span(text: &str) -> Result<Duration> {
+    if let Some(millis) = text.strip_suffix("ms") {
+        return Ok(Duration::from_millis(millis.parse().context("milliseconds")?));
+    }
+    if let Some(seconds) = text.strip_suffix('s') {
+        return Ok(Duration::from_secs(seconds.parse().context("seconds")?));
+    }
+    bail!("write a length of time as 300ms or 2s")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_carry_their_unit() {
+        assert_eq!(parse_span("300ms").ok(), Some(Duration::from_millis(300)));
+        assert_eq!(parse_span("2s").ok(), Some(Duration::from_secs(2)));
+        assert!(parse_span("300").is_err() && parse_span("xs").is_err());
+    }
+}
