@@ -1,0 +1,7 @@
+//! Claims about [`crate::Wal`], on real files and on a disk that fails.
+
+mod crash;
+mod directory;
+mod faulty;
+mod rot;
+mod workload;
