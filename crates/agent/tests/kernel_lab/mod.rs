@@ -92,6 +92,12 @@ impl Lab {
             run(&["ip", "-n", name, "addr", "add", &v6, "dev", "eth0", "nodad"]);
             run(&["ip", "-n", name, "link", "set", "eth0", "up"]);
         }
+        // Before the carrier is up frames are lost without a trace.
+        for ns in [&host, &peer] {
+            wait_for("carrier", Duration::from_secs(10), || {
+                run(&["ip", "-n", &ns.name, "-o", "link", "show", "eth0"]).contains("state UP")
+            });
+        }
         host.enter();
         Self { host, peer }
     }
@@ -171,11 +177,15 @@ pub fn ask_once(to: impl Into<IpAddr>, port: u16) -> io::Result<()> {
     ask(&mut connect(to, port)?)
 }
 
+/// Whether a reset answered. Silence or another error fails the test: it would hide a broken rule.
+#[track_caller]
 pub fn is_refused(result: &io::Result<()>) -> bool {
-    matches!(result, Err(error) if matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset
-    ))
+    match result {
+        Ok(()) => false,
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => true,
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => true,
+        Err(error) => panic!("neither an answer nor a reset: {error:?}"),
+    }
 }
 
 /// A local client with the supervisor's mark, its source address, both or neither.
