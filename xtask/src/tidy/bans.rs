@@ -34,7 +34,8 @@ const UNFINISHED: [(&str, &str); 4] = [
 /// Type names that say nothing.
 const EMPTY_NAMES: [&str; 7] = ["Manager", "Helper", "Helpers", "Util", "Utils", "Info", "Handler"];
 
-/// A sleep in a test is allowed in the functions that wait for a condition with a bound.
+/// A sleep in a test is allowed in functions named for waiting for a condition, in a loop that
+/// looks at how long it has lasted, and under a comment that names the pace it sets.
 const WAITERS: [&str; 4] = ["wait", "until", "eventually", "poll"];
 
 const PRESENT: [&str; 9] = [
@@ -90,7 +91,8 @@ fn check_rust(file: &TextFile) -> Vec<Finding> {
         for name in empty_names(line) {
             refuse(number, format!("type name `{name}` says nothing"));
         }
-        if in_test(number) && has_word(line, "sleep") && !waits(&functions, number) {
+        let sleeps = in_test(number) && has_word(line, "sleep");
+        if sleeps && !waits(&functions, number) && !is_paced(&file.text, number) {
             refuse(number, "a test sleeps: wait for a condition with a bound".into());
         }
     }
@@ -114,6 +116,13 @@ fn waits(functions: &[Function], line: usize) -> bool {
     // Outside of all functions the word is an import.
     around.peek().is_none()
         || around.any(|function| WAITERS.iter().any(|word| function.name.contains(word)))
+}
+
+/// Whether the four lines above a line show a bounded loop, or a comment that speaks of a pace.
+fn is_paced(text: &str, line: usize) -> bool {
+    let above = text.lines().skip(line.saturating_sub(5)).take(line.saturating_sub(1).min(4));
+    let paced = |line: &str| line.trim_start().starts_with("//") && line.contains("pace");
+    above.into_iter().any(|line| line.contains("elapsed()") || paced(line))
 }
 
 /// Every ban tells its reason.
@@ -156,6 +165,11 @@ mod tests {
         assert_eq!(findings(path, "fn claim() {\n    std::thread::sleep(x);\n}").len(), 1);
         assert_eq!(findings(path, "fn wait_for() {\n    std::thread::sleep(x);\n}").len(), 0);
         assert_eq!(findings("crates/agent/src/a.rs", "fn f() { sleep(x) }").len(), 0);
+        let bounded =
+            "fn claim() {\n  while !done() {\n    assert!(t.elapsed() < x);\n    sleep(y);\n  }\n}";
+        assert_eq!(findings(path, bounded).len(), 0);
+        let paced = "fn claim() {\n  // The pace of renewals.\n  sleep(y);\n}";
+        assert_eq!(findings(path, paced).len(), 0);
     }
 
     #[test]
