@@ -1,0 +1,297 @@
+//! `Report` and what is in it.
+
+use redkeep_core::{
+    Epoch, RunId, Span,
+    observe::{
+        AttachedReplica, DownReason, FenceCause, Fenced, GroupReport, PreviousHistory,
+        ProbeFailure, RedisObservation, RedisRole, RedisView, Report, TakeoverFailure,
+    },
+};
+use redkeep_proto::peer::v1::{
+    self as pb, redis_observation::Role as PbRole, redis_view::State as PbState,
+};
+
+use super::{DecodeError, group_id, name, need, port};
+
+pub(super) fn to_proto(report: &Report) -> pb::Report {
+    let Report { incarnation, seq, applied, groups } = report;
+    pb::Report {
+        incarnation: *incarnation,
+        seq: *seq,
+        applied: *applied,
+        groups: groups.iter().map(group_to_proto).collect(),
+    }
+}
+
+fn group_to_proto(report: &GroupReport) -> pb::GroupReport {
+    let GroupReport { group, redis, fenced, serving, takeover_failure } = report;
+    pb::GroupReport {
+        group: name(group),
+        redis: Some(view_to_proto(redis)),
+        fenced: fenced.map(fenced_to_proto),
+        serving: serving.map(|e| e.0),
+        takeover_failure: takeover_to_proto(*takeover_failure).into(),
+    }
+}
+
+fn view_to_proto(view: &RedisView) -> pb::RedisView {
+    let state = match view {
+        RedisView::Unknown => PbState::Unknown(pb::Unknown {}),
+        RedisView::Up(seen) => PbState::Up(observation_to_proto(seen)),
+        RedisView::Doubtful(last, failure) => PbState::Doubtful(pb::Doubtful {
+            last: Some(observation_to_proto(last)),
+            failure: failure_to_proto(*failure).into(),
+        }),
+        RedisView::Down(reason) => PbState::Down(down_to_proto(*reason).into()),
+    };
+    pb::RedisView { state: Some(state) }
+}
+
+fn observation_to_proto(seen: &RedisObservation) -> pb::RedisObservation {
+    let RedisObservation {
+        run_id,
+        role,
+        replication_id,
+        previous,
+        offset,
+        keys,
+        replicas,
+        version,
+        settled,
+    } = seen;
+    pb::RedisObservation {
+        run_id: run_id.as_str().to_owned(),
+        role: Some(role_to_proto(role)),
+        replication_id: replication_id.clone(),
+        previous: previous.as_ref().map(|PreviousHistory { replication_id, until_offset }| {
+            pb::PreviousHistory {
+                replication_id: replication_id.clone(),
+                until_offset: *until_offset,
+            }
+        }),
+        offset: *offset,
+        keys: *keys,
+        replicas: replicas.iter().map(attached_to_proto).collect(),
+        version: version.clone(),
+        settled: *settled,
+    }
+}
+
+fn role_to_proto(role: &RedisRole) -> PbRole {
+    match role {
+        RedisRole::Master => PbRole::Master(pb::MasterRole {}),
+        RedisRole::Replica { master_host, master_port, link_up, read_only } => {
+            PbRole::Replica(pb::ReplicaRole {
+                master_host: master_host.clone(),
+                master_port: u32::from(*master_port),
+                link_up: *link_up,
+                read_only: *read_only,
+            })
+        }
+    }
+}
+
+fn attached_to_proto(replica: &AttachedReplica) -> pb::AttachedReplica {
+    let AttachedReplica { addr, port, online, offset, lag } = *replica;
+    pb::AttachedReplica {
+        address: addr.to_string(),
+        port: u32::from(port),
+        online,
+        offset,
+        lag_ns: lag.0,
+    }
+}
+
+fn fenced_to_proto(Fenced { epoch, offset, confirmed_by_target, cause }: Fenced) -> pb::Fenced {
+    pb::Fenced { epoch: epoch.0, offset, confirmed_by_target, cause: cause_to_proto(cause).into() }
+}
+
+fn failure_to_proto(failure: ProbeFailure) -> pb::ProbeFailure {
+    match failure {
+        ProbeFailure::Timeout => pb::ProbeFailure::Timeout,
+        ProbeFailure::Refused => pb::ProbeFailure::Refused,
+        ProbeFailure::Closed => pb::ProbeFailure::Closed,
+        ProbeFailure::Loading => pb::ProbeFailure::Loading,
+        ProbeFailure::Busy => pb::ProbeFailure::Busy,
+        ProbeFailure::Misconfigured => pb::ProbeFailure::Misconfigured,
+        ProbeFailure::Denied => pb::ProbeFailure::Denied,
+        ProbeFailure::Protocol => pb::ProbeFailure::Protocol,
+    }
+}
+
+fn down_to_proto(reason: DownReason) -> pb::DownReason {
+    match reason {
+        DownReason::Dead => pb::DownReason::Dead,
+        DownReason::Hung => pb::DownReason::Hung,
+        DownReason::LoadingTooLong => pb::DownReason::LoadingTooLong,
+        DownReason::DiskError => pb::DownReason::DiskError,
+        DownReason::Denied => pb::DownReason::Denied,
+        DownReason::Protocol => pb::DownReason::Protocol,
+    }
+}
+
+fn cause_to_proto(cause: FenceCause) -> pb::FenceCause {
+    match cause {
+        FenceCause::RedisDead => pb::FenceCause::RedisDead,
+        FenceCause::RunIdChanged => pb::FenceCause::RunIdChanged,
+        FenceCause::WrongRole => pb::FenceCause::WrongRole,
+        FenceCause::LeaderAsked => pb::FenceCause::LeaderAsked,
+        FenceCause::Switchover => pb::FenceCause::Switchover,
+        FenceCause::TakeoverFailed => pb::FenceCause::TakeoverFailed,
+        FenceCause::Stopping => pb::FenceCause::Stopping,
+    }
+}
+
+fn takeover_to_proto(failure: Option<TakeoverFailure>) -> pb::TakeoverFailure {
+    match failure {
+        None => pb::TakeoverFailure::Unspecified,
+        Some(TakeoverFailure::Promote) => pb::TakeoverFailure::Promote,
+        Some(TakeoverFailure::Vip) => pb::TakeoverFailure::Vip,
+        Some(TakeoverFailure::NotAnsweringAtVip) => pb::TakeoverFailure::NotAnsweringAtVip,
+        Some(TakeoverFailure::Lock) => pb::TakeoverFailure::Lock,
+    }
+}
+
+pub(super) fn from_proto(report: pb::Report) -> Result<Report, DecodeError> {
+    let pb::Report { incarnation, seq, applied, groups } = report;
+    Ok(Report {
+        incarnation,
+        seq,
+        applied,
+        groups: groups.into_iter().map(group_from_proto).collect::<Result<_, _>>()?,
+    })
+}
+
+fn group_from_proto(report: pb::GroupReport) -> Result<GroupReport, DecodeError> {
+    let pb::GroupReport { group, redis, fenced, serving, takeover_failure } = report;
+    Ok(GroupReport {
+        group: group_id(&group, "report.groups.group")?,
+        redis: view_from_proto(need(redis, "report.groups.redis")?)?,
+        fenced: fenced.map(|f| fenced_from_proto(&f)).transpose()?,
+        serving: serving.map(Epoch),
+        takeover_failure: takeover_from_proto(takeover_failure)?,
+    })
+}
+
+fn view_from_proto(view: pb::RedisView) -> Result<RedisView, DecodeError> {
+    let pb::RedisView { state } = view;
+    Ok(match need(state, "redis_view.state")? {
+        PbState::Unknown(pb::Unknown {}) => RedisView::Unknown,
+        PbState::Up(seen) => RedisView::Up(observation_from_proto(seen)?),
+        PbState::Doubtful(pb::Doubtful { last, failure }) => RedisView::Doubtful(
+            observation_from_proto(need(last, "doubtful.last")?)?,
+            failure_from_proto(failure)?,
+        ),
+        PbState::Down(reason) => RedisView::Down(down_from_proto(reason)?),
+    })
+}
+
+fn observation_from_proto(seen: pb::RedisObservation) -> Result<RedisObservation, DecodeError> {
+    let pb::RedisObservation {
+        run_id,
+        role,
+        replication_id,
+        previous,
+        offset,
+        keys,
+        replicas,
+        version,
+        settled,
+    } = seen;
+    Ok(RedisObservation {
+        run_id: RunId::new(&run_id),
+        role: role_from_proto(need(role, "redis_observation.role")?)?,
+        replication_id,
+        previous: previous.map(|pb::PreviousHistory { replication_id, until_offset }| {
+            PreviousHistory { replication_id, until_offset }
+        }),
+        offset,
+        keys,
+        replicas: replicas.into_iter().map(attached_from_proto).collect::<Result<_, _>>()?,
+        version,
+        settled,
+    })
+}
+
+fn role_from_proto(role: PbRole) -> Result<RedisRole, DecodeError> {
+    Ok(match role {
+        PbRole::Master(pb::MasterRole {}) => RedisRole::Master,
+        PbRole::Replica(pb::ReplicaRole { master_host, master_port, link_up, read_only }) => {
+            RedisRole::Replica {
+                master_host,
+                master_port: port(master_port, "replica_role.master_port")?,
+                link_up,
+                read_only,
+            }
+        }
+    })
+}
+
+fn attached_from_proto(replica: pb::AttachedReplica) -> Result<AttachedReplica, DecodeError> {
+    let pb::AttachedReplica { address, port: tcp_port, online, offset, lag_ns } = replica;
+    let field = "attached_replica.address";
+    let addr = address.parse().map_err(|_| DecodeError::Address { field, text: address })?;
+    let port = port(tcp_port, "attached_replica.port")?;
+    Ok(AttachedReplica { addr, port, online, offset, lag: Span(lag_ns) })
+}
+
+fn fenced_from_proto(fenced: &pb::Fenced) -> Result<Fenced, DecodeError> {
+    let pb::Fenced { epoch, offset, confirmed_by_target, cause } = *fenced;
+    Ok(Fenced { epoch: Epoch(epoch), offset, confirmed_by_target, cause: cause_from_proto(cause)? })
+}
+
+fn failure_from_proto(value: i32) -> Result<ProbeFailure, DecodeError> {
+    match pb::ProbeFailure::try_from(value) {
+        Ok(pb::ProbeFailure::Timeout) => Ok(ProbeFailure::Timeout),
+        Ok(pb::ProbeFailure::Refused) => Ok(ProbeFailure::Refused),
+        Ok(pb::ProbeFailure::Closed) => Ok(ProbeFailure::Closed),
+        Ok(pb::ProbeFailure::Loading) => Ok(ProbeFailure::Loading),
+        Ok(pb::ProbeFailure::Busy) => Ok(ProbeFailure::Busy),
+        Ok(pb::ProbeFailure::Misconfigured) => Ok(ProbeFailure::Misconfigured),
+        Ok(pb::ProbeFailure::Denied) => Ok(ProbeFailure::Denied),
+        Ok(pb::ProbeFailure::Protocol) => Ok(ProbeFailure::Protocol),
+        Ok(pb::ProbeFailure::Unspecified) | Err(_) => {
+            Err(DecodeError::UnknownValue { field: "doubtful.failure", value })
+        }
+    }
+}
+
+fn down_from_proto(value: i32) -> Result<DownReason, DecodeError> {
+    match pb::DownReason::try_from(value) {
+        Ok(pb::DownReason::Dead) => Ok(DownReason::Dead),
+        Ok(pb::DownReason::Hung) => Ok(DownReason::Hung),
+        Ok(pb::DownReason::LoadingTooLong) => Ok(DownReason::LoadingTooLong),
+        Ok(pb::DownReason::DiskError) => Ok(DownReason::DiskError),
+        Ok(pb::DownReason::Denied) => Ok(DownReason::Denied),
+        Ok(pb::DownReason::Protocol) => Ok(DownReason::Protocol),
+        Ok(pb::DownReason::Unspecified) | Err(_) => {
+            Err(DecodeError::UnknownValue { field: "redis_view.down", value })
+        }
+    }
+}
+
+fn cause_from_proto(value: i32) -> Result<FenceCause, DecodeError> {
+    match pb::FenceCause::try_from(value) {
+        Ok(pb::FenceCause::RedisDead) => Ok(FenceCause::RedisDead),
+        Ok(pb::FenceCause::RunIdChanged) => Ok(FenceCause::RunIdChanged),
+        Ok(pb::FenceCause::WrongRole) => Ok(FenceCause::WrongRole),
+        Ok(pb::FenceCause::LeaderAsked) => Ok(FenceCause::LeaderAsked),
+        Ok(pb::FenceCause::Switchover) => Ok(FenceCause::Switchover),
+        Ok(pb::FenceCause::TakeoverFailed) => Ok(FenceCause::TakeoverFailed),
+        Ok(pb::FenceCause::Stopping) => Ok(FenceCause::Stopping),
+        Ok(pb::FenceCause::Unspecified) | Err(_) => {
+            Err(DecodeError::UnknownValue { field: "fenced.cause", value })
+        }
+    }
+}
+
+fn takeover_from_proto(value: i32) -> Result<Option<TakeoverFailure>, DecodeError> {
+    match pb::TakeoverFailure::try_from(value) {
+        Ok(pb::TakeoverFailure::Unspecified) => Ok(None),
+        Ok(pb::TakeoverFailure::Promote) => Ok(Some(TakeoverFailure::Promote)),
+        Ok(pb::TakeoverFailure::Vip) => Ok(Some(TakeoverFailure::Vip)),
+        Ok(pb::TakeoverFailure::NotAnsweringAtVip) => Ok(Some(TakeoverFailure::NotAnsweringAtVip)),
+        Ok(pb::TakeoverFailure::Lock) => Ok(Some(TakeoverFailure::Lock)),
+        Err(_) => Err(DecodeError::UnknownValue { field: "report.groups.takeover_failure", value }),
+    }
+}
