@@ -1,5 +1,7 @@
 //! `NETLINK_ROUTE`: one request, one acknowledgement; dumps.
 
+use std::os::fd::{AsFd, BorrowedFd};
+
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
@@ -43,6 +45,12 @@ impl Route {
         let bytes = encode(query, sequence, NLM_F_DUMP);
         let found = self.wire.dump::<RouteNetlinkMessage>(&bytes, sequence)?;
         Ok(found.into_iter().map(|(_, message)| message).collect())
+    }
+}
+
+impl AsFd for Route {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wire.as_fd()
     }
 }
 

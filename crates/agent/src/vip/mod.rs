@@ -7,6 +7,11 @@
 
 
 
+mod table;
+
+pub(crate) use self::table::{OWN_PROTOCOL, read_address};
+pub use self::table::{Foreign, HeldAddress, Origin, VipError, VipTable};
+
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
