@@ -69,8 +69,9 @@ impl Detector {
                 often.then_some(DownReason::Hung)
             }
             ProbeFailure::Misconfigured => often.then_some(DownReason::DiskError),
-            ProbeFailure::Denied => often.then_some(DownReason::Denied),
-            ProbeFailure::Protocol => often.then_some(DownReason::Protocol),
+            // It answers, so it is not down; but a supervisor that never saw it cannot vouch for it.
+            ProbeFailure::Denied => self.life.is_none().then_some(DownReason::Denied),
+            ProbeFailure::Protocol => self.life.is_none().then_some(DownReason::Protocol),
         };
         if let Some(reason) = down {
             self.view = RedisView::Down(reason);
@@ -127,8 +128,8 @@ mod tests {
             (&[F::Refused], Some(DownReason::Dead)),
             (&[F::Loading, F::Loading, F::Loading, F::Loading], None),
             (&[F::Misconfigured, F::Misconfigured], None),
-            (&[F::Denied, F::Denied, F::Denied], Some(DownReason::Denied)),
-            (&[F::Protocol, F::Protocol, F::Protocol], Some(DownReason::Protocol)),
+            (&[F::Denied, F::Denied, F::Denied], None),
+            (&[F::Protocol, F::Protocol, F::Protocol], None),
         ];
         for (failures, want) in cases {
             let mut d = Detector::new(timing());
@@ -141,6 +142,13 @@ mod tests {
                 None => assert!(matches!(d.view(), RedisView::Doubtful(..)), "{failures:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_redis_that_was_never_let_in_is_not_vouched_for() {
+        let mut d = Detector::new(timing());
+        d.failed(Mono(0), ProbeFailure::Denied);
+        assert_eq!(d.view(), &RedisView::Down(DownReason::Denied));
     }
 
     #[test]

@@ -293,7 +293,6 @@ impl Leader {
             leading_since: self.since,
             assigned_at: lead.assigned_at,
             switchover_since: lead.switchover_since,
-            no_wait: false,
         })
     }
 

@@ -69,6 +69,8 @@ pub struct Core {
     pauses: BTreeMap<u64, Mono>,
     last_transfer: Mono,
     bootstrap_proposed: bool,
+    /// There is something to hold a lease for.
+    has_claims: bool,
     mutations: Mutations,
 }
 
@@ -124,6 +126,7 @@ impl Core {
             pauses: BTreeMap::new(),
             last_transfer: now.boot,
             bootstrap_proposed: false,
+            has_claims: false,
             mutations: boot.mutations,
         };
         core.settle(now);
@@ -179,6 +182,9 @@ impl Core {
         }
         if let Some((sent, _)) = &self.last_report {
             at = at.min(Mono(sent.0 + interval.0));
+        }
+        if self.has_claims && self.leader_id.is_some() {
+            at = at.min(self.holder.due(self.timing().lease_ttl, false));
         }
         if let Some(l) = self.leader.as_mut() {
             at = l.deadline(now).map_or(at, |d| d.min(at));
@@ -379,6 +385,7 @@ impl Core {
             }
         });
         let ttl = self.timing().lease_ttl;
+        self.has_claims = !claims.is_empty();
         if !claims.is_empty() && now.boot >= self.holder.due(ttl, urgent) {
             let op = self.holder.arm(now.boot, ttl, &claims);
             if self.mutations.arm_after_grant() {

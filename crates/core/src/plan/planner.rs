@@ -46,7 +46,6 @@ pub struct PlanInput<'a> {
     pub assigned_at: Mono,
     /// When the switchover under way was applied here.
     pub switchover_since: Option<Mono>,
-    pub no_wait: bool,
 }
 
 /// What to do next for a group.
@@ -250,7 +249,7 @@ fn choose(p: &PlanInput<'_>, a: &Assignment, cause: Cause) -> Plan {
     {
         return Plan::Hold(hold);
     }
-    if !p.no_wait && best.keys == 0 && fuller_elsewhere(p, best).is_some() {
+    if best.keys == 0 && fuller_elsewhere(p, best).is_some() {
         return Plan::Hold(HoldReason::EmptyDataSet);
     }
     let evidence = match cause {

@@ -183,7 +183,6 @@ impl Case {
             leading_since: Mono(50 * SEC),
             assigned_at: Mono(60 * SEC),
             switchover_since: None,
-            no_wait: false,
         })
     }
 
