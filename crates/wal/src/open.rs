@@ -6,7 +6,7 @@ use redkeep_consensus::{Recovered, RecoveredError};
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Version of the set of tables.
@@ -133,6 +133,12 @@ pub(crate) fn lock_directory(path: &Path) -> Result<File, OpenError> {
         .map_err(|source| OpenError::CreateDirectory { path: path.to_owned(), source })?;
     let failed = |source| OpenError::File { path: path.to_owned(), source };
     let directory = File::open(path).map_err(failed)?;
+    let mode = directory.metadata().map_err(failed)?.mode() & 0o777;
+    if mode & 0o022 != 0 {
+        // Who can write here can make the node forget its vote.
+        tracing::warn!(path = %path.display(), mode = format_args!("{mode:o}"),
+            "data directory is writable by others; chmod 700");
+    }
     match directory.try_lock() {
         Ok(()) => Ok(directory),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned() }),
@@ -253,6 +259,13 @@ pub(crate) fn recover(
         recovered,
     };
     drop(transaction);
+    tracing::debug!(
+        path = %path.display(),
+        incarnation = state.incarnation,
+        term = state.recovered.hard_state.term,
+        last_index = state.recovered.last_index(),
+        "data directory opened"
+    );
     raise_incarnation(&database, state.incarnation).map_err(|error| write_failure(path, error))?;
     Ok(Opened { database, state })
 }
