@@ -70,6 +70,7 @@ fn cut_takes_effect_within_two_milliseconds_and_heals() -> Result<()> {
         (Mono::now().since(cut) > Duration::from_millis(200)).then_some(())
     })?;
     let healed = lab.heal("a")?;
+    println!("cut in {:?}", cut.since(began));
     let seen = observer.join().expect("observer")?;
     let during: Vec<_> = seen
         .iter()

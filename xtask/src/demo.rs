@@ -4,16 +4,14 @@
 //! the kernels' address notifications and the clients; losses from reading every acknowledged
 //! key back at the end of its act.
 
-mod stage;
 mod story;
 
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use redkeep_lab::{DataSet, Mono, Outcome, wait_until};
+use redkeep_lab::{ADMIN_PORT, DataSet, GROUP, Mono, PORT, Pair, VIP, redkeepctl, wait_until};
 
-use self::stage::{GROUP, Stage};
 use crate::{setup, verify};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -27,42 +25,57 @@ struct Act {
     end: Mono,
 }
 
+/// The pair, and what one act leaves for the next.
+struct Stage {
+    pair: Pair,
+    cut_host: Option<String>,
+}
+
 pub(crate) fn run(root: &Path, keep: bool, lease: Duration) -> Result<()> {
     setup::require()?;
     verify::build_programs(root)?;
-    let mut stage = Stage::build(lease)?;
-    println!("{}", stage.describe(lease));
+    println!(
+        "hosts a and b with Redis on port {PORT}, witness w, VIP {VIP}, lease {} ms\n\
+         clients on c, and na beside a, nb beside b; one of c's opens a connection every 5 ms",
+        lease.as_millis()
+    );
+    let pair = Pair::start(&format!("{}ms", lease.as_millis()))?;
+    let mut stage = Stage { pair, cut_host: None };
     let mut begun = Mono::now();
+    stage.pair.start_writers(&["na", "nb"])?;
     for act in [kill_redis, cut_off, bring_back, switch_over] {
         let act = act(&mut stage)?;
-        begun = tell(&stage, &act, begun)?;
+        begun = tell(&stage.pair, &act, begun)?;
     }
-    stage.stop_writers();
+    let whole = stage.pair.finish_writers()?;
+    println!("\nin all: acknowledged {}, lost {}", whole.acked(), whole.lost().len());
     if keep {
-        leave_running(&stage)?;
+        leave_running(&stage.pair)?;
     }
     Ok(())
 }
 
 /// Act 1: the master's Redis dies; started again, it becomes a replica.
 fn kill_redis(stage: &mut Stage) -> Result<Act> {
-    let old = stage.master()?;
-    let fault = stage.redis(&old)?.process().kill_without_waiting()?;
-    stage.wait_taken_over(&old, fault)?;
-    stage.redis(&old)?.process().wait(LIMIT)?;
-    stage.restart_redis(&old, DataSet::Kept)?;
-    stage.wait_healthy()?;
+    let pair = &mut stage.pair;
+    let old = pair.master()?;
+    let fault = pair.redis(&old)?.process().kill_without_waiting()?;
+    pair.wait_taken_over(&old, fault)?;
+    pair.redis(&old)?.process().wait(LIMIT)?;
+    pair.restart_redis(&old, DataSet::Kept)?;
+    pair.wait_healthy()?;
     let deed = format!("kill -9 of the master's Redis on {old}");
     Ok(Act { title: "the master's Redis is killed", fault, deed, end: Mono::now() })
 }
 
 /// Act 2: the master's host is cut off, with a client on its side.
 fn cut_off(stage: &mut Stage) -> Result<Act> {
-    let old = stage.master()?;
-    let fault = stage.lab().cut(&old)?;
-    stage.wait_taken_over(&old, fault)?;
-    // The act lasts until the clients have seen the new master for a while.
-    stage.clients().wait_more(200, LIMIT)?;
+    let pair = &stage.pair;
+    let old = pair.master()?;
+    let fault = pair.lab().cut(&old)?;
+    pair.wait_taken_over(&old, fault)?;
+    // The act lasts until the clients have used the new master for a while.
+    pair.writers()[0].wait_more(200, LIMIT)?;
     let deed = format!("host {old} is cut off, with a client on its side");
     stage.cut_host = Some(old);
     Ok(Act { title: "the master's host is cut off", fault, deed, end: Mono::now() })
@@ -71,39 +84,45 @@ fn cut_off(stage: &mut Stage) -> Result<Act> {
 /// Act 3: the host comes back and becomes a replica.
 fn bring_back(stage: &mut Stage) -> Result<Act> {
     let host = stage.cut_host.take().context("no host is cut off")?;
-    let fault = stage.lab().heal(&host)?;
-    stage.wait_healthy()?;
+    let fault = stage.pair.lab().heal(&host)?;
+    stage.pair.wait_healthy()?;
     let deed = format!("the cut of {host} is healed");
     Ok(Act { title: "the host is brought back", fault, deed, end: Mono::now() })
 }
 
 /// Act 4: a planned switchover under load.
 fn switch_over(stage: &mut Stage) -> Result<Act> {
-    let old = stage.master()?;
+    let pair = &stage.pair;
+    let old = pair.master()?;
     let fault = Mono::now();
-    let outcome = stage.ctl(&["--timeout", "10s", "switchover", GROUP, "--wait", "--yes"])?;
+    let outcome = pair.ctl(&["switchover", GROUP, "--wait", "--yes"])?;
     ensure!(outcome.code == Some(0), "switchover: {}{}", outcome.stdout, outcome.stderr);
-    stage.wait_taken_over(&old, fault)?;
-    stage.wait_healthy()?;
-    let deed = format!("redkeepctl switchover {GROUP}, away from {old}");
+    pair.wait_taken_over(&old, fault)?;
+    pair.wait_healthy()?;
+    let deed = format!("redkeepctl switchover {GROUP} --wait, away from {old}");
     Ok(Act { title: "a planned switchover under load", fault, deed, end: Mono::now() })
 }
 
 /// Prints an act; returns the instant from which the next one's writes count.
-fn tell(stage: &Stage, act: &Act, since: Mono) -> Result<Mono> {
-    let outcome = Outcome::collect(stage.records(), stage.client()?, stage.vip())?;
-    let outcome = outcome.since(since);
-    let verdict = outcome.verdict(act.fault, act.end);
+fn tell(pair: &Pair, act: &Act, since: Mono) -> Result<Mono> {
+    let verdict = pair.outcome()?.since(since).verdict(act.fault, act.end);
     println!("\n== {}\n", act.title);
-    print!("{}", story::timeline(stage, act.fault, act.end, &act.deed, &verdict));
+    print!("{}", story::timeline(pair, act, &verdict));
     println!("\n   {verdict}");
     Ok(act.end)
 }
 
-fn leave_running(stage: &Stage) -> Result<()> {
+fn leave_running(pair: &Pair) -> Result<()> {
+    let program = redkeepctl()?;
+    let witness = pair.host("w")?;
     println!("\nThe hosts are left running until Ctrl-C. From another terminal:\n");
-    for line in stage.commands()? {
-        println!("  {line}");
+    for verb in ["status", "history", "explain pair", "events", "switchover pair --wait"] {
+        println!(
+            "  ip netns exec {} {} --endpoint {}:{ADMIN_PORT} {verb}",
+            witness.namespace(),
+            program.display(),
+            witness.address()
+        );
     }
     println!();
     // Ctrl-C ends the process through the lab's own handler, which removes everything.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use redkeep_lab::{Mono, Timeline, Verdict, WallOffset};
+use redkeep_lab::{Pair, Timeline, Verdict, WallOffset};
 use serde_json::Value;
 
-use super::stage::Stage;
+use super::Act;
 
 /// Events that tell the story; leases and elections of every day do not.
 const TOLD: [&str; 15] = [
@@ -26,15 +26,10 @@ const TOLD: [&str; 15] = [
     "LEADER_CHANGED",
 ];
 
-pub(super) fn timeline(
-    stage: &Stage,
-    fault: Mono,
-    end: Mono,
-    deed: &str,
-    verdict: &Verdict,
-) -> Timeline {
+pub(super) fn timeline(pair: &Pair, act: &Act, verdict: &Verdict) -> Timeline {
+    let (fault, end) = (act.fault, act.end);
     let mut timeline = Timeline::since(fault);
-    for watch in stage.events() {
+    for watch in pair.events() {
         // Each node applies the same decision; its first telling by each node is enough.
         let mut told = BTreeSet::new();
         for (at, event) in watch.events().into_iter().filter(|(at, _)| *at >= fault && *at < end) {
@@ -45,10 +40,10 @@ pub(super) fn timeline(
             }
         }
     }
-    timeline.extend(stage.address_moments());
+    timeline.extend(pair.address_moments());
     let offset = WallOffset::measure();
     for host in ["a", "b"] {
-        if let Ok(redis) = stage.redis(host) {
+        if let Ok(redis) = pair.redis(host) {
             let witness = format!("redis {host}");
             for at in redis.promotions(offset) {
                 timeline.add(at, &witness, "logs MASTER MODE enabled");
@@ -56,7 +51,7 @@ pub(super) fn timeline(
         }
     }
     timeline.keep_within(fault, end);
-    timeline.add(fault, "demo", deed);
+    timeline.add(fault, "demo", act.deed.as_str());
     if let (Some(back), Some(server)) = (verdict.service_back, &verdict.new_server) {
         timeline.add(fault + back, "client c", format!("first write acknowledged by {server}"));
     }

@@ -1,0 +1,200 @@
+//! The founding set-up, running: a pair of Redis on `a` and `b`, supervised there and on
+//! witness `w`, with writers through the VIP.
+//!
+//! Redis runs before the supervisors, so each start is an adoption of a running pair.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::address_watch::AddressWatch;
+use crate::host::Host;
+use crate::lab::Lab;
+use crate::redis::{DataSet, PORT, Redis, RedisOptions};
+use crate::supervisor::{ClusterFile, CtlOutcome, Supervisor, ctl, wait_status};
+use crate::time::Mono;
+use crate::timeline::{EventWatch, Moment};
+use crate::verdict::Outcome;
+use crate::writer::{Ack, Record, Writer, WriterSpec};
+
+/// Name of the group in the founding cluster file.
+pub const GROUP: &str = "pair";
+/// Its virtual address.
+pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 100);
+
+/// Longest wait of this module for anything.
+const LIMIT: Duration = Duration::from_secs(30);
+const NODES: [&str; 3] = ["a", "b", "w"];
+const MEMBERS: [&str; 2] = ["a", "b"];
+
+/// Everything that runs. Fields are dropped in order: the lab last, so that it removes all.
+#[derive(Debug)]
+pub struct Pair {
+    writers: Vec<Writer>,
+    redis: BTreeMap<String, Redis>,
+    supervisors: BTreeMap<String, Supervisor>,
+    events: Vec<EventWatch>,
+    addresses: Vec<AddressWatch>,
+    lab: Lab,
+}
+
+impl Pair {
+    /// Master on `a`, replica on `b`, three supervisors; waits until the pair is healthy.
+    pub fn start(lease_ttl: &str) -> Result<Self> {
+        let lab = Lab::builder().build()?;
+        let file = ClusterFile::founding(&lab, lease_ttl)?;
+        Self::start_in(lab, &file, &RedisOptions::default())
+    }
+
+    /// As [`Pair::start`], in a lab and with a file and Redis options of the caller's.
+    pub fn start_in(lab: Lab, file: &ClusterFile, options: &RedisOptions) -> Result<Self> {
+        let mut pair = Pair {
+            writers: Vec::new(),
+            redis: BTreeMap::new(),
+            supervisors: BTreeMap::new(),
+            events: Vec::new(),
+            addresses: Vec::new(),
+            lab,
+        };
+        let master = SocketAddr::from((pair.lab.host("a")?.address(), options.port));
+        for name in MEMBERS {
+            let host = pair.lab.host(name)?;
+            let replica_of = (name != "a").then_some(master);
+            let redis = Redis::start(host, RedisOptions { replica_of, ..options.clone() })?;
+            pair.redis.insert(name.to_owned(), redis);
+            pair.addresses.push(AddressWatch::start(host)?);
+        }
+        for name in NODES {
+            let supervisor = Supervisor::start(pair.lab.host(name)?, file)?;
+            pair.supervisors.insert(name.to_owned(), supervisor);
+        }
+        pair.wait_healthy()?;
+        for name in NODES {
+            pair.events.push(EventWatch::start(pair.lab.host(name)?)?);
+        }
+        Ok(pair)
+    }
+
+    /// Starts both kinds of writer on `c`, and one on each host of `beside` (`na`, `nb`, or a
+    /// member itself) that counts for loss and two masters only; waits until all write.
+    pub fn start_writers(&mut self, beside: &[&str]) -> Result<()> {
+        let client = self.lab.host("c")?;
+        self.writers.push(Writer::start(client, WriterSpec::fresh("fresh", vip()))?);
+        self.writers.push(Writer::start(client, WriterSpec::held("held", vip()))?);
+        for name in beside {
+            let spec = WriterSpec::held(name, vip()).beside_victim();
+            self.writers.push(Writer::start(self.lab.host(name)?, spec)?);
+        }
+        self.writers.iter().try_for_each(|writer| writer.wait_more(100, LIMIT))
+    }
+
+    pub fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    pub fn host(&self, name: &str) -> Result<&Host> {
+        self.lab.host(name)
+    }
+
+    pub fn redis(&self, host: &str) -> Result<&Redis> {
+        self.redis.get(host).with_context(|| format!("no Redis on {host}"))
+    }
+
+    pub fn supervisor(&self, host: &str) -> Result<&Supervisor> {
+        self.supervisors.get(host).with_context(|| format!("no supervisor on {host}"))
+    }
+
+    /// Starts a Redis that has ended by its own file again; waits until it is ready.
+    pub fn restart_redis(&mut self, host: &str, data: DataSet) -> Result<Mono> {
+        let redis = self.redis.get_mut(host).with_context(|| format!("no Redis on {host}"))?;
+        let at = redis.start_again(self.lab.host(host)?, data)?;
+        redis.wait_ready()?;
+        Ok(at)
+    }
+
+    /// Starts a supervisor that has ended again.
+    pub fn restart_supervisor(&mut self, host: &str) -> Result<Mono> {
+        let supervisor =
+            self.supervisors.get_mut(host).with_context(|| format!("no supervisor on {host}"))?;
+        supervisor.start_again(self.lab.host(host)?)
+    }
+
+    /// All writers, those on `c` first.
+    pub fn writers(&self) -> &[Writer] {
+        &self.writers
+    }
+
+    pub fn events(&self) -> &[EventWatch] {
+        &self.events
+    }
+
+    /// When the members' kernels had the VIP, and when no more.
+    pub fn address_moments(&self) -> Vec<Moment> {
+        self.addresses.iter().flat_map(|watch| watch.moments(IpAddr::V4(VIP))).collect()
+    }
+
+    /// Name of the host whose Redis acknowledged a client's write last.
+    pub fn master(&self) -> Result<String> {
+        let writer = self.writers.first().context("no writer runs")?;
+        let server = writer.last_server().context("no write was acknowledged yet")?;
+        Ok(server.split(':').next().unwrap_or_default().to_owned())
+    }
+
+    /// The other member.
+    pub fn other(&self, member: &str) -> &'static str {
+        if member == MEMBERS[0] { MEMBERS[1] } else { MEMBERS[0] }
+    }
+
+    /// Waits until every client on `c` had a write acknowledged by another Redis than `old`'s
+    /// present start, after `fault`; returns the first such acknowledgement.
+    pub fn wait_taken_over(&self, old: &str, fault: Mono) -> Result<Ack> {
+        let instance = self.redis(old)?.instance();
+        let clients = self.writers.iter().take(2);
+        let acks: Result<Vec<Ack>> =
+            clients.map(|writer| writer.wait_other_server(&instance, fault, LIMIT)).collect();
+        acks?.into_iter().min_by_key(|ack| ack.seen).context("no writer runs")
+    }
+
+    /// Waits until each group serves, as committed, and has a replica that may be promoted.
+    pub fn wait_healthy(&self) -> Result<Value> {
+        wait_status(&self.lab, "w", "the pair to be healthy", LIMIT, is_healthy)
+    }
+
+    /// `redkeepctl`, run on `w` against the node there.
+    pub fn ctl(&self, words: &[&str]) -> Result<CtlOutcome> {
+        ctl(&self.lab, "w", "w", words)
+    }
+
+    /// What the writers have seen so far.
+    pub fn records(&self) -> Vec<(WriterSpec, Record)> {
+        self.writers.iter().map(|writer| (writer.spec().clone(), writer.record())).collect()
+    }
+
+    /// Looks at the VIP for everything acknowledged so far; writers go on.
+    pub fn outcome(&self) -> Result<Outcome> {
+        Outcome::collect(self.records(), self.lab.host("c")?, vip())
+    }
+
+    /// Ends all writers and looks at the VIP for everything they had acknowledged.
+    pub fn finish_writers(&mut self) -> Result<Outcome> {
+        let records = self.writers.drain(..).map(Writer::finish).collect();
+        Outcome::collect(records, self.lab.host("c")?, vip())
+    }
+}
+
+/// Where the group's clients connect.
+fn vip() -> SocketAddr {
+    SocketAddr::from((VIP, PORT))
+}
+
+fn is_healthy(status: &Value) -> bool {
+    let Some(groups) = status["groups"].as_array() else { return false };
+    let healthy = |group: &Value| {
+        let eligible = group["eligible"].as_array().map_or(0, Vec::len);
+        group["serving"].as_bool() == Some(true) && eligible > 0
+    };
+    !groups.is_empty() && groups.iter().all(healthy)
+}
