@@ -224,3 +224,21 @@ pub fn lease(
     lock.arm(generation, items, ttl).unwrap();
     lock.open_gates(generation, items).unwrap();
 }
+
+/// Sets `PACKET_QDISC_BYPASS` on a packet socket.
+#[allow(unsafe_code)]
+pub fn bypass_queueing(socket: &socket2::Socket) {
+    use std::os::fd::AsRawFd;
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is open for the call, and the option is one `int` that outlives it.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_QDISC_BYPASS,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    assert_eq!(done, 0);
+}
