@@ -40,10 +40,10 @@ impl NodeView {
 
 #[cfg(test)]
 impl NodeView {
-    pub(crate) fn for_test(heard: Mono, report: Report, before: Option<RedisObservation>) -> Self {
+    pub(crate) fn for_test(heard: Mono, report: Report, before: Option<&RedisObservation>) -> Self {
         let mut observed = BTreeMap::new();
         for g in &report.groups {
-            if let Some(o) = before.as_ref().or(g.redis.observation()) {
+            if let Some(o) = before.or(g.redis.observation()) {
                 observed.insert(g.group.clone(), o.clone());
             }
         }
@@ -101,11 +101,21 @@ pub(crate) enum LeaderWish {
     },
 }
 
+/// What leadership began with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Elected {
+    pub(crate) term: u64,
+    /// Last index of the own log at that moment.
+    pub(crate) last_index: u64,
+}
+
 #[derive(Debug)]
 pub(crate) struct Leader {
     me: NodeId,
     term: u64,
     since: Mono,
+    /// The last log index at the election: no earlier set can still be unknown to a node that applied it.
+    elected_index: u64,
     pub(crate) grantor: Grantor,
     nodes: BTreeMap<NodeId, NodeView>,
     groups: BTreeMap<GroupId, GroupLead>,
@@ -126,15 +136,16 @@ pub(crate) struct Round<'a> {
 impl Leader {
     pub(crate) fn new(
         me: NodeId,
-        term: u64,
+        elected: Elected,
         now: Now,
         timing: Timing,
         mutations: Mutations,
     ) -> Self {
         Self {
             me,
-            term,
+            term: elected.term,
             since: now.boot,
+            elected_index: elected.last_index,
             grantor: Grantor::new(now.raw, timing, mutations),
             nodes: BTreeMap::new(),
             groups: BTreeMap::new(),
@@ -185,7 +196,7 @@ impl Leader {
         let Some(g) = model.group(group) else { return };
         let lead = self.groups.entry(group.clone()).or_default();
         lead.marks.retain(|m, _| g.joining.contains(m));
-        if applied < lead.eligible_index {
+        if applied < lead.eligible_index.max(self.elected_index) {
             return;
         }
         for m in &g.joining {
@@ -319,7 +330,11 @@ impl Leader {
         is_assign: bool,
         index: Option<u64>,
     ) {
-        let Some(index) = index else { return };
+        let Some(index) = index else {
+            self.groups.entry(group.clone()).or_default().hold =
+                Some(HoldReason::LeadershipTransfer);
+            return;
+        };
         if is_assign {
             self.grantor.begin(now.raw, group, InFlight::Proposed { index });
         }

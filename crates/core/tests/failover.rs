@@ -164,3 +164,20 @@ fn when_all_redis_died_the_last_master_comes_back_with_its_data() {
     w.until("a serves again", 3000, |w| w.writable("a"));
     w.until("b follows", 3000, |w| w.redis("b").keys == 10);
 }
+
+#[test]
+fn an_adopted_master_that_dies_before_its_first_grant_is_guarded_when_it_reports_its_fence() {
+    let mut w = World::pair();
+    w.host("a").deny_open = true;
+    w.until("a is assigned", 5000, |w| {
+        w.pair_status().is_some_and(|g| g.master == Some(node_id("a")))
+    });
+    w.kill_redis("a");
+    w.until("a fenced", 1000, |w| {
+        let leader = w.leader();
+        let now = w.now();
+        let status = leader.map(|l| w.host(l).core.status(now));
+        status.is_some_and(|s| s.groups[0].members.iter().any(|m| m.fenced.is_some()))
+    });
+    assert!(w.host("a").lock.guarded.contains(&16465));
+}

@@ -45,6 +45,20 @@ impl Core {
         }
     }
 
+    /// A planned target must be able to catch up: same data set as the master's, link up, not empty beside data.
+    fn cannot_catch_up(&self, group: &GroupId, to: NodeId) -> Option<Exclusion> {
+        let nodes = self.leader.as_ref()?.nodes();
+        let of = |node: NodeId| nodes.get(&node)?.last_observation(group);
+        let (target, master) = (of(to)?, of(self.model.group(group)?.master()?)?);
+        if !target.link_up() {
+            Some(Exclusion::LinkDown)
+        } else if target.replication_id != master.replication_id {
+            Some(Exclusion::OtherHistory)
+        } else {
+            (target.keys == 0 && master.keys > 0).then_some(Exclusion::Empty)
+        }
+    }
+
     fn switchover(
         &mut self,
         now: Now,
@@ -57,6 +71,9 @@ impl Core {
             Err(refusal) => return Some(AdminReply::Refused(refusal)),
         };
         let name = self.spec().node_name(to);
+        if let Some(why) = self.cannot_catch_up(&wanted.group, to) {
+            return Some(AdminReply::Refused(Refusal::Excluded { node: name, why }));
+        }
         if dry_run {
             let text = format!(
                 "would switch {} over to {name}: writes pause, {name} catches up, then it takes the VIP",

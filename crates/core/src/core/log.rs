@@ -8,7 +8,7 @@ use crate::{
     effect::{Effect, Event, EventKind},
     host::{AtStart, HostGroup},
     ids::{Epoch, GroupId, Now},
-    leader::Leader,
+    leader::{Elected, Leader},
     message::{PeerMessage, RaftClass},
     model::{Applied, Model},
 };
@@ -68,7 +68,13 @@ impl Core {
             self.bootstrap_proposed = false;
         }
         if leads && self.leader.is_none() {
-            self.leader = Some(Leader::new(self.me, term, now, self.timing(), self.mutations));
+            self.leader = Some(Leader::new(
+                self.me,
+                Elected { term, last_index: self.consensus.last_index() },
+                now,
+                self.timing(),
+                self.mutations,
+            ));
         }
         if new_leader {
             self.last_report = None;

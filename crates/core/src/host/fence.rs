@@ -64,7 +64,7 @@ impl HostGroup {
         let unburned = cx.mutations.fence_not_burned();
         self.tell(cx, EventKind::Fencing { cause });
         cx.holder.drop_group(&self.spec.id);
-        cx.sink.lock(LockOp::Close { item: lock_item(&self.spec, 0) });
+        self.close_gates(cx);
         if self.burned < epoch && !unburned {
             cx.sink.push(Effect::Burn { group: self.spec.id.clone(), epoch });
         }
@@ -89,6 +89,15 @@ impl HostGroup {
         });
     }
 
+    /// An adopted master that never opened is not guarded yet: without that, closed gates close nothing.
+    fn close_gates(&mut self, cx: &mut Cx<'_>) {
+        if !self.guarded {
+            self.guarded = true;
+            cx.sink.lock(LockOp::Guard { item: lock_item(&self.spec, 0) });
+        }
+        cx.sink.lock(LockOp::Close { item: lock_item(&self.spec, 0) });
+    }
+
     /// Reset the connections while the address is still there (else IPv4 clients get no RST), then the address, then
     /// whoever came in between.
     pub(super) fn clear_address(&mut self, cx: &mut Cx<'_>) {
@@ -100,8 +109,9 @@ impl HostGroup {
     }
 
     pub(super) fn gate_closed(&mut self, cx: &mut Cx<'_>, ok: bool) {
+        let guarded = self.guarded;
         let Some(f) = self.fence.as_mut() else { return };
-        if !ok {
+        if !ok || !guarded {
             f.close_retry = Some(Mono(cx.now.boot.0 + RETRY.0));
             return;
         }
@@ -133,8 +143,9 @@ impl HostGroup {
         let Some(f) = self.fence.as_mut() else { return };
         if f.close_retry.is_some_and(|at| cx.now.boot >= at) {
             f.close_retry = None;
-            cx.sink.lock(LockOp::Close { item: lock_item(&self.spec, 0) });
+            self.close_gates(cx);
         }
+        let Some(f) = self.fence.as_mut() else { return };
         if f.is_done() && !f.told {
             f.told = true;
             let kind = EventKind::Fenced { cause: f.cause, offset: f.offset };

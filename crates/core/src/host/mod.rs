@@ -304,7 +304,9 @@ impl HostGroup {
     pub(crate) fn fence_requested(&mut self, cx: &mut Cx<'_>, epoch: Epoch) {
         let Some(a) = self.model(cx).and_then(|g| g.assignment.as_ref()) else { return };
         if a.master == self.me && a.epoch == epoch && self.fence.is_none() && epoch > self.burned {
-            self.start_fence(cx, epoch, FenceCause::LeaderAsked, None);
+            let served = self.takeover.as_ref().is_some_and(|t| t.serving);
+            let cause = if served { FenceCause::LeaderAsked } else { FenceCause::TakeoverFailed };
+            self.start_fence(cx, epoch, cause, None);
         }
     }
 

@@ -16,7 +16,7 @@ pub enum HoldReason {
     #[error("first start: not all members have reported yet")]
     AdoptionIncomplete,
     #[error(
-        "first start: {masters} members are masters with data; name the one to keep with `redkeepctl failover --to NODE --allow-data-loss`"
+        "first start: {masters} members are masters with data; name the one to keep with `redkeepctl failover GROUP --to NODE --allow-data-loss`"
     )]
     AdoptionAmbiguous { masters: usize },
     #[error("first start: no member is a master")]

@@ -155,10 +155,7 @@ impl Case {
         for (n, (heard, report)) in &self.reports {
             let report =
                 Report { incarnation: 1, seq: 1, applied: 9, groups: vec![report.clone()] };
-            nodes.insert(
-                node_id(n),
-                NodeView::for_test(*heard, report, self.seen_before.get(n).cloned()),
-            );
+            nodes.insert(node_id(n), NodeView::for_test(*heard, report, self.seen_before.get(n)));
         }
         let candidates = Candidates {
             group: &self.group,

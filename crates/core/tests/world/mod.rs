@@ -67,6 +67,7 @@ pub(crate) struct Lock {
     pub gate: BTreeSet<(Generation, u16)>,
     pub ask: BTreeSet<(u16, u64)>,
     pub replica: BTreeMap<u16, u64>,
+    pub guarded: BTreeSet<u16>,
 }
 
 pub(crate) struct Host {
@@ -78,6 +79,8 @@ pub(crate) struct Host {
     pub next_probe: u64,
     pub deadline: u64,
     pub died_told: bool,
+    /// The kernel refuses every opening.
+    pub deny_open: bool,
     pub log: Vec<Event>,
     pub actions: Vec<Action>,
     pub replies: Vec<AdminReply>,
@@ -143,6 +146,7 @@ impl World {
                     next_probe: 0,
                     deadline: 0,
                     died_told: false,
+                    deny_open: false,
                     log: Vec::new(),
                     actions: Vec::new(),
                     replies: Vec::new(),
@@ -227,6 +231,10 @@ impl World {
             }
             Effect::Persist(p) => Some(Input::Persisted { number: p.number }),
             Effect::Burn { group, epoch } => Some(Input::Burned { group, epoch }),
+            Effect::Lock(LockOp::Open { arm, items, .. }) if self.host(name).deny_open => {
+                let groups = items.into_iter().map(|i| i.group).collect();
+                Some(Input::Lock(LockEvent::Opened { arm, groups, ok: false }))
+            }
             Effect::Lock(op) => Some(Input::Lock(self.host(name).lock.run(t, op))),
             Effect::Act { group, id, action } => {
                 let outcome = self.act(name, &action);
@@ -481,7 +489,10 @@ impl Lock {
                 self.gate.retain(|(_, p)| *p != item.port);
                 LockEvent::Closed { group: item.group, ok: true }
             }
-            LockOp::Guard { item } => LockEvent::Guarded { group: item.group, ok: true },
+            LockOp::Guard { item } => {
+                self.guarded.insert(item.port);
+                LockEvent::Guarded { group: item.group, ok: true }
+            }
             LockOp::PermitReplica { item, ttl } => {
                 self.replica.insert(item.port, t + ttl.0);
                 LockEvent::ReplicaPermitted { group: item.group, ok: true }
