@@ -30,7 +30,7 @@ pub use cleanup::{before_exit_by_signal, namespaces_with, sweep};
 pub use host::Host;
 pub use lab::{Builder, Lab};
 pub use pair::{GROUP, Pair, VIP};
-pub use process::{Process, wait_until};
+pub use process::{Process, Usage, wait_until};
 pub use redis::{DataSet, PASSWORD, PORT, Redis, RedisOptions};
 pub use resp::{Connection, Reply};
 pub use supervisor::{

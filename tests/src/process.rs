@@ -131,6 +131,14 @@ impl Process {
         Ok(at)
     }
 
+    /// What the process has used so far.
+    pub fn usage(&self) -> Result<Usage> {
+        let dir = Path::new("/proc").join(self.inner.pid.to_string());
+        let stat = std::fs::read_to_string(dir.join("stat"))?;
+        let status = std::fs::read_to_string(dir.join("status"))?;
+        parse_usage(&stat, &status).with_context(|| format!("usage of {}", self.inner.name))
+    }
+
     /// Whether the process has not ended yet.
     pub fn is_running(&self) -> bool {
         matches!(self.lock().try_wait(), Ok(None))
@@ -147,6 +155,26 @@ impl Process {
     }
 }
 
+/// What a process has used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// User and system time of all its threads so far, in steps of 10 ms.
+    pub cpu: Duration,
+    /// Resident memory now, in bytes.
+    pub resident: u64,
+}
+
+/// Of proc_pid_stat(5) and proc_pid_status(5): `utime` and `stime` in ticks of USER_HZ, which is
+/// 100 on Linux whatever the kernel's HZ; `VmRSS` in kB.
+fn parse_usage(stat: &str, status: &str) -> Option<Usage> {
+    // The name in parentheses may hold anything, so fields count from its end.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = resident.split_whitespace().next()?.parse().ok()?;
+    Some(Usage { cpu: Duration::from_millis(ticks * 10), resident: kilobytes * 1024 })
+}
+
 /// Asks again until `probe` yields something; after `limit` an error that names `what`.
 pub fn wait_until<T>(
     what: &str,
@@ -161,5 +189,18 @@ pub fn wait_until<T>(
         anyhow::ensure!(Mono::now().since(started) < limit, "waited {limit:?} for {what}");
         // The pause between two looks at a condition, not a synchronisation.
         std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_is_read_whatever_the_process_is_called() {
+        let stat = "7 (a) (b) S 1 7 7 0 -1 4194560 9 0 0 0 12 30 0 0 20 0 1 0 5 6 7";
+        let usage = parse_usage(stat, "Name:\tx\nVmRSS:\t    2048 kB\n");
+        let expected = Usage { cpu: Duration::from_millis(420), resident: 2 << 20 };
+        assert_eq!(usage, Some(expected));
     }
 }

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use crate::host::Host;
 use crate::resp::Reply;
 use crate::time::Mono;
-use crate::writer::{Ack, Record, Standpoint, WriterSpec};
+use crate::writer::{Ack, Record, Refusal, Standpoint, WriterSpec};
 
 /// Keys asked for in one `MGET`.
 const KEYS_A_REQUEST: usize = 500;
@@ -84,6 +84,15 @@ impl Outcome {
 
     pub fn writers(&self) -> &[(WriterSpec, Record)] {
         &self.writers
+    }
+
+    /// What went wrong for one writer in a span; empty = it was not disturbed.
+    pub fn refusals(&self, writer: &str, from: Mono, to: Mono) -> Vec<&Refusal> {
+        let of_writer = self.writers.iter().filter(|(spec, _)| spec.name == writer);
+        of_writer
+            .flat_map(|(_, record)| &record.refusals)
+            .filter(|refusal| refusal.at >= from && refusal.at < to)
+            .collect()
     }
 
     /// Judges the time from `fault` to `end`.
