@@ -8,7 +8,9 @@ mod status;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use redkeep_consensus::{Config, ConfigError, Consensus, Mono, NodeId, Recovered, Role, Span};
+use redkeep_consensus::{
+    Config, ConfigError, Consensus, Mono, NodeId, Recovered, Role, Span, StepError,
+};
 
 use crate::{
     effect::{Effect, LockEvent},
@@ -239,11 +241,7 @@ impl Core {
             l.heard(now.boot, from);
         }
         match message {
-            PeerMessage::Raft { bytes, .. } => {
-                if let Err(error) = self.consensus.step(now.boot, from, &bytes) {
-                    tracing::warn!(%from, %error, "raft message refused");
-                }
-            }
+            PeerMessage::Raft { bytes, .. } => self.raft_message(now, from, &bytes),
             PeerMessage::Renew(renew) => self.renew_asked(now, from, renew),
             PeerMessage::Grant(grant) => {
                 if self.holder.granted(&grant)
@@ -260,6 +258,19 @@ impl Core {
             PeerMessage::FenceRequest { group, epoch } => {
                 self.with_host(now, &group, |h, cx| h.fence_requested(cx, epoch));
             }
+        }
+    }
+
+    fn raft_message(&mut self, now: Now, from: NodeId, bytes: &[u8]) {
+        match self.consensus.step(now.boot, from, bytes) {
+            Ok(()) => {}
+            // Votes or entries that this node once acknowledged are gone: it must not take part any more.
+            Err(error @ StepError::CommitBeyondLog { .. }) => {
+                panic!(
+                    "the data directory is lost or old: {error}; see operations, loss of a data directory"
+                )
+            }
+            Err(error) => tracing::warn!(%from, %error, "raft message refused"),
         }
     }
 
