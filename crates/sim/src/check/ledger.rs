@@ -1,0 +1,265 @@
+//! What clients were told, and what became of it.
+//!
+//! A tenure is the time in which one host serves a group at one epoch. Its first acknowledgement is where the data of
+//! the old master is compared with the new one's. What may be lost there depends on the cause: nothing by a switchover,
+//! nothing that `WAIT` confirmed, else only what was acknowledged within a bound of the old tenure's end.
+
+use redkeep_core::{Epoch, Span, command::Cause, spec::ClusterSpec};
+
+use crate::{check::Violation, clock::Real, redis::WriteId};
+
+/// Scheduling, probes and replication delay on top of lease and lag.
+const SLACK: Span = Span::from_millis(400);
+
+/// An answer that reached a client.
+#[derive(Clone, Copy, Debug)]
+pub struct Acknowledged {
+    pub group: usize,
+    pub host: usize,
+    pub write: WriteId,
+    pub at: Real,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Tenure {
+    host: usize,
+    epoch: Epoch,
+    cause: Option<Cause>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    write: WriteId,
+    at: Real,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    /// By host: the last tenure that it opened.
+    opened: Vec<Option<Tenure>>,
+    /// The newest tenure that acknowledged something, and when it last did.
+    acked: Option<(Tenure, Real)>,
+    /// Acknowledged and not lost, in order.
+    kept: Vec<Kept>,
+    /// By write number.
+    lost: Vec<WriteId>,
+}
+
+#[derive(Debug)]
+pub struct Ledger {
+    groups: Vec<Group>,
+    confirmed: std::collections::BTreeSet<WriteId>,
+    bounds: Vec<Span>,
+    last_epoch: Vec<(Epoch, usize)>,
+}
+
+impl Ledger {
+    #[must_use]
+    pub fn new(spec: &ClusterSpec) -> Self {
+        let group = || Group { opened: vec![None; spec.nodes.len()], ..Group::default() };
+        let second = Span::from_secs(1);
+        let lease = spec.timing.wait_for(spec.timing.lease_ttl);
+        Self {
+            groups: spec.groups.iter().map(|_| group()).collect(),
+            confirmed: std::collections::BTreeSet::new(),
+            // Redis tells a replica's lag in whole seconds.
+            bounds: spec.groups.iter().map(|g| g.max_lag + second + lease + SLACK).collect(),
+            last_epoch: vec![(Epoch::NONE, 0); spec.groups.len()],
+        }
+    }
+
+    /// A gate was opened. True if that began a tenure.
+    pub fn opened(&mut self, group: usize, host: usize, view: (Epoch, Option<Cause>), _at: Real) -> bool {
+        let (epoch, cause) = view;
+        let slot = &mut self.groups[group].opened[host];
+        let new = slot.is_none_or(|t| t.epoch != epoch);
+        *slot = Some(Tenure { host, epoch, cause });
+        if epoch > self.last_epoch[group].0 {
+            self.last_epoch[group] = (epoch, host);
+        }
+        new
+    }
+
+    /// The epoch that was opened last, and by whom.
+    #[must_use]
+    pub fn newest(&self, group: usize) -> (Epoch, usize) {
+        self.last_epoch[group]
+    }
+
+    pub fn confirmed(&mut self, write: WriteId) {
+        self.confirmed.insert(write);
+    }
+
+    /// An answer reached a client; `log` is the data of the Redis that gave it. How many earlier writes are lost.
+    ///
+    /// # Errors
+    /// An older master answers after a newer one, or something is lost that must not be.
+    pub fn acknowledged(
+        &mut self,
+        answer: Acknowledged,
+        log: &[WriteId],
+        written: WriteId,
+    ) -> Result<usize, Violation> {
+        let Acknowledged { group, host, write, at } = answer;
+        let adopted = Tenure { host, epoch: Epoch::NONE, cause: None };
+        let g = &mut self.groups[group];
+        let tenure = g.opened[host].unwrap_or(adopted);
+        let before = g.acked;
+        let mut lost = 0;
+        if let Some((old, old_end)) = before {
+            if tenure.epoch < old.epoch {
+                let (epoch, newer) = (tenure.epoch, old.epoch);
+                return Err(Violation::StaleAcknowledgement { group, host, write, epoch, newer });
+            }
+            if tenure.epoch == old.epoch && old.host != host {
+                let (before, epoch) = (old.host, tenure.epoch);
+                return Err(Violation::EpochTwice { group, host, before, epoch });
+            }
+            if tenure.epoch > old.epoch {
+                lost = self.begin_tenure(group, tenure, old_end, (log, written))?;
+            }
+        }
+        let g = &mut self.groups[group];
+        g.acked = Some((tenure, at));
+        g.kept.push(Kept { write, at });
+        Ok(lost)
+    }
+
+    fn begin_tenure(
+        &mut self,
+        group: usize,
+        tenure: Tenure,
+        old_end: Real,
+        data: (&[WriteId], WriteId),
+    ) -> Result<usize, Violation> {
+        let (log, written) = data;
+        let present = present(log, written);
+        let g = &mut self.groups[group];
+        let acknowledged = g.kept.len();
+        let is_there = |k: &Kept| present.get(k.write as usize).copied().unwrap_or(false);
+        let (kept, lost): (Vec<Kept>, Vec<Kept>) = g.kept.iter().partition(|k| is_there(k));
+        g.kept = kept;
+        g.lost.extend(lost.iter().map(|k| k.write));
+        let epoch = tenure.epoch;
+        // The log holds at least the write that is being acknowledged.
+        if acknowledged > 0 && log.len() <= 1 && !by_operator(tenure.cause) {
+            let host = tenure.host;
+            return Err(Violation::EmptyServes { group, host, epoch, had: acknowledged });
+        }
+        let bounded = match tenure.cause {
+            Some(Cause::Switchover | Cause::SwitchoverBack) if !lost.is_empty() => {
+                return Err(Violation::SwitchoverLost { group, epoch, lost: lost.len() });
+            }
+            Some(Cause::MasterDown | Cause::NodeSilent | Cause::Switchover | Cause::SwitchoverBack) => true,
+            Some(Cause::Adopted | Cause::Operator | Cause::ColdStart) | None => false,
+        };
+        for k in lost.iter().filter(|_| bounded) {
+            if self.confirmed.contains(&k.write) {
+                return Err(Violation::ConfirmedLost { group, epoch, write: k.write });
+            }
+            let (before_end, bound) = (old_end.since(k.at), self.bounds[group]);
+            if before_end > bound {
+                return Err(Violation::LostTooOld { group, epoch, write: k.write, before_end, bound });
+            }
+        }
+        Ok(lost.len())
+    }
+
+    /// Everything that was acknowledged and not written off is in the master's data.
+    ///
+    /// # Errors
+    /// The first that is not.
+    pub fn at_end(&self, group: usize, log: &[WriteId], written: WriteId) -> Result<(), Violation> {
+        let present = present(log, written);
+        let missing =
+            self.groups[group].kept.iter().find(|k| !present.get(k.write as usize).copied().unwrap_or(false));
+        missing.map_or(Ok(()), |k| Err(Violation::MissingAtEnd { group, write: k.write }))
+    }
+
+    /// When the group last acknowledged anything.
+    #[must_use]
+    pub fn last_acknowledged(&self, group: usize) -> Option<Real> {
+        self.groups[group].acked.map(|(_, at)| at)
+    }
+
+    #[must_use]
+    pub fn acknowledged_count(&self, group: usize) -> usize {
+        self.groups[group].kept.len()
+    }
+}
+
+fn by_operator(cause: Option<Cause>) -> bool {
+    matches!(cause, Some(Cause::Operator))
+}
+
+fn present(log: &[WriteId], written: WriteId) -> Vec<bool> {
+    let mut present = vec![false; written as usize];
+    for write in log {
+        if let Some(p) = present.get_mut(*write as usize) {
+            *p = true;
+        }
+    }
+    present
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::plan::{Layout, Plan, Profile};
+
+    use super::*;
+
+    fn ledger() -> Ledger {
+        let knobs = Plan::draw(1, Layout::Trio, Profile::Calm).knobs();
+        Ledger::new(&crate::world::spec_of(Layout::Trio, &knobs))
+    }
+    fn ack(host: usize, write: WriteId, at_ms: u64) -> Acknowledged {
+        Acknowledged { group: 0, host, write, at: Real(at_ms * 1_000_000) }
+    }
+    fn open(l: &mut Ledger, host: usize, epoch: u64, cause: Cause) {
+        l.opened(0, host, (Epoch(epoch), Some(cause)), Real(0));
+    }
+
+    #[test]
+    fn an_answer_of_the_old_master_after_the_new_one_is_caught() {
+        let mut l = ledger();
+        open(&mut l, 0, 1, Cause::Adopted);
+        open(&mut l, 1, 2, Cause::NodeSilent);
+        assert!(l.acknowledged(ack(0, 0, 1), &[0], 9).is_ok());
+        assert!(l.acknowledged(ack(1, 1, 2), &[0, 1], 9).is_ok());
+        assert!(matches!(
+            l.acknowledged(ack(0, 2, 3), &[0, 2], 9),
+            Err(Violation::StaleAcknowledgement { newer: Epoch(2), .. })
+        ));
+    }
+
+    #[test]
+    fn a_switchover_may_lose_nothing_and_a_failover_the_tail_only() {
+        for (cause, at_ms, caught) in [
+            (Cause::Switchover, 99_999, true),
+            (Cause::NodeSilent, 99_999, false),
+            (Cause::NodeSilent, 10, true),
+            (Cause::ColdStart, 10, false),
+        ] {
+            let mut l = ledger();
+            open(&mut l, 0, 1, Cause::Adopted);
+            open(&mut l, 1, 2, cause);
+            l.acknowledged(ack(0, 0, 1), &[0], 9).unwrap();
+            l.acknowledged(ack(0, 1, at_ms), &[0, 1], 9).unwrap();
+            l.acknowledged(ack(0, 2, 100_000), &[0, 1, 2], 9).unwrap();
+            let outcome = l.acknowledged(ack(1, 3, 100_500), &[0, 2, 3], 9);
+            assert_eq!(outcome.is_err(), caught, "{cause:?} {at_ms}");
+        }
+    }
+
+    #[test]
+    fn a_confirmed_write_is_never_lost() {
+        let mut l = ledger();
+        open(&mut l, 0, 1, Cause::Adopted);
+        open(&mut l, 1, 2, Cause::MasterDown);
+        l.acknowledged(ack(0, 0, 1), &[0], 9).unwrap();
+        l.acknowledged(ack(0, 1, 2), &[0, 1], 9).unwrap();
+        l.confirmed(1);
+        let outcome = l.acknowledged(ack(1, 2, 3), &[0, 2], 9);
+        assert!(matches!(outcome, Err(Violation::ConfirmedLost { write: 1, .. })));
+    }
+}

@@ -1,0 +1,73 @@
+//! Checkers outside the system under test. They see true time and every host at once.
+//!
+//! Safety is looked at after each event: one writer, rising epochs, VIP first, acknowledged writes. Progress and
+//! agreement are sampled. Deliberately absent: any use of what the system believes where the truth is at hand.
+
+pub mod ledger;
+pub mod orders;
+pub mod progress;
+
+use redkeep_core::{Epoch, NodeId, Span, spec::ClusterSpec};
+
+use crate::redis::WriteId;
+
+/// An invariant that did not hold. Groups and hosts are indices in the layout.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Violation {
+    #[error("group {group}: the ports of {a} and {b} are both open by a lease")]
+    TwoLeases { group: usize, a: NodeId, b: NodeId },
+    #[error("group {group}: {a} and {b} both take clients' writes")]
+    TwoWriters { group: usize, a: NodeId, b: NodeId },
+    #[error("group {group}: host {host} acknowledged write {write} at epoch {epoch}, after one of epoch {newer}")]
+    StaleAcknowledgement { group: usize, host: usize, write: WriteId, epoch: Epoch, newer: Epoch },
+    #[error("group {group}: host {host} did `{what}` of epoch {epoch} after one of epoch {before}")]
+    EpochFell { group: usize, host: usize, what: &'static str, epoch: Epoch, before: Epoch },
+    #[error("group {group}: epoch {epoch} was opened by host {host} and by host {before}")]
+    EpochTwice { group: usize, host: usize, before: usize, epoch: Epoch },
+    #[error("group {group}: host {host} followed {master} before it served epoch {epoch} at the VIP")]
+    FollowedTooEarly { group: usize, host: usize, master: usize, epoch: Epoch },
+    #[error("group {group}: {lost} writes lost by a switchover at epoch {epoch}")]
+    SwitchoverLost { group: usize, epoch: Epoch, lost: usize },
+    #[error("group {group}: write {write}, confirmed by WAIT, is lost at epoch {epoch}")]
+    ConfirmedLost { group: usize, epoch: Epoch, write: WriteId },
+    #[error("group {group}: write {write}, lost at epoch {epoch}, was acknowledged {before_end} before the old master's end; the bound is {bound}")]
+    LostTooOld { group: usize, epoch: Epoch, write: WriteId, before_end: Span, bound: Span },
+    #[error("group {group}: an empty data set replaced {had} writes on host {host}")]
+    EmptyReplaced { group: usize, host: usize, had: usize },
+    #[error("group {group}: host {host} serves no data at epoch {epoch}, {had} writes were acknowledged")]
+    EmptyServes { group: usize, host: usize, epoch: Epoch, had: usize },
+    #[error("group {group}: write {write} was acknowledged and is not on the master at the end")]
+    MissingAtEnd { group: usize, write: WriteId },
+    #[error("at log index {applied}: two nodes have different models")]
+    ModelsDiffer { applied: u64 },
+    #[error("group {group}: nobody serves for {since}, and the leader says no reason")]
+    SilentWait { group: usize, since: Span },
+    #[error("group {group}: not served {since} after everything was healed; the leader says: {hold}")]
+    NotServing { group: usize, since: Span, hold: String },
+    #[error("group {group}: host {host} does not follow the master {since} after everything was healed")]
+    NotFollowing { group: usize, host: usize, since: Span },
+    #[error("an order to host {host} was never answered")]
+    NoAnswer { host: usize },
+    #[error("the supervisor of host {host} does not start: {why}")]
+    NoStart { host: usize, why: String },
+    #[error("two runs of one plan differ: {first:016x} and {second:016x}")]
+    NotDeterministic { first: u64, second: u64 },
+}
+
+#[derive(Debug)]
+pub struct Checks {
+    pub orders: orders::Orders,
+    pub ledger: ledger::Ledger,
+    pub progress: progress::Progress,
+}
+
+impl Checks {
+    #[must_use]
+    pub fn new(spec: &ClusterSpec) -> Self {
+        Self {
+            orders: orders::Orders::default(),
+            ledger: ledger::Ledger::new(spec),
+            progress: progress::Progress::new(spec.groups.len()),
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! The kernel lock of one host: the nftables sets, which live and expire without any process.
+//!
+//! Every call is one batch: all of it or nothing. Time is the host's kernel clock (jiffies, at the rate of
+//! CLOCK_BOOTTIME). [`LockRules`] lets a test take one rule out, to show that a checker misses it.
+//! Deliberately absent: packets; the world asks [`KernelLock::passes`] where one would arrive or leave.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use redkeep_core::{Generation, LockOp, Span, effect::LockItem, input::LockAtStart};
+
+/// A value of the host's kernel clock, in nanoseconds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct KernelTime(pub u64);
+
+/// What happens when Redis is started by its service unit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum StartGuard {
+    /// The drop-in takes the port out of all sets, and keeps it closed until the supervisor has seen the new life.
+    #[default]
+    UntilSeen,
+    /// Nothing: the sets stay as they are.
+    Missing,
+}
+
+/// Rules of the kernel lock that a test may take out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LockRules {
+    /// Open without looking at the one-shot token.
+    pub ignore_nonce: bool,
+    /// Arm without taking the ports out of the gate.
+    pub keep_gate: bool,
+    /// Guard requests only, not replies.
+    pub input_only: bool,
+    /// Never expire an armed timer.
+    pub no_expiry: bool,
+    pub start_guard: StartGuard,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Pair {
+    timer: BTreeMap<u16, KernelTime>,
+    gate: BTreeSet<u16>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct KernelLock {
+    guarded: BTreeSet<u16>,
+    a: Pair,
+    b: Pair,
+    ask: BTreeMap<(u16, u64), KernelTime>,
+    replica: BTreeMap<u16, KernelTime>,
+    /// Redis was started and its new life is not known to the supervisor yet.
+    start_closed: BTreeSet<u16>,
+    rules: LockRules,
+}
+
+/// One batch as it meets the kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Instant<'a> {
+    pub at: KernelTime,
+    /// How much later (or, by rounding to ticks, earlier) than asked the timers end; nanoseconds.
+    pub tick_error_ns: i64,
+    /// Ports whose present Redis life the supervisor had seen when it gave the order.
+    pub seen: &'a BTreeSet<u16>,
+}
+
+impl KernelLock {
+    #[must_use]
+    pub fn new(rules: LockRules) -> Self {
+        Self { rules, ..Self::default() }
+    }
+
+    fn pair(&self, generation: Generation) -> &Pair {
+        match generation {
+            Generation::A => &self.a,
+            Generation::B => &self.b,
+        }
+    }
+
+    fn pair_mut(&mut self, generation: Generation) -> &mut Pair {
+        match generation {
+            Generation::A => &mut self.a,
+            Generation::B => &mut self.b,
+        }
+    }
+
+    /// Carry out one batch; false = the kernel refused all of it.
+    pub fn run(&mut self, op: &LockOp, instant: Instant<'_>) -> bool {
+        match op {
+            LockOp::Arm { arm: _, generation, ttl, items } => {
+                self.arm(*generation, *ttl, items, instant);
+                true
+            }
+            LockOp::Open { arm: _, generation, items } => self.open(*generation, items, instant),
+            LockOp::Close { item } => {
+                self.a.gate.remove(&item.port);
+                self.b.gate.remove(&item.port);
+                true
+            }
+            LockOp::Guard { item } => {
+                self.guarded.insert(item.port);
+                true
+            }
+            LockOp::PermitReplica { item, ttl } => {
+                self.guarded.insert(item.port);
+                self.replica.insert(item.port, expiry(*ttl, instant));
+                self.release(item.port, instant.seen);
+                true
+            }
+            LockOp::ForbidReplica { item } => {
+                self.replica.remove(&item.port);
+                true
+            }
+        }
+    }
+
+    fn arm(&mut self, generation: Generation, ttl: Span, items: &[LockItem], instant: Instant<'_>) {
+        let keep_gate = self.rules.keep_gate;
+        let pair = self.pair_mut(generation);
+        if !keep_gate {
+            pair.gate.clear();
+        }
+        pair.timer.clear();
+        let ends = expiry(ttl, instant);
+        pair.timer.extend(items.iter().map(|i| (i.port, ends)));
+        self.ask = items.iter().map(|i| ((i.port, i.nonce), ends)).collect();
+        for item in items {
+            self.release(item.port, instant.seen);
+        }
+    }
+
+    fn open(&mut self, generation: Generation, items: &[LockItem], instant: Instant<'_>) -> bool {
+        let redeemable =
+            |i: &LockItem| self.ask.get(&(i.port, i.nonce)).is_some_and(|ends| instant.at < *ends);
+        if !self.rules.ignore_nonce && !items.iter().all(redeemable) {
+            return false;
+        }
+        for item in items {
+            self.ask.remove(&(item.port, item.nonce));
+            self.guarded.insert(item.port);
+            self.pair_mut(generation).gate.insert(item.port);
+        }
+        true
+    }
+
+    fn release(&mut self, port: u16, seen: &BTreeSet<u16>) {
+        if seen.contains(&port) {
+            self.start_closed.remove(&port);
+        }
+    }
+
+    /// The port is open to clients by a lease: timer and gate of the same generation.
+    #[must_use]
+    pub fn leased(&self, port: u16, at: KernelTime) -> bool {
+        let live = |p: &Pair| {
+            let timer = p.timer.get(&port).is_some_and(|ends| self.rules.no_expiry || at < *ends);
+            timer && p.gate.contains(&port)
+        };
+        self.is_guarded(port)
+            && !self.start_closed.contains(&port)
+            && [Generation::A, Generation::B].into_iter().any(|g| live(self.pair(g)))
+    }
+
+    /// A client's packet to the port, or an answer from it, passes.
+    #[must_use]
+    pub fn passes(&self, port: u16, at: KernelTime) -> bool {
+        if !self.is_guarded(port) {
+            return true;
+        }
+        if self.start_closed.contains(&port) {
+            return false;
+        }
+        self.leased(port, at) || self.replica.get(&port).is_some_and(|ends| at < *ends)
+    }
+
+    /// An answer from the port leaves the host.
+    #[must_use]
+    pub fn answer_leaves(&self, port: u16, at: KernelTime) -> bool {
+        self.rules.input_only || self.passes(port, at)
+    }
+
+    #[must_use]
+    pub fn is_guarded(&self, port: u16) -> bool {
+        self.guarded.contains(&port)
+    }
+
+    /// The service unit's drop-in, before Redis is started.
+    pub fn redis_starts(&mut self, port: u16) {
+        match self.rules.start_guard {
+            StartGuard::UntilSeen => {
+                self.shut(port);
+                if self.is_guarded(port) {
+                    self.start_closed.insert(port);
+                }
+            }
+            StartGuard::Missing => {}
+        }
+    }
+
+    fn shut(&mut self, port: u16) {
+        for pair in [&mut self.a, &mut self.b] {
+            pair.timer.remove(&port);
+            pair.gate.remove(&port);
+        }
+        self.replica.remove(&port);
+    }
+
+    /// Somebody flushed the table, and it has been put back: closed.
+    pub fn flushed(&mut self) {
+        self.close_all(self.guarded.clone());
+    }
+
+    /// The boot unit makes the table after a start of the host: closed.
+    pub fn close_all(&mut self, guarded: BTreeSet<u16>) {
+        *self = Self { guarded, ..Self::new(self.rules) };
+    }
+
+    /// What a starting supervisor reads back. The open questions of its predecessor are taken out.
+    pub fn adopt(&mut self, at: KernelTime) -> LockAtStart {
+        self.ask.clear();
+        let live = |p: &Pair| p.gate.iter().any(|port| p.timer.get(port).is_some_and(|e| at < *e));
+        let open = [Generation::A, Generation::B].into_iter().find(|g| live(self.pair(*g)));
+        LockAtStart {
+            open,
+            guarded: self.guarded.iter().copied().collect(),
+            replica: self.replica.iter().filter(|(_, e)| at < **e).map(|(p, _)| *p).collect(),
+        }
+    }
+}
+
+fn expiry(ttl: Span, instant: Instant<'_>) -> KernelTime {
+    KernelTime(instant.at.0.saturating_add(ttl.0).saturating_add_signed(instant.tick_error_ns))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use redkeep_core::{ArmId, GroupId, spec::Vip};
+
+    use super::*;
+
+    const PORT: u16 = 6379;
+    const TTL: Span = Span(300);
+
+    fn item(nonce: u64) -> LockItem {
+        LockItem {
+            group: GroupId::new("pair"),
+            port: PORT,
+            vip: Vip { addr: IpAddr::V4(Ipv4Addr::LOCALHOST), prefix: 32 },
+            interface: "eth0".into(),
+            nonce,
+        }
+    }
+    fn id(counter: u64) -> ArmId {
+        ArmId { incarnation: 1, counter }
+    }
+    fn arm(n: u64) -> LockOp {
+        LockOp::Arm { arm: id(n), generation: Generation::A, ttl: TTL, items: vec![item(n)] }
+    }
+    fn open(n: u64) -> LockOp {
+        LockOp::Open { arm: id(n), generation: Generation::A, items: vec![item(n)] }
+    }
+    fn at(lock: &mut KernelLock, time: u64, op: &LockOp) -> bool {
+        let seen = BTreeSet::from([PORT]);
+        lock.run(op, Instant { at: KernelTime(time), tick_error_ns: 0, seen: &seen })
+    }
+    fn guarded(rules: LockRules) -> KernelLock {
+        let mut lock = KernelLock::new(rules);
+        lock.close_all(BTreeSet::from([PORT]));
+        lock
+    }
+
+    #[test]
+    fn a_guarded_port_is_closed_until_granted_and_closes_by_itself() {
+        let mut lock = guarded(LockRules::default());
+        assert!(!lock.passes(PORT, KernelTime(0)));
+        assert!(at(&mut lock, 0, &arm(1)));
+        assert!(!lock.passes(PORT, KernelTime(1)));
+        assert!(at(&mut lock, 10, &open(1)));
+        assert!(lock.passes(PORT, KernelTime(299)));
+        assert!(!lock.passes(PORT, KernelTime(300)));
+    }
+
+    #[test]
+    fn a_used_or_superseded_token_opens_nothing() {
+        let mut lock = guarded(LockRules::default());
+        assert!(at(&mut lock, 0, &arm(1)));
+        assert!(at(&mut lock, 1, &arm(2)));
+        assert!(!at(&mut lock, 2, &open(1)));
+        assert!(!lock.passes(PORT, KernelTime(3)));
+        assert!(at(&mut lock, 3, &open(2)));
+        assert!(!at(&mut lock, 4, &open(2)));
+    }
+
+    #[test]
+    fn a_late_open_never_extends_the_time() {
+        let mut lock = guarded(LockRules::default());
+        assert!(at(&mut lock, 0, &arm(1)));
+        assert!(!at(&mut lock, 301, &open(1)));
+        assert!(!lock.passes(PORT, KernelTime(301)));
+    }
+
+    #[test]
+    fn a_started_redis_meets_a_closed_port_until_its_life_was_seen() {
+        let mut lock = guarded(LockRules::default());
+        at(&mut lock, 0, &arm(1));
+        at(&mut lock, 1, &open(1));
+        lock.redis_starts(PORT);
+        assert!(!lock.passes(PORT, KernelTime(2)));
+        let permit = LockOp::PermitReplica { item: item(0), ttl: TTL };
+        let unseen = BTreeSet::new();
+        lock.run(&permit, Instant { at: KernelTime(3), tick_error_ns: 0, seen: &unseen });
+        assert!(!lock.passes(PORT, KernelTime(4)));
+        at(&mut lock, 5, &permit);
+        assert!(lock.passes(PORT, KernelTime(6)));
+    }
+
+    #[test]
+    fn a_flush_leaves_the_port_guarded_and_closed() {
+        let mut lock = guarded(LockRules::default());
+        at(&mut lock, 0, &arm(1));
+        at(&mut lock, 1, &open(1));
+        lock.flushed();
+        assert!(lock.is_guarded(PORT));
+        assert!(!lock.passes(PORT, KernelTime(2)));
+    }
+}

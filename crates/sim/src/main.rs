@@ -1,0 +1,211 @@
+//! `redkeep-sim`: run seeds, replay a plan, make a failing one smaller.
+//!
+//! Exit codes: 0 every run kept the invariants, 1 one did not, 2 usage.
+
+use std::{ops::Range, path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand};
+use redkeep_sim::{
+    mutants,
+    plan::{Layout, Plan, Profile},
+    runner::{self, Tally},
+    trace::Lines,
+    world::{Outcome, Switches},
+};
+
+#[derive(Debug, Parser)]
+#[command(name = "redkeep-sim", about = "Deterministic simulator of redkeep clusters")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run one seed, or a range of them (each twice, with equal trace hashes).
+    Run(Run),
+    /// Run the plan in a file, as `show` or `shrink` printed it.
+    Replay {
+        file: PathBuf,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Print the plan of a seed.
+    Show {
+        seed: u64,
+        #[command(flatten)]
+        what: What,
+    },
+    /// Leave faults out of a failing seed's plan as long as it fails in the same way; print what is left.
+    Shrink {
+        seed: u64,
+        #[command(flatten)]
+        what: What,
+        #[command(flatten)]
+        how: How,
+    },
+    /// List the rules that `--mutate` can switch off.
+    Mutants,
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    #[arg(long, conflicts_with = "seeds")]
+    seed: Option<u64>,
+    /// `A..B`, B not included.
+    #[arg(long, value_parser = parse_range)]
+    seeds: Option<Range<u64>>,
+    /// Run each seed once only.
+    #[arg(long)]
+    once: bool,
+    /// Print how often each fault and state was met.
+    #[arg(long)]
+    coverage: bool,
+    #[command(flatten)]
+    what: What,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Debug, Args)]
+struct What {
+    /// Instead of the one drawn from the seed: trio, trio-three-groups, five.
+    #[arg(long, value_parser = parse_layout)]
+    layout: Option<Layout>,
+    /// Instead of the one drawn from the seed: swarm, single, duel, calm.
+    #[arg(long, value_parser = parse_profile)]
+    profile: Option<Profile>,
+}
+
+#[derive(Debug, Args)]
+struct How {
+    /// Print every event.
+    #[arg(long)]
+    trace: bool,
+    /// Switch a rule off; see `mutants`.
+    #[arg(long)]
+    mutate: Option<String>,
+}
+
+fn parse_range(text: &str) -> Result<Range<u64>, String> {
+    let (from, to) = text.split_once("..").ok_or("a range is A..B")?;
+    let number = |t: &str| t.parse::<u64>().map_err(|e| e.to_string());
+    Ok(number(from)?..number(to)?)
+}
+
+fn parse_layout(text: &str) -> Result<Layout, String> {
+    Layout::ALL.into_iter().find(|l| l.as_str() == text).ok_or_else(|| "no such layout".into())
+}
+
+fn parse_profile(text: &str) -> Result<Profile, String> {
+    Profile::ALL.into_iter().find(|p| p.as_str() == text).ok_or_else(|| "no such profile".into())
+}
+
+impl What {
+    fn plan(&self, seed: u64) -> Plan {
+        let drawn = Plan::of_seed(seed);
+        if self.layout.is_none() && self.profile.is_none() {
+            return drawn;
+        }
+        Plan::draw(seed, self.layout.unwrap_or(drawn.layout), self.profile.unwrap_or(drawn.profile))
+    }
+}
+
+impl How {
+    fn switches(&self) -> anyhow::Result<Switches> {
+        let Some(name) = &self.mutate else { return Ok(Switches::default()) };
+        let mutant = mutants::named(name);
+        mutant.map(|m| m.switches).with_context(|| format!("no mutant named {name}"))
+    }
+    fn lines(&self) -> Lines {
+        if self.trace { Lines::Print } else { Lines::Tail }
+    }
+}
+
+fn main() -> ExitCode {
+    match act(Cli::parse().verb) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("redkeep-sim: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// True if every run kept the invariants.
+fn act(verb: Verb) -> anyhow::Result<bool> {
+    match verb {
+        Verb::Run(run) => run_seeds(&run),
+        Verb::Replay { file, how } => {
+            let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+            let plan: Plan = text.parse().with_context(|| file.display().to_string())?;
+            Ok(report(&runner::run(&plan, how.switches()?, how.lines())))
+        }
+        Verb::Show { seed, what } => {
+            print!("{}", what.plan(seed));
+            Ok(true)
+        }
+        Verb::Shrink { seed, what, how } => {
+            let small = runner::shrink(&what.plan(seed), how.switches()?);
+            print!("{small}");
+            Ok(report(&runner::run(&small, how.switches()?, Lines::Tail)))
+        }
+        Verb::Mutants => {
+            for mutant in mutants::all() {
+                println!("{:<26} {}", mutant.name, mutant.rule);
+            }
+            Ok(true)
+        }
+    }
+}
+
+fn run_seeds(run: &Run) -> anyhow::Result<bool> {
+    let switches = run.how.switches()?;
+    if let Some(seed) = run.seed {
+        let outcome = runner::run(&run.what.plan(seed), switches, run.how.lines());
+        if run.coverage {
+            print_coverage(&outcome.coverage);
+        }
+        return Ok(report(&outcome));
+    }
+    let Some(seeds) = run.seeds.clone() else { bail!("--seed N or --seeds A..B") };
+    let mut tally = Tally::default();
+    for seed in seeds {
+        let plan = run.what.plan(seed);
+        let outcome = if run.once {
+            runner::run(&plan, switches, Lines::Tail)
+        } else {
+            runner::run_twice(&plan, switches)
+        };
+        if let Some(violation) = &outcome.violation {
+            println!("seed {seed} {} {}: {violation}", plan.layout.as_str(), plan.profile.as_str());
+        }
+        tally.add(plan, outcome);
+    }
+    let seconds = tally.simulated_ns / 1_000_000_000;
+    println!("{} seeds, {} events, {seconds} s simulated, {} failed", tally.runs, tally.events, tally.failed.len());
+    if run.coverage {
+        print_coverage(&tally.coverage);
+    }
+    Ok(tally.failed.is_empty())
+}
+
+fn print_coverage(coverage: &redkeep_sim::trace::Coverage) {
+    for (what, n) in &coverage.0 {
+        println!("{n:>9} {what}");
+    }
+}
+
+fn report(outcome: &Outcome) -> bool {
+    let seconds = std::time::Duration::from_nanos(outcome.ended.0).as_secs_f64();
+    println!("{} events, {seconds:.3} s simulated, trace {:016x}", outcome.events, outcome.hash);
+    match &outcome.violation {
+        Some(violation) => {
+            println!("VIOLATION: {violation}");
+            false
+        }
+        None => true,
+    }
+}

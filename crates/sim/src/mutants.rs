@@ -1,0 +1,69 @@
+//! The rules that can be switched off, by name. A checker that never caught the bug it is for proves nothing.
+
+use redkeep_core::Mutations;
+
+use crate::{
+    lock::{LockRules, StartGuard},
+    world::Switches,
+};
+
+/// A rule that is off.
+#[derive(Clone, Copy, Debug)]
+pub struct Mutant {
+    pub name: &'static str,
+    /// Lease rule of the design, or what else it stands for.
+    pub rule: &'static str,
+    pub switches: Switches,
+}
+
+fn core(name: &'static str, rule: &'static str, set: fn(&mut Mutations)) -> Mutant {
+    let mut switches = Switches::default();
+    set(&mut switches.core);
+    Mutant { name, rule, switches }
+}
+
+fn lock(name: &'static str, rule: &'static str, set: fn(&mut LockRules)) -> Mutant {
+    let mut switches = Switches::default();
+    set(&mut switches.lock);
+    Mutant { name, rule, switches }
+}
+
+/// Every one of them.
+#[must_use]
+pub fn all() -> Vec<Mutant> {
+    vec![
+        core("arm_after_grant", "L1", |m| m.arm_after_grant = true),
+        core("no_arm_id_check", "L1", |m| m.no_arm_id_check = true),
+        core("skip_read_index", "L2", |m| m.skip_read_index = true),
+        core("ignore_in_flight", "L3", |m| m.ignore_in_flight = true),
+        core("in_flight_times_out", "L3", |m| m.in_flight_times_out = true),
+        core("no_not_before", "L4", |m| m.no_not_before = true),
+        core("new_leader_does_not_wait", "L4", |m| m.new_leader_does_not_wait = true),
+        core("no_margin", "L4", |m| m.no_margin = true),
+        core("fence_not_burned", "L5", |m| m.fence_not_burned = true),
+        core("no_grant_limit", "L6", |m| m.no_grant_limit = true),
+        core("one_generation", "L7", |m| m.one_generation = true),
+        core("skip_serving", "VIP first", |m| m.skip_serving = true),
+        core("keep_replica_element", "takeover order", |m| m.keep_replica_element = true),
+        core("ignore_eligible", "eligible set", |m| m.ignore_eligible = true),
+        core("ignore_run_id", "eligible set", |m| m.ignore_run_id = true),
+        lock("ignore_nonce", "L1 in the kernel", |r| r.ignore_nonce = true),
+        lock("keep_gate", "L1 in the kernel", |r| r.keep_gate = true),
+        lock("input_only", "both directions", |r| r.input_only = true),
+        lock("no_expiry", "the kernel's timer", |r| r.no_expiry = true),
+        lock("no_start_guard", "drop-in of the Redis unit", |r| {
+            r.start_guard = StartGuard::Missing;
+        }),
+        Mutant {
+            name: "burn_forgotten",
+            rule: "L5",
+            switches: Switches { burn_forgotten: true, ..Switches::default() },
+        },
+    ]
+}
+
+/// The one of that name.
+#[must_use]
+pub fn named(name: &str) -> Option<Mutant> {
+    all().into_iter().find(|m| m.name == name)
+}

@@ -1,0 +1,264 @@
+//! The supervisor's process: start, death, stops, and its driver, which takes one input at a time.
+
+use redkeep_core::{Boot, Core, Input, Span, message::PeerMessage};
+
+use crate::{
+    check::Violation,
+    net::{Endpoint, Fate},
+    world::{
+        World,
+        event::{Event, ProcessEvent, Undo},
+        host::Process,
+        next,
+    },
+};
+
+/// Inputs that wait for a stopped process; the transport drops what comes beyond.
+const INBOX_MAX: usize = 4096;
+
+impl World {
+    pub(super) fn start_supervisor(&mut self, host: Endpoint) {
+        if !self.hosts[host].powered || self.hosts[host].process.is_some() {
+            return;
+        }
+        let life = next(&mut self.counters.process);
+        let groups = self.spec.groups.len();
+        let h = &mut self.hosts[host];
+        let image = h.disk.open();
+        let at = h.kernel_time(self.now);
+        let boot = Boot {
+            node: h.node,
+            initial_spec: self.spec.clone(),
+            recovered: image.recovered,
+            burned: image.burned,
+            incarnation: image.incarnation,
+            lock: h.lock.adopt(at),
+            seed: self.plan.seed ^ (life << 32),
+            mutations: self.switches.core,
+        };
+        self.note(format_args!("{host} supervisor {life} starts, lock {:?}", boot.lock));
+        let now = self.hosts[host].clock.now(self.now);
+        match Core::new(boot, now) {
+            Ok(core) => self.hosts[host].process = Some(Process::new(core, life, groups)),
+            Err(error) => return self.fail(Violation::NoStart { host, why: error.to_string() }),
+        }
+        for group in 0..groups {
+            if self.hosts[host].redis[group].is_some() {
+                let delay = Span(self.dice.process.range(100_000, 3_000_000));
+                self.process_after(host, delay, ProcessEvent::ProbeDue { group, extra: false });
+            }
+            self.tell_vip_present(host, group);
+        }
+        self.drain(host);
+    }
+
+    /// The process dies; batches in its queues die with it, but one write may be under way.
+    pub(super) fn kill_supervisor(&mut self, host: Endpoint, restart: Option<Span>) {
+        let Some(mut process) = self.hosts[host].process.take() else { return };
+        let life = process.life;
+        self.note(format_args!("{host} supervisor {life} dies"));
+        if let Some(write) = process.disk.pop_front()
+            && self.dice.disk.chance(500_000)
+        {
+            self.coverage.met("write survived its process");
+            self.hosts[host].disk.write(write);
+        }
+        for notified in 0..self.hosts.len() {
+            if notified != host {
+                let delay = Span(self.dice.net.range(200_000, 2_000_000));
+                self.after(delay, Event::PeerDied { dead: host, notified, life });
+            }
+        }
+        if let Some(delay) = restart {
+            self.after(delay, Event::Start { host });
+        }
+    }
+
+    /// Its stream ended and its port refuses: that is proof. A silent host is none.
+    pub(super) fn peer_died(&mut self, dead: Endpoint, notified: Endpoint, life: u64) {
+        let gone = self.hosts[dead].powered && self.hosts[dead].process.is_none();
+        if gone && self.net.both_ways(dead, notified) {
+            self.note(format_args!("{notified} sees supervisor {life} of {dead} gone"));
+            self.coverage.met("peer proved dead");
+            let peer = self.hosts[dead].node;
+            self.take_in(notified, Input::PeerDied { peer });
+        }
+    }
+
+    pub(super) fn freeze_supervisor(&mut self, host: Endpoint, lasts: Span) {
+        if let Some(p) = self.hosts[host].process.as_mut() {
+            p.frozen += 1;
+            let life = p.life;
+            self.note(format_args!("{host} supervisor {life} stops"));
+            self.undo_after(lasts, Undo::Thaw { host, life });
+        }
+    }
+
+    pub(super) fn thaw_supervisor(&mut self, host: Endpoint, life: u64) {
+        let Some(p) = self.hosts[host].process.as_mut().filter(|p| p.life == life) else { return };
+        p.frozen -= 1;
+        if p.frozen > 0 {
+            return;
+        }
+        let deferred = std::mem::take(&mut p.deferred);
+        self.note(format_args!("{host} supervisor {life} goes on"));
+        for event in deferred {
+            let delay = Span(self.dice.process.range(1_000, 200_000));
+            self.after(delay, Event::Process { host, life, event });
+        }
+        self.schedule_step(host);
+    }
+
+    /// What comes due while the process is stopped waits, but for a system call that had begun.
+    pub(super) fn process_event(&mut self, host: Endpoint, life: u64, event: ProcessEvent) {
+        let Some(p) = self.hosts[host].process.as_mut().filter(|p| p.life == life) else { return };
+        if p.frozen > 0 {
+            let in_kernel = matches!(
+                event,
+                ProcessEvent::DiskDone | ProcessEvent::LockDone | ProcessEvent::KernelDone
+            );
+            if !in_kernel || self.dice.process.chance(700_000) {
+                p.deferred.push(event);
+                return;
+            }
+            self.coverage.met("system call ended while stopped");
+        }
+        match event {
+            ProcessEvent::Step => self.step(host),
+            ProcessEvent::Wake { number } => {
+                if self.hosts[host].process.as_ref().is_some_and(|p| p.wake == number) {
+                    self.take_in(host, Input::Wake);
+                }
+            }
+            ProcessEvent::DiskDone => self.disk_done(host),
+            ProcessEvent::LockDone => self.lock_done(host),
+            ProcessEvent::KernelDone => self.kernel_done(host),
+            ProcessEvent::RedisJob { group, job, stage } => self.control(host, group, job, stage),
+            ProcessEvent::Announce { group, number, step } => {
+                self.announce(host, group, number, step);
+            }
+            ProcessEvent::ProbeDue { group, extra } => self.probe_due(host, group, extra),
+            ProcessEvent::ProbeTimeout { group, redis_life } => {
+                self.probe_timeout(host, group, redis_life);
+            }
+        }
+    }
+
+    pub(super) fn news_now(&mut self, host: Endpoint, life: u64, input: Input) {
+        if self.hosts[host].process.as_ref().is_some_and(|p| p.life == life) {
+            self.take_in(host, input);
+        }
+    }
+
+    /// Put an input at the end of the driver's queue.
+    pub(super) fn take_in(&mut self, host: Endpoint, input: Input) {
+        let Some(p) = self.hosts[host].process.as_mut() else { return };
+        if p.inbox.len() >= INBOX_MAX && matches!(input, Input::Peer { .. }) {
+            self.coverage.met("inbox full");
+            return;
+        }
+        p.inbox.push_back(input);
+        self.schedule_step(host);
+    }
+
+    fn schedule_step(&mut self, host: Endpoint) {
+        let delay = Span(self.dice.process.range(5_000, 60_000));
+        let Some(p) = self.hosts[host].process.as_mut() else { return };
+        let work = p.held.is_some() || !p.inbox.is_empty();
+        if work && !p.stepping && p.frozen == 0 {
+            p.stepping = true;
+            self.process_after(host, delay, ProcessEvent::Step);
+        }
+    }
+
+    /// Take one input, *then* read the clocks (L8), then let the core handle it.
+    fn step(&mut self, host: Endpoint) {
+        let now = self.hosts[host].clock.now(self.now);
+        let Some(p) = self.hosts[host].process.as_mut() else { return };
+        p.stepping = false;
+        let (now, input) = match p.held.take() {
+            Some(held) => held,
+            None => match p.inbox.pop_front() {
+                Some(input) => (now, input),
+                None => return,
+            },
+        };
+        if let Some(lasts) = p.stop_in_next_step.take() {
+            p.held = Some((now, input));
+            self.coverage.met("stopped between clock and use");
+            return self.freeze_supervisor(host, lasts);
+        }
+        if let Input::Observed { group, result: Ok(seen) } = &input {
+            self.note_seen_life(host, group, &seen.run_id);
+        }
+        self.note(format_args!("{host} <- {}", describe(&input)));
+        if let Some(p) = self.hosts[host].process.as_mut() {
+            p.core.handle(now, input);
+        }
+        self.drain(host);
+        self.schedule_step(host);
+    }
+
+    /// Carry out what the core wants, then sleep until its deadline.
+    fn drain(&mut self, host: Endpoint) {
+        let mut effects = Vec::new();
+        let now = self.hosts[host].clock.now(self.now);
+        let Some(p) = self.hosts[host].process.as_mut() else { return };
+        while let Some(effect) = p.core.next_effect() {
+            effects.push(effect);
+        }
+        p.wake += 1;
+        let number = p.wake;
+        let deadline = p.core.deadline(now);
+        self.carry_out(host, effects);
+        let at = self.hosts[host].clock.boot.real_of(deadline.0);
+        let late = Span(self.dice.process.range(0, 300_000));
+        if let Some(p) = &self.hosts[host].process {
+            let event = ProcessEvent::Wake { number };
+            let life = p.life;
+            self.at(at.after(late), Event::Process { host, life, event });
+        }
+    }
+
+    pub(super) fn send(&mut self, from: Endpoint, to: Endpoint, message: PeerMessage) {
+        if !self.net.connected(from, to) {
+            return;
+        }
+        let delays = match self.net.fate(&mut self.dice.net) {
+            Fate::Lost => {
+                self.coverage.met("message lost");
+                return;
+            }
+            Fate::Once(delay) => vec![delay],
+            Fate::Twice(first, second) => {
+                self.coverage.met("message doubled");
+                vec![first, second]
+            }
+        };
+        for delay in delays {
+            if delay > self.knobs.weather.delay_max {
+                self.coverage.met("message held up");
+            }
+            let message = Box::new(message.clone());
+            self.after(delay, Event::Packet { from, to, message });
+        }
+    }
+
+    pub(super) fn packet_arrives(&mut self, from: Endpoint, to: Endpoint, message: PeerMessage) {
+        if self.net.connected(from, to) && self.hosts[to].powered {
+            let from = self.hosts[from].node;
+            self.take_in(to, Input::Peer { from, message });
+        }
+    }
+}
+
+/// An input in one line.
+fn describe(input: &Input) -> String {
+    match input {
+        Input::Peer { from, message: PeerMessage::Raft { bytes, class } } => {
+            let sum = bytes.iter().fold(7_u64, |h, b| h.wrapping_mul(31) ^ u64::from(*b));
+            format!("{from} raft {class:?} {} bytes {sum:x}", bytes.len())
+        }
+        other => format!("{other:?}"),
+    }
+}

@@ -1,0 +1,166 @@
+//! One host: clocks, kernel, disk, Redis processes, and the supervisor's process with its executors.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use redkeep_core::{
+    Action, ActionId, Core, Epoch, Input, LockOp, NodeId, Now, Span,
+    command::Cause,
+};
+
+use crate::{
+    clock::{HostClock, Real},
+    disk::{Disk, DiskWrite},
+    lock::{KernelLock, KernelTime},
+    net::Endpoint,
+    redis::Redis,
+    world::event::{Group, ProcessEvent},
+};
+
+/// What the supervisor's model said of a group when an order was given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct View {
+    pub(crate) epoch: Epoch,
+    pub(crate) master: Option<NodeId>,
+    pub(crate) cause: Option<Cause>,
+    pub(crate) serving: bool,
+}
+
+/// A batch for the kernel lock.
+#[derive(Clone, Debug)]
+pub(crate) struct LockJob {
+    pub(crate) op: LockOp,
+    /// Lives of Redis that the supervisor had seen when it gave the order.
+    pub(crate) seen: Vec<(Group, u64)>,
+    /// By group, at the same time.
+    pub(crate) views: Vec<(Group, View)>,
+}
+
+/// An action for the kernel.
+#[derive(Clone, Debug)]
+pub(crate) struct KernelJob {
+    pub(crate) group: Group,
+    pub(crate) id: ActionId,
+    pub(crate) action: Action,
+    pub(crate) view: View,
+}
+
+/// An action for the control connection to Redis.
+#[derive(Clone, Debug)]
+pub(crate) struct RedisJob {
+    pub(crate) number: u64,
+    pub(crate) id: ActionId,
+    pub(crate) action: Action,
+    pub(crate) view: View,
+    pub(crate) deadline: Real,
+}
+
+/// The executor of one group's Redis actions: in order, one at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Control {
+    pub(crate) running: Option<RedisJob>,
+    pub(crate) queue: VecDeque<RedisJob>,
+    /// Role-changing commands that were sent and not answered.
+    pub(crate) unanswered: BTreeSet<u64>,
+    /// Life of the Redis of the last good probe that the core took in.
+    pub(crate) seen_life: u64,
+    /// Number of the running series of announcements; 0 = none.
+    pub(crate) announcing: u64,
+}
+
+/// The supervisor.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) core: Core,
+    /// Number of this process in the world; never used again.
+    pub(crate) life: u64,
+    /// Faults that hold it stopped.
+    pub(crate) frozen: u32,
+    /// Stop between reading the clock and using it, for so long.
+    pub(crate) stop_in_next_step: Option<Span>,
+    /// The input and the clocks that a stop caught in between.
+    pub(crate) held: Option<(Now, Input)>,
+    pub(crate) inbox: VecDeque<Input>,
+    pub(crate) stepping: bool,
+    pub(crate) wake: u64,
+    /// What came due while the process was stopped.
+    pub(crate) deferred: Vec<ProcessEvent>,
+    pub(crate) disk: VecDeque<DiskWrite>,
+    pub(crate) lock: VecDeque<LockJob>,
+    pub(crate) kernel: VecDeque<KernelJob>,
+    pub(crate) control: Vec<Control>,
+    /// The next gate to be opened is left to a dead process; then it stays away for so long.
+    pub(crate) dies_opening: Option<Span>,
+}
+
+impl Process {
+    pub(crate) fn new(core: Core, life: u64, groups: usize) -> Self {
+        Self {
+            core,
+            life,
+            frozen: 0,
+            stop_in_next_step: None,
+            held: None,
+            inbox: VecDeque::new(),
+            stepping: false,
+            wake: 0,
+            deferred: Vec::new(),
+            disk: VecDeque::new(),
+            lock: VecDeque::new(),
+            kernel: VecDeque::new(),
+            control: (0..groups).map(|_| Control::default()).collect(),
+            dies_opening: None,
+        }
+    }
+}
+
+/// An order of an operator that waits for its answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    pub(crate) host: Endpoint,
+    pub(crate) life: u64,
+    pub(crate) at: Real,
+}
+
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) node: NodeId,
+    pub(crate) clock: HostClock,
+    pub(crate) lock: KernelLock,
+    /// By group: when the kernel deletes the VIP, if it is there.
+    pub(crate) vips: Vec<Option<KernelTime>>,
+    /// By group; none where the host is no member.
+    pub(crate) redis: Vec<Option<Redis>>,
+    /// By group: client sockets up to this number are destroyed.
+    pub(crate) destroyed: Vec<u64>,
+    pub(crate) disk: Disk,
+    pub(crate) powered: bool,
+    pub(crate) process: Option<Process>,
+    pub(crate) disk_stalled_until: Real,
+    pub(crate) lock_stalled_until: Real,
+}
+
+impl Host {
+    pub(crate) fn kernel_time(&self, now: Real) -> KernelTime {
+        KernelTime(self.clock.boot.read(now))
+    }
+    pub(crate) fn passes(&self, port: u16, now: Real) -> bool {
+        self.powered && self.lock.passes(port, self.kernel_time(now))
+    }
+    pub(crate) fn leased(&self, port: u16, now: Real) -> bool {
+        self.powered && self.lock.leased(port, self.kernel_time(now))
+    }
+    pub(crate) fn answer_leaves(&self, port: u16, now: Real) -> bool {
+        self.powered && self.lock.answer_leaves(port, self.kernel_time(now))
+    }
+    pub(crate) fn has_vip(&self, group: Group, now: Real) -> bool {
+        let at = self.kernel_time(now);
+        self.powered && self.vips[group].is_some_and(|ends| at < ends)
+    }
+    /// Clients on this group's port reach a Redis that takes writes.
+    pub(crate) fn takes_writes(&self, group: Group, port: u16, now: Real) -> bool {
+        self.redis[group].as_ref().is_some_and(Redis::is_master) && self.passes(port, now)
+    }
+    pub(crate) fn runs(&self) -> bool {
+        self.process.as_ref().is_some_and(|p| p.frozen == 0)
+    }
+}

@@ -1,0 +1,224 @@
+//! The Redis processes: start, death, stops, and the execution of commands.
+
+use redkeep_core::{Input, Span};
+
+use crate::{
+    net::Endpoint,
+    redis::{Change, Command, Role, Waiting, WriteError},
+    world::{
+        World,
+        event::{Event, Group, Keep, RedisEvent, Undo},
+        next,
+    },
+};
+
+impl World {
+    /// The pair runs before the first supervisor starts: the first member is the master.
+    pub(super) fn begin_redis(&mut self) {
+        for group in 0..self.spec.groups.len() {
+            for host in 0..self.hosts.len() {
+                let role = self.role_by_file(group, host);
+                let Some(redis) = self.hosts[host].redis[group].as_mut() else { continue };
+                *redis = crate::redis::Redis::new(next(&mut self.counters.redis), role);
+                self.connect_soon(host, group, Span(1_000_000));
+            }
+        }
+    }
+
+    /// `replicaof` in the configuration file: all but the first member follow the first.
+    fn role_by_file(&self, group: Group, host: Endpoint) -> Role {
+        let first = self.spec.groups[group].members.first().map(|m| m.node);
+        match first.and_then(|n| self.host_of(n)) {
+            Some(master) if master != host => Role::ReplicaOf(master),
+            Some(_) | None => Role::Master,
+        }
+    }
+
+    pub(super) fn redis_after(&mut self, host: Endpoint, group: Group, delay: Span, event: RedisEvent) {
+        if let Some(redis) = &self.hosts[host].redis[group] {
+            let life = redis.life;
+            self.after(delay, Event::Redis { host, group, life, event });
+        }
+    }
+
+    pub(super) fn redis_event(&mut self, host: Endpoint, group: Group, life: u64, event: RedisEvent) {
+        let now = self.now;
+        let Some(redis) = self.hosts[host].redis[group].as_mut().filter(|r| r.life == life) else {
+            return;
+        };
+        match event {
+            RedisEvent::Loaded => {
+                if redis.phase == crate::redis::Phase::Loading {
+                    redis.phase = crate::redis::Phase::Up;
+                    let role = redis.role;
+                    self.note(format_args!("{host} g{group} redis {life} is up as {role:?}"));
+                    self.connect_soon(host, group, Span(1_000_000));
+                }
+            }
+            RedisEvent::Drain => {
+                while let Some(command) = self.next_waiting(host, group) {
+                    self.execute(host, group, command);
+                }
+            }
+            RedisEvent::PauseEnds => {
+                if redis.paused_until.is_some_and(|until| until <= now) {
+                    self.unpause(host, group);
+                }
+            }
+            RedisEvent::Connect => self.connect(host, group),
+            RedisEvent::Pump => self.pump(host, group),
+            RedisEvent::LinkDown { conn } => self.link_down(host, group, conn),
+        }
+    }
+
+    fn next_waiting(&mut self, host: Endpoint, group: Group) -> Option<Command> {
+        let redis = self.hosts[host].redis[group].as_mut()?;
+        if redis.runs() { redis.inbox.pop_front() } else { None }
+    }
+
+    pub(super) fn kill_redis(&mut self, host: Endpoint, group: Group) -> bool {
+        let Some(redis) = self.hosts[host].redis[group].as_mut().filter(|r| r.phase != crate::redis::Phase::Dead)
+        else {
+            return false;
+        };
+        let (life, run_id) = (redis.life, redis.run_id());
+        self.note(format_args!("{host} g{group} redis {life} dies"));
+        self.leave_links(host, group);
+        if let Some(redis) = self.hosts[host].redis[group].as_mut() {
+            redis.die();
+        }
+        if let Some(p) = self.hosts[host].process.as_mut() {
+            p.control[group].unanswered.clear();
+        }
+        let slow = self.dice.redis.chance(100_000);
+        let delay = Span(self.dice.redis.range(200_000, if slow { 60_000_000 } else { 3_000_000 }));
+        let id = self.spec.groups[group].id.clone();
+        self.news(host, delay, Input::RedisDied { group: id, run_id: Some(run_id) });
+        true
+    }
+
+    /// The service unit starts Redis: the drop-in closes the port first.
+    pub(super) fn start_redis(&mut self, host: Endpoint, group: Group, keep: Keep) {
+        if !self.hosts[host].powered {
+            return;
+        }
+        let role = self.role_by_file(group, host);
+        let port = self.port(group);
+        let life = next(&mut self.counters.redis);
+        let tail = self.dice.redis.below(40);
+        let short = self.dice.redis.chance(300_000);
+        let h = &mut self.hosts[host];
+        let Some(redis) = h.redis[group].as_mut().filter(|r| r.phase == crate::redis::Phase::Dead) else {
+            return;
+        };
+        let len = redis.data.log.len();
+        let kept = match keep {
+            Keep::Most if short => len.saturating_sub(usize::try_from(tail).unwrap_or(0)),
+            Keep::Most => len,
+            Keep::Half => len / 2,
+            Keep::Nothing => 0,
+        };
+        h.lock.redis_starts(port);
+        redis.start(life, role, kept);
+        self.note(format_args!("{host} g{group} redis {life} starts as {role:?} with {kept} of {len}"));
+        let loading = Span(self.dice.redis.range(1_000_000, 60_000_000));
+        self.redis_after(host, group, loading, RedisEvent::Loaded);
+    }
+
+    pub(super) fn freeze_redis(&mut self, host: Endpoint, group: Group, lasts: Span) {
+        let Some(redis) = self.hosts[host].redis[group].as_mut() else { return };
+        redis.frozen += 1;
+        let life = redis.life;
+        self.note(format_args!("{host} g{group} redis {life} stops"));
+        self.undo_after(lasts, Undo::ThawRedis { host, group, life });
+    }
+
+    pub(super) fn thaw_redis(&mut self, host: Endpoint, group: Group, life: u64) {
+        let Some(redis) = self.hosts[host].redis[group].as_mut() else { return };
+        redis.frozen = redis.frozen.saturating_sub(1);
+        let runs = redis.frozen == 0;
+        self.note(format_args!("{host} g{group} redis {life} goes on"));
+        if runs {
+            self.redis_after(host, group, Span(10_000), RedisEvent::Drain);
+            self.pump_soon(host, group);
+        }
+    }
+
+    pub(super) fn execute(&mut self, host: Endpoint, group: Group, command: Command) {
+        match command {
+            Command::Control { job, change } => self.changed(host, group, job, change),
+            Command::Write { write, client, socket, wait } => {
+                let now = self.now;
+                let Some(redis) = self.hosts[host].redis[group].as_mut() else { return };
+                if redis.pauses(now) && redis.role == Role::Master {
+                    self.coverage.met("write held by a pause");
+                    redis.blocked.push_back(command);
+                    return;
+                }
+                match redis.write(write, now) {
+                    Ok(offset) => {
+                        if let Some(replicas) = wait {
+                            redis.waiting.push(Waiting { write, client, socket, offset, replicas });
+                        }
+                        self.answer(host, group, (write, client, socket), true);
+                        self.pump_soon(host, group);
+                    }
+                    Err(WriteError::ReadOnly | WriteError::NoReplicas) => {
+                        self.answer(host, group, (write, client, socket), false);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn apply_change(&mut self, host: Endpoint, group: Group, change: Change) {
+        self.note(format_args!("{host} g{group} redis carries out {change:?}"));
+        match change {
+            Change::Promote { min_replicas } => {
+                let history = next(&mut self.counters.redis);
+                self.leave_upstream(host, group);
+                self.cut_replicas_of_new_master(host, group);
+                if let Some(redis) = self.hosts[host].redis[group].as_mut() {
+                    redis.promote(history);
+                    redis.min_replicas = min_replicas;
+                }
+                self.unpause(host, group);
+            }
+            Change::Follow { master } => {
+                let Some(redis) = self.hosts[host].redis[group].as_ref() else { return };
+                if redis.role == Role::ReplicaOf(master) || master == host {
+                    return;
+                }
+                self.leave_links(host, group);
+                if let Some(redis) = self.hosts[host].redis[group].as_mut() {
+                    redis.follow(master);
+                    redis.waiting.clear();
+                }
+                self.unpause(host, group);
+                self.connect_soon(host, group, Span(3_000_000));
+            }
+            Change::PauseWrites { until } => {
+                if let Some(redis) = self.hosts[host].redis[group].as_mut() {
+                    redis.paused_until = Some(until);
+                }
+                let left = until.since(self.now);
+                self.redis_after(host, group, left, RedisEvent::PauseEnds);
+            }
+            Change::Unpause => self.unpause(host, group),
+            Change::ShutWrites => {
+                if let Some(redis) = self.hosts[host].redis[group].as_mut() {
+                    redis.min_replicas = u32::MAX;
+                }
+            }
+        }
+    }
+
+    /// Writes that the pause held are executed now.
+    fn unpause(&mut self, host: Endpoint, group: Group) {
+        let Some(redis) = self.hosts[host].redis[group].as_mut() else { return };
+        redis.paused_until = None;
+        for command in std::mem::take(&mut redis.blocked) {
+            self.execute(host, group, command);
+        }
+    }
+}

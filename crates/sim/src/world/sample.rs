@@ -1,0 +1,238 @@
+//! Looks at all supervisors every 50 ms, heals the world when the plan is over, and ends the run when all is well.
+
+use redkeep_consensus::Role as RaftRole;
+use redkeep_core::{AdminRequest, Span, plan::HoldReason, status::StatusView};
+
+use crate::{
+    check::Violation,
+    clock::Real,
+    net::Endpoint,
+    redis::{Phase, Role},
+    world::{
+        World,
+        event::{Event, Group, Keep},
+    },
+};
+
+const SAMPLE: Span = Span::from_millis(50);
+/// Everything is well for this long at the end.
+const WELL_FOR: Span = Span::from_millis(600);
+/// From the healing on, a group that can be served is served within this.
+const SERVED_WITHIN: Span = Span::from_secs(12);
+/// The same for every replica following the master.
+const FOLLOWED_WITHIN: Span = Span::from_secs(20);
+/// An order has been answered after this.
+const ANSWERED_WITHIN: Span = Span::from_secs(10);
+/// When the operator steps in where the leader says that nobody may be promoted.
+const OPERATOR_AFTER: Span = Span::from_secs(5);
+
+/// The end of a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ending {
+    pub(super) healed: Option<Real>,
+    well_since: Option<Real>,
+    operator_asked: Option<Real>,
+}
+
+impl World {
+    pub(super) fn sample(&mut self) {
+        self.after(SAMPLE, Event::Sample);
+        let statuses: Vec<StatusView> = (0..self.hosts.len()).filter_map(|h| self.status(h)).collect();
+        for status in &statuses {
+            if let Err(violation) = self.checks.progress.agreed(status) {
+                return self.fail(violation);
+            }
+        }
+        let leader = statuses.iter().filter(|s| s.role == RaftRole::Leader).max_by_key(|s| s.term);
+        for group in 0..self.spec.groups.len() {
+            let served = self.hosts.iter().any(|h| h.leased(self.port(group), self.now));
+            if let Some(hold) = leader.and_then(|l| l.groups.get(group)).and_then(|g| g.hold.as_ref()) {
+                self.coverage.met(hold_name(hold));
+            }
+            let verdict = self.checks.progress.reasoned(self.now, group, served, leader);
+            if let Err(violation) = verdict {
+                return self.fail(violation);
+            }
+        }
+        if let Some(healed) = self.ending.healed {
+            self.look_at_the_end(healed, leader);
+        }
+    }
+
+    /// Of a supervisor that runs.
+    fn status(&mut self, host: Endpoint) -> Option<StatusView> {
+        let now = self.hosts[host].clock.now(self.now);
+        let process = self.hosts[host].process.as_mut().filter(|p| p.frozen == 0)?;
+        Some(process.core.status(now))
+    }
+
+    /// All faults have ended by themselves; what is down is started, and pauses are lifted.
+    pub(super) fn heal(&mut self) {
+        self.note(format_args!("HEALED"));
+        self.ending.healed = Some(self.now);
+        for host in 0..self.hosts.len() {
+            if self.hosts[host].powered && self.hosts[host].process.is_none() {
+                self.after(Span::from_millis(10), Event::Start { host });
+            }
+            for group in 0..self.spec.groups.len() {
+                let dead = self.hosts[host].redis[group].as_ref().is_some_and(|r| r.phase == Phase::Dead);
+                if dead {
+                    let delay = Span(self.dice.faults.range(1_000_000, 200_000_000));
+                    self.after(delay, Event::RedisStart { host, group, keep: Keep::Most });
+                }
+            }
+        }
+    }
+
+    fn look_at_the_end(&mut self, healed: Real, leader: Option<&StatusView>) {
+        let since = self.now.since(healed);
+        let mut well = true;
+        for group in 0..self.spec.groups.len() {
+            let served = self.is_served(group);
+            well &= served && self.all_follow(group).is_ok();
+            if !served && since > SERVED_WITHIN {
+                let hold = leader.and_then(|l| l.groups.get(group)).and_then(|g| g.hold.as_ref());
+                let hold = hold.map_or_else(|| "nothing".to_owned(), ToString::to_string);
+                return self.fail(Violation::NotServing { group, since, hold });
+            }
+            if let Err(host) = self.all_follow(group)
+                && since > FOLLOWED_WITHIN
+            {
+                return self.fail(Violation::NotFollowing { group, host, since });
+            }
+        }
+        if since > Span::from_secs(1) {
+            self.operator_mends(since, leader);
+        }
+        if !well {
+            self.ending.well_since = None;
+            return;
+        }
+        let since = *self.ending.well_since.get_or_insert(self.now);
+        if self.now.since(since) >= WELL_FOR && !self.someone_still_waits() {
+            self.last_look();
+        }
+    }
+
+    /// The master takes clients' writes under a lease, and did so a moment ago through the VIP.
+    fn is_served(&self, group: Group) -> bool {
+        let port = self.port(group);
+        let master = (0..self.hosts.len()).find(|h| {
+            self.hosts[*h].leased(port, self.now) && self.hosts[*h].takes_writes(group, port, self.now)
+        });
+        let recently = self.checks.ledger.last_acknowledged(group);
+        let recently = recently.is_some_and(|at| self.now.since(at) < Span::from_millis(400));
+        master.is_some_and(|h| self.hosts[h].has_vip(group, self.now)) && recently
+    }
+
+    fn all_follow(&self, group: Group) -> Result<(), Endpoint> {
+        let master = self.master(group);
+        for host in 0..self.hosts.len() {
+            let Some(redis) = &self.hosts[host].redis[group] else { continue };
+            let follows = master.is_some_and(|m| redis.role == Role::ReplicaOf(m))
+                && redis.upstream.is_some_and(|u| u.online);
+            if Some(host) != master && !follows {
+                return Err(host);
+            }
+        }
+        Ok(())
+    }
+
+    /// Pauses are lifted; where nobody may be promoted by rule, the fullest data set is named by the operator.
+    fn operator_mends(&mut self, since: Span, leader: Option<&StatusView>) {
+        let again = self.ending.operator_asked.is_some_and(|at| self.now.since(at) < Span::from_secs(1));
+        let Some(leader) = leader.filter(|_| !again) else { return };
+        let Some(host) = self.host_of(leader.node) else { return };
+        for group in 0..self.spec.groups.len() {
+            let Some(g) = leader.groups.get(group) else { continue };
+            let id = g.group.clone();
+            let terminal = g.hold.as_ref().is_some_and(needs_a_person);
+            let request = if g.paused_for.is_some() {
+                AdminRequest::Resume { group: Some(id) }
+            } else if terminal && since > OPERATOR_AFTER && !self.is_served(group) {
+                let Some(to) = self.fullest(group).map(|h| self.hosts[h].node) else { continue };
+                self.coverage.met("operator named a master");
+                AdminRequest::Failover { group: id, to: Some(to), allow_data_loss: true, dry_run: false }
+            } else {
+                continue;
+            };
+            self.ending.operator_asked = Some(self.now);
+            self.ask(host, request);
+        }
+    }
+
+    fn fullest(&self, group: Group) -> Option<Endpoint> {
+        let size = |h: &usize| self.hosts[*h].redis[group].as_ref().map_or(0, |r| r.data.log.len());
+        (0..self.hosts.len()).filter(|h| self.hosts[*h].redis[group].is_some()).max_by_key(size)
+    }
+
+    fn someone_still_waits(&mut self) -> bool {
+        let open: Vec<(Endpoint, u64, Real)> =
+            self.asked.values().map(|a| (a.host, a.life, a.at)).collect();
+        let mut waits = false;
+        for (host, life, at) in open {
+            let alive = self.hosts[host].process.as_ref().is_some_and(|p| p.life == life);
+            waits |= alive;
+            if alive && self.now.since(at) > ANSWERED_WITHIN {
+                self.fail(Violation::NoAnswer { host });
+            }
+        }
+        waits
+    }
+
+    fn last_look(&mut self) {
+        for group in 0..self.spec.groups.len() {
+            let Some(master) = self.master(group) else { continue };
+            let Some(redis) = &self.hosts[master].redis[group] else { continue };
+            let verdict =
+                self.checks.ledger.at_end(group, &redis.data.log, self.clients.written());
+            if let Err(violation) = verdict {
+                return self.fail(violation);
+            }
+        }
+        self.coverage.met("run ended well");
+        self.note(format_args!("ALL WELL"));
+        self.done = true;
+    }
+}
+
+/// Holds that only a person ends, by naming a master.
+fn needs_a_person(hold: &HoldReason) -> bool {
+    match hold {
+        HoldReason::NoCandidate
+        | HoldReason::AdoptionAmbiguous { .. }
+        | HoldReason::AdoptionNoMaster
+        | HoldReason::AdoptedNotGuarded
+        | HoldReason::EmptyDataSet
+        | HoldReason::OlderDataSet => true,
+        HoldReason::Paused
+        | HoldReason::OldLease { .. }
+        | HoldReason::AwaitingFence { .. }
+        | HoldReason::AdoptionIncomplete
+        | HoldReason::ColdStart { .. }
+        | HoldReason::Cooldown { .. }
+        | HoldReason::InFlight
+        | HoldReason::LeadershipTransfer
+        | HoldReason::TakeoverRunning { .. } => false,
+    }
+}
+
+fn hold_name(hold: &HoldReason) -> &'static str {
+    match hold {
+        HoldReason::Paused => "hold: paused",
+        HoldReason::OldLease { .. } => "hold: old lease",
+        HoldReason::AwaitingFence { .. } => "hold: awaiting fence",
+        HoldReason::NoCandidate => "hold: no candidate",
+        HoldReason::AdoptionIncomplete => "hold: adoption incomplete",
+        HoldReason::AdoptionAmbiguous { .. } => "hold: adoption ambiguous",
+        HoldReason::AdoptionNoMaster => "hold: adoption without master",
+        HoldReason::AdoptedNotGuarded => "hold: adopted, not guarded",
+        HoldReason::ColdStart { .. } => "hold: cold start",
+        HoldReason::EmptyDataSet => "hold: empty data set",
+        HoldReason::OlderDataSet => "hold: older data set",
+        HoldReason::Cooldown { .. } => "hold: cooldown",
+        HoldReason::InFlight => "hold: in flight",
+        HoldReason::LeadershipTransfer => "hold: leadership transfer",
+        HoldReason::TakeoverRunning { .. } => "hold: takeover running",
+    }
+}
