@@ -4,7 +4,10 @@
 //! by every later one), [`peer`] and [`admin`] keep wire and JSON compatible. Generated types never leave the codecs:
 //! each field is checked there on its way into a type of our own.
 //!
-//! Feature `grpc` adds clients and servers. Deliberately absent: conversions and any meaning.
+//! Feature `grpc` adds clients and servers. Deliberately absent: conversions and any meaning; [`details`] alone knows
+//! where a refusal sits in a gRPC status.
+
+pub mod details;
 
 /// Log entries and snapshots (`redkeep.log.v1`).
 pub mod log {
