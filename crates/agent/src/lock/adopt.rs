@@ -99,11 +99,15 @@ impl KernelLock {
 
     /// Covers a link that appeared, or was created anew: the kernel drops a link's hook with the link.
     ///
-    /// What was guarded on it is guarded again, closed until the next arming and grant.
+    /// What was guarded on it is guarded again. Timers and gates stay where the table outlived the link;
+    /// else its VIPs are closed until the next arming and grant.
     ///
     /// # Errors
     /// [`LockError::LinkAbsent`], [`LockError::EgressUnsupported`], or when the kernel refuses.
     pub fn ensure_link(&mut self, link: &LinkName) -> Result<(), LockError> {
+        if !self.config.links.contains(link) {
+            self.config.links.push(link.clone());
+        }
         self.take_link(link)?;
         let table = link_table(link);
         let mut batch = Batch::default();
