@@ -298,6 +298,8 @@ async fn offset_read_in_a_pause_is_reached_by_the_replica_and_nothing_is_lost() 
         }
         written
     });
+    let mut reader = master.client();
+    wait_until("the writer writes", || run(&mut reader, &["EXISTS", "n"]) == redis::Value::Int(1));
     let mut control = Control::new(master.endpoint());
     let at_replica = OffsetPoll::open(replica.endpoint()).await.unwrap();
     let at_master = OffsetPoll::open(master.endpoint()).await.unwrap();
@@ -342,7 +344,8 @@ async fn offset_that_is_not_reached_ends_at_the_deadline_with_the_last_one_seen(
     assert!(matches!(reached, OffsetReached::No { offset: Some(_) }));
     let reached = at_master.until_acknowledged(("10.9.9.9", 1), goal, SHORT).await.unwrap();
     assert_eq!(reached, OffsetReached::No { offset: None });
-    let failure = at_master.until_applied(0, SHORT).await.unwrap_err();
+    // Behind a WAIT that still runs: Redis ends one at its own ticks of 100 ms.
+    let failure = at_master.until_applied(0, PATIENT).await.unwrap_err();
     assert_eq!(failure, RedisFailure::Protocol { what: "INFO of a replica" });
 }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::Value;
+use redkeep_agent::process::Listeners;
 use redkeep_agent::redis::{RedisAddress, RedisEndpoint, Secret};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -32,20 +33,40 @@ impl Server {
     }
 
     pub fn start_in(directory: PathBuf, arguments: &[&str]) -> Self {
+        let mut found = None;
+        // Another test may take the free port first: then this redis-server ends, and the next port is tried.
+        wait_until("redis-server answers", || {
+            found = Self::try_start(&directory, arguments);
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
+    fn try_start(directory: &Path, arguments: &[&str]) -> Option<Self> {
         let port = free_port();
         let child = Command::new("redis-server")
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
             .arg("--dir")
-            .arg(&directory)
+            .arg(directory)
             .args(["--repl-diskless-sync-delay", "0", "--enable-debug-command", "yes"])
             .args(["--save", ""])
             .args(arguments)
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let server = Self { port, directory, child };
-        wait_until("redis-server answers", || server.raw("PING").is_some());
-        server
+        let mut server = Self { port, directory: directory.to_path_buf(), child };
+        let mut ended = false;
+        wait_until("redis-server answers or ends", || {
+            ended = server.child.try_wait().unwrap().is_some();
+            let listens = || Listeners::of(server.pid()).is_ok_and(|found| found.has_port(port));
+            ended || (listens() && server.raw("PING").is_some())
+        });
+        if ended {
+            // Not this directory: the next attempt needs it.
+            server.directory = PathBuf::new();
+            return None;
+        }
+        Some(server)
     }
 
     pub fn address(&self) -> SocketAddr {
