@@ -7,6 +7,7 @@
 
 use std::net::Ipv4Addr;
 
+use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, DevHookNumber, Expressions, Hook, HookNumber, InetHookNumber,
     MetaKey, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute, SetFlags,
@@ -21,11 +22,11 @@ use crate::netlink::nft::{
 use crate::vip::LinkName;
 
 /// The main table.
-pub(crate) const MAIN_TABLE: &str = "redkeep";
+const MAIN_TABLE: &str = "redkeep";
 /// The table in which a starting Redis closes its own port.
 pub(crate) const START_TABLE: &str = "redkeep_start";
 /// Prefix of the table that guards one link's ARP and neighbour advertisements.
-pub(crate) const LINK_TABLE_PREFIX: &str = "redkeep_";
+const LINK_TABLE_PREFIX: &str = "redkeep_";
 
 /// Runs before the host's own filter chains (priority 0); either side's reject is final.
 const FILTER_PRIORITY: i32 = -10;
@@ -161,6 +162,15 @@ impl IpVersion {
 /// The name of a link's table.
 pub(super) fn link_table_name(link: &LinkName) -> String {
     format!("{LINK_TABLE_PREFIX}{link}")
+}
+
+/// Whether a table is one of the lock's.
+pub(crate) fn is_lock_table(family: NetfilterProtoFamily, name: &str) -> bool {
+    if family == Family::Inet.proto() {
+        name == MAIN_TABLE || name == START_TABLE
+    } else {
+        family == Family::Netdev.proto() && name.starts_with(LINK_TABLE_PREFIX)
+    }
 }
 
 pub(super) fn main_table(config: &LockConfig) -> TableSpec {
@@ -480,14 +490,6 @@ impl TableSpec {
     /// A set's path.
     pub(super) fn set<'a>(&'a self, name: &'a str) -> SetPath<'a> {
         SetPath { family: self.family, table: &self.name, set: name }
-    }
-
-    pub(super) fn chain_count(&self) -> usize {
-        self.chains.len()
-    }
-
-    pub(super) fn rule_count(&self) -> usize {
-        self.chains.iter().map(|chain| chain.rules.len()).sum()
     }
 
     fn table_message(&self, flags: TableFlags) -> TableMessage {

@@ -36,7 +36,8 @@ pub use self::error::LockError;
 pub use self::read::{GenerationSnapshot, LockSnapshot};
 pub use self::start::{StartNotice, close_ports};
 
-pub(crate) use self::layout::{LINK_TABLE_PREFIX, MAIN_TABLE, START_TABLE};
+pub(crate) use self::layout::{START_TABLE, is_lock_table};
+pub(crate) use self::read::table_of;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};

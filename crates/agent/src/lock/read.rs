@@ -15,7 +15,7 @@ use super::error::refused;
 use super::layout::{IpVersion, TableSpec, main_set, parse_port_key};
 use super::{Generation, KernelLock, LockError};
 use crate::netlink::NetlinkError;
-use crate::netlink::nft::{Family, SetPath, Tables};
+use crate::netlink::nft::{SetPath, Tables};
 use crate::vip::LinkName;
 
 /// One generation as the kernel holds it.
@@ -332,9 +332,4 @@ fn lasting_part(message: NfTablesMessage) -> Option<NfTablesMessage> {
         }
         _ => None,
     }
-}
-
-/// Whether a family number is one that the lock uses.
-pub(crate) fn is_lock_family(family: NetfilterProtoFamily) -> bool {
-    [Family::Inet, Family::Netdev].into_iter().any(|ours| ours.proto() == family)
 }

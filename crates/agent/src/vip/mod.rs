@@ -9,7 +9,7 @@
 
 mod table;
 
-pub(crate) use self::table::{OWN_PROTOCOL, read_address};
+pub(crate) use self::table::read_address;
 pub use self::table::{Foreign, HeldAddress, Origin, VipError, VipTable};
 
 use std::fmt;

@@ -17,7 +17,7 @@ use crate::netlink::NetlinkError;
 use crate::netlink::route::Route;
 
 /// `IFA_PROTO` of the addresses made here. The kernel knows it since 5.18.
-pub(crate) const OWN_PROTOCOL: u8 = 0xc7;
+const OWN_PROTOCOL: u8 = 0xc7;
 
 /// Why an operation on addresses did not happen.
 #[derive(Debug, thiserror::Error)]
