@@ -138,7 +138,7 @@ async fn unix_socket_gives_the_same_and_the_listener_s_process() {
     let directory = std::env::temp_dir().join(format!("redkeep-unix-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
     let path = directory.join("redis.sock");
-    let server = Server::start_in(directory, &["--unixsocket", path.to_str().unwrap()]);
+    let server = Server::start_in(&directory, &["--unixsocket", path.to_str().unwrap()]);
     let unix = RedisEndpoint { address: RedisAddress::Unix(path), ..server.endpoint() };
     assert_eq!(observe(unix.clone()).await.unwrap().process_id, server.pid());
     let connection =
@@ -158,7 +158,7 @@ async fn loading_is_named_with_its_estimate() {
     server.signal(libc::SIGKILL);
     server.reap();
     let slow = ["--key-load-delay", "500", "--loading-process-events-interval-bytes", "1024"];
-    let loading = Server::start_in(directory, &slow);
+    let loading = Server::start_in(&directory, &slow);
     let mut probe = Probe::new(loading.endpoint());
     let failure = probe.observe().await.unwrap_err();
     assert!(matches!(failure, ProbeFailure::Loading { eta_s: Some(_) }), "{failure:?}");

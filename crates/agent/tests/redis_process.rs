@@ -172,7 +172,7 @@ fn listeners_of_redis_are_its_port_and_its_unix_socket_with_its_reach() {
     std::fs::create_dir_all(&directory).unwrap();
     let path = directory.join("redis.sock");
     let arguments = ["--unixsocket", path.to_str().unwrap(), "--unixsocketperm", "777"];
-    let server = Server::start_in(directory, &arguments);
+    let server = Server::start_in(&directory, &arguments);
     let found = Listeners::of(server.pid()).unwrap();
     assert_eq!(found.tcp, [server.address()]);
     assert!(found.has_port(server.port) && !found.has_port(1));

@@ -32,7 +32,7 @@ pub enum ControlError {
         #[source]
         source: RedisFailure,
     },
-    /// Redis refused it, or the connection broke; then see [`Control::settled`].
+    /// Redis refused it, or the connection broke; then see `Control::settled`.
     #[error("Redis did not carry out {command}")]
     Redis {
         /// The command before renaming.

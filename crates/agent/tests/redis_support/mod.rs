@@ -29,14 +29,14 @@ impl Server {
             NEXT.fetch_add(1, Ordering::Relaxed)
         ));
         std::fs::create_dir_all(&directory).unwrap();
-        Self::start_in(directory, arguments)
+        Self::start_in(&directory, arguments)
     }
 
-    pub fn start_in(directory: PathBuf, arguments: &[&str]) -> Self {
+    pub fn start_in(directory: &Path, arguments: &[&str]) -> Self {
         let mut found = None;
         // Another test may take the free port first: then this redis-server ends, and the next port is tried.
         wait_until("redis-server answers", || {
-            found = Self::try_start(&directory, arguments);
+            found = Self::try_start(directory, arguments);
             found.is_some()
         });
         found.unwrap()
