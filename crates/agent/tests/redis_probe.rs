@@ -269,6 +269,8 @@ async fn killed_redis_closes_the_idle_connection_and_the_next_look_says_so() {
     let mut probe = Probe::new(server.endpoint());
     probe.observe().await.unwrap();
     let closed = probe.closed().unwrap();
+    // Awaited beside looks: it borrows nothing.
+    probe.observe().await.unwrap();
     server.signal(libc::SIGKILL);
     tokio::time::timeout(Duration::from_secs(5), closed).await.unwrap();
     server.reap();

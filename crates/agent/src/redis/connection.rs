@@ -108,7 +108,7 @@ impl Connection {
 
     /// Resolves when the connection has ended. For a Redis with a big heap this is late: `process::ProcessWatch` sees its
     /// death before.
-    pub fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
+    pub fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut closed = self.closed.clone();
         async move {
             // An error means that the driver is gone: closed as well.

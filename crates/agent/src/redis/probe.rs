@@ -89,7 +89,7 @@ impl Probe {
     }
 
     /// The connection's end, to be awaited beside a timer; `None` while not connected.
-    pub fn closed(&self) -> Option<impl Future<Output = ()> + Send + 'static> {
+    pub fn closed(&self) -> Option<impl Future<Output = ()> + Send + use<>> {
         self.link.as_ref().map(|link| link.connection.closed())
     }
 
