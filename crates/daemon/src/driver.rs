@@ -1,0 +1,197 @@
+//! The one thread that owns the core.
+//!
+//! It takes one input, reads the clocks (lease rule L8), feeds the core, and hands every effect to its executor without
+//! waiting for any of them. Between inputs it sleeps until the core's deadline. It also publishes what operators see:
+//! the status, on change but not more often than every 20 ms, and events with their stamps.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::Duration,
+};
+
+use redkeep_agent::redis::Secret;
+use redkeep_core::{
+    ActionOutcome, Core, Effect, Event, GroupId, Input, Mono, NodeId, Now,
+    effect::ActionFailure,
+    spec::{ClusterSpec, NodeSpec},
+};
+use tokio::{runtime::Handle, sync::watch};
+
+use crate::{
+    clock::Clocks,
+    config::GroupAccess,
+    executor::{
+        disk::{DiskQueue, DiskWork},
+        kernel::{KernelQueue, KernelWork},
+        lock::{LockQueue, LockWork},
+        redis::{Access, GroupRedis},
+    },
+    front::Front,
+    inbox::{Inbox, Outlet, Post},
+    peer::Links,
+    sd_notify::ServiceManager,
+};
+
+/// Least time between two published statuses, nanoseconds.
+const PUBLISH_EVERY: u64 = 20_000_000;
+/// Statuses without any event are published this often, nanoseconds.
+const PUBLISH_QUIET: u64 = 250_000_000;
+/// Longest sleep: CLOCK_BOOTTIME goes on in suspend, a sleeping thread's timer does not.
+const SLEEP_MAX: u64 = 500_000_000;
+
+/// Everybody who carries out effects.
+#[derive(Debug)]
+pub(crate) struct Hands {
+    pub(crate) links: Links,
+    pub(crate) disk: DiskQueue,
+    pub(crate) lock: LockQueue,
+    pub(crate) kernel: KernelQueue,
+    pub(crate) runtime: Handle,
+    pub(crate) inbox: Inbox,
+    /// Told the peer server which nodes there are.
+    pub(crate) nodes: watch::Sender<Vec<NodeSpec>>,
+    pub(crate) access: BTreeMap<GroupId, Access>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    node: NodeId,
+    core: Core,
+    clocks: Clocks,
+    hands: Hands,
+    groups: BTreeMap<GroupId, (redkeep_core::spec::GroupSpec, GroupRedis)>,
+    front: Arc<Front>,
+    service: ServiceManager,
+    published: Mono,
+    alive: Mono,
+    news: bool,
+    leader: Option<NodeId>,
+    leader_heard: Option<Mono>,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        (node, core, clocks): (NodeId, Core, Clocks),
+        hands: Hands,
+        front: Arc<Front>,
+        service: ServiceManager,
+    ) -> Self {
+        let (published, alive) = (Mono::default(), Mono::default());
+        Self { node, core, clocks, hands, groups: BTreeMap::new(), front, service, published, alive, news: true, leader: None, leader_heard: None }
+    }
+
+    /// Until [`Post::Stop`]; gives the disk back to be closed.
+    pub(crate) fn run(mut self, outlet: &Outlet) -> DiskQueue {
+        let mut now = self.clocks.now();
+        self.drain(now);
+        loop {
+            self.publish(now);
+            let wake = self.core.deadline(now);
+            let sleep = wake.0.saturating_sub(now.boot.0).min(SLEEP_MAX);
+            let post = outlet.take(Duration::from_nanos(sleep));
+            now = self.clocks.now();
+            match post {
+                Some(Post::Input(input)) => {
+                    if let Input::Peer { from, .. } = &input
+                        && Some(*from) == self.leader
+                    {
+                        self.leader_heard = Some(now.boot);
+                    }
+                    self.core.handle(now, input);
+                }
+                Some(Post::Publish) => {
+                    self.news = true;
+                    continue;
+                }
+                Some(Post::Stop) => return self.hands.disk,
+                None => self.core.handle(now, Input::Wake),
+            }
+            self.drain(now);
+        }
+    }
+
+    fn drain(&mut self, now: Now) {
+        while let Some(effect) = self.core.next_effect() {
+            self.carry_out(effect, now);
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect, now: Now) {
+        match effect {
+            Effect::Send { to, message } => self.hands.links.send(to, message),
+            Effect::Persist(persist) => self.hands.disk.put(DiskWork::Persist(persist)),
+            Effect::Burn { group, epoch } => self.hands.disk.put(DiskWork::Burn { group, epoch }),
+            Effect::Lock(op) => self.hands.lock.put(LockWork::Op(op)),
+            Effect::Act { group, id, action } if action.is_redis() => match self.groups.get(&group) {
+                Some((_, redis)) => redis.act(id, action),
+                None => {
+                    let text = "the group has no Redis on this host".to_owned();
+                    let outcome = ActionOutcome::Failed(ActionFailure { retry: false, text });
+                    self.hands.inbox.answer(Input::ActionDone { group, id, outcome });
+                }
+            },
+            Effect::Act { group, id, action } => self.hands.kernel.put(KernelWork::Act { group, id, action }),
+            Effect::ProbeNow { group } => {
+                if let Some((_, redis)) = self.groups.get(&group) {
+                    redis.probe_now();
+                }
+            }
+            Effect::Reply { id, reply } => self.front.reply(id, reply),
+            Effect::Event(event) => self.tell(event, now),
+            Effect::SpecChanged(spec) => self.follow_spec(&spec),
+        }
+    }
+
+    fn tell(&mut self, event: Event, now: Now) {
+        let group = event.group.as_ref().map_or("-", GroupId::as_str);
+        // The decision's log index is the id of a failover in logs, history and events.
+        let span = tracing::info_span!("decision", index = event.index, group, epoch = event.epoch.0);
+        span.in_scope(|| tracing::info!(at_boot_ns = now.boot.0, "{:?}", event.kind));
+        self.front.tell(event);
+        self.news = true;
+    }
+
+    /// Links, groups and probes follow the replicated spec.
+    fn follow_spec(&mut self, spec: &ClusterSpec) {
+        self.news = true;
+        self.hands.links.set_peers(&spec.nodes);
+        self.hands.nodes.send_replace(spec.nodes.clone());
+        let local: Vec<_> = spec.groups.iter().filter(|g| g.is_member(self.node)).collect();
+        self.groups.retain(|id, (known, _)| local.iter().any(|g| g.id == *id && *g == known));
+        for group in &local {
+            if self.groups.contains_key(&group.id) {
+                continue;
+            }
+            let Some(addr) = spec.redis_addr(self.node, group) else { continue };
+            let none = || Access { group: GroupAccess::default(), password: None::<Secret> };
+            let access = self.hands.access.get(&group.id).cloned().unwrap_or_else(none);
+            let (inbox, lock) = (self.hands.inbox.clone(), self.hands.lock.clone());
+            let redis = GroupRedis::start(&self.hands.runtime, (addr, group), &access, inbox, lock);
+            self.groups.insert(group.id.clone(), ((*group).clone(), redis));
+        }
+        self.hands.kernel.put(KernelWork::Groups(local.into_iter().cloned().collect()));
+    }
+
+    fn publish(&mut self, now: Now) {
+        let since = now.boot.0.saturating_sub(self.published.0);
+        if since >= PUBLISH_QUIET || (self.news && since >= PUBLISH_EVERY) {
+            let status = self.core.status(now);
+            if self.news {
+                self.front.publish_history(self.core.history());
+            }
+            if status.leader != self.leader {
+                (self.leader, self.leader_heard) = (status.leader, None);
+            }
+            self.front.publish(status, self.leader_heard);
+            self.news = false;
+            self.published = now.boot;
+        }
+        let Some(interval) = self.service.watchdog_interval() else { return };
+        if now.boot.0.saturating_sub(self.alive.0) >= u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX) {
+            self.service.alive();
+            self.alive = now.boot;
+        }
+    }
+}

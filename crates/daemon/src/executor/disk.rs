@@ -1,0 +1,85 @@
+//! The one writer of the durable log.
+//!
+//! Writes come in order and are answered in order, each when it is durable. After a failed write memory is ahead of the
+//! disk, so nothing more may be acknowledged: the process says why and aborts, and the kernel's lease fences the host.
+
+use std::{
+    io,
+    sync::mpsc::{Receiver, Sender, channel},
+    thread::JoinHandle,
+};
+
+use redkeep_consensus::Persist;
+use redkeep_core::{Epoch, GroupId, Input};
+use redkeep_wal::{PersistError, Wal};
+
+use super::lock::chain;
+use crate::inbox::Inbox;
+
+/// What the thread is asked for.
+#[derive(Debug)]
+pub(crate) enum DiskWork {
+    Persist(Persist),
+    /// Lease rule L5: durable before the fence is reported.
+    Burn { group: GroupId, epoch: Epoch },
+    Close,
+}
+
+/// The queue to the disk thread.
+#[derive(Debug)]
+pub(crate) struct DiskQueue {
+    work: Sender<DiskWork>,
+    thread: JoinHandle<()>,
+}
+
+impl DiskQueue {
+    /// # Errors
+    /// The thread cannot be started.
+    pub(crate) fn run(wal: Wal, inbox: Inbox) -> io::Result<Self> {
+        let (work, received) = channel();
+        let thread =
+            std::thread::Builder::new().name("disk".into()).spawn(move || write_all(wal, &received, &inbox))?;
+        Ok(Self { work, thread })
+    }
+
+    pub(crate) fn put(&self, work: DiskWork) {
+        // The thread ends only by `close` or with the process.
+        let _ = self.work.send(work);
+    }
+
+    /// Finish what waits and close the log.
+    pub(crate) fn close(self) {
+        self.put(DiskWork::Close);
+        if self.thread.join().is_err() {
+            tracing::error!("the disk thread ended by a panic");
+        }
+    }
+}
+
+fn write_all(mut wal: Wal, work: &Receiver<DiskWork>, inbox: &Inbox) {
+    while let Ok(work) = work.recv() {
+        match work {
+            DiskWork::Persist(persist) => {
+                let number = persist.number;
+                must(wal.persist(&persist));
+                inbox.answer(Input::Persisted { number });
+            }
+            DiskWork::Burn { group, epoch } => {
+                must(wal.burn(group.as_str(), epoch.0));
+                inbox.answer(Input::Burned { group, epoch });
+            }
+            DiskWork::Close => break,
+        }
+    }
+    if let Err(error) = wal.close() {
+        tracing::error!(error = %chain(&error), "the log was not closed in order; it is checked at the next start");
+    }
+}
+
+fn must(written: Result<(), PersistError>) {
+    if let Err(error) = written {
+        // Not through the log queue: the process ends before that is written.
+        eprintln!("redkeepd: the log cannot be written: {}; the process ends, its kernel fences this host", chain(&error));
+        std::process::abort();
+    }
+}

@@ -1,0 +1,275 @@
+//! The one owner of the kernel's lease (lease rule L1): arms, opens and closes strictly in the order the core asked.
+//!
+//! One thread per host. It also mends the tables when somebody else changed them, always closed, and lifts the closing
+//! that a starting Redis left once its process is watched. Deliberately absent: any judgement whether to open.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::mpsc::{Receiver, Sender, channel},
+    time::Duration,
+};
+
+use redkeep_agent::{
+    lock::{self as kernel, GuardedPort, KernelLock, LeaseItem, LockConfig, LockError, LockHealth},
+    vip::{LinkName, Vip},
+};
+use redkeep_core::{
+    Generation, GroupId, HostEvent, Input, LockEvent, LockOp, effect::LockItem, input::LockAtStart,
+    spec::ClusterSpec,
+};
+
+use super::{MARK, OWN_SOURCE};
+use crate::inbox::Inbox;
+
+/// What the thread is asked for.
+#[derive(Debug)]
+pub(crate) enum LockWork {
+    Op(LockOp),
+    /// Somebody else changed the tables, or may have: look, and mend closed.
+    Verify,
+    /// A link came up or was made anew.
+    Link(LinkName),
+    /// The process behind this port is watched now: its start may be admitted.
+    AdmitStart(u16),
+}
+
+/// The queue to the lock thread.
+#[derive(Clone, Debug)]
+pub(crate) struct LockQueue(Sender<LockWork>);
+
+impl LockQueue {
+    pub(crate) fn put(&self, work: LockWork) {
+        // The thread lives as long as the process; if it died, the process is being aborted.
+        let _ = self.0.send(work);
+    }
+}
+
+/// The lock as it was found, before the thread has it.
+#[derive(Debug)]
+pub(crate) struct OpenLock {
+    lock: KernelLock,
+    at_start: LockAtStart,
+}
+
+pub(crate) fn lock_config(links: Vec<LinkName>, closed_ports: Vec<u16>) -> LockConfig {
+    LockConfig { mark: MARK, own_source: OWN_SOURCE, links, closed_ports }
+}
+
+/// Links that carry the VIPs of `spec`.
+pub(crate) fn links(spec: &ClusterSpec, node: redkeep_core::NodeId) -> Vec<LinkName> {
+    let mut links = Vec::new();
+    for group in spec.groups.iter().filter(|g| g.is_member(node)) {
+        match LinkName::new(&group.interface) {
+            Ok(link) if !links.contains(&link) => links.push(link),
+            Ok(_) => {}
+            Err(error) => tracing::error!(group = %group.id, %error, "the group's interface cannot be used"),
+        }
+    }
+    links
+}
+
+impl OpenLock {
+    /// Take or make the tables and read them back (L7).
+    ///
+    /// # Errors
+    /// [`LockError`]; without the lock nothing may serve.
+    pub(crate) fn open(spec: &ClusterSpec, node: redkeep_core::NodeId) -> Result<Self, LockError> {
+        let mut lock = KernelLock::open(lock_config(links(spec, node), Vec::new()))?;
+        let found = lock.snapshot()?;
+        let left = |generation: kernel::Generation| {
+            let lease = found.generation(generation);
+            let live = lease.gates.iter().filter_map(|port| lease.timers.get(port));
+            live.max().copied().filter(|left| !left.is_zero())
+        };
+        let (a, b) = (left(kernel::Generation::A), left(kernel::Generation::B));
+        let open = match (a, b) {
+            (None, None) => None,
+            (Some(a), Some(b)) if b > a => Some(Generation::B),
+            (Some(_), _) => Some(Generation::A),
+            (None, Some(_)) => Some(Generation::B),
+        };
+        let at_start = LockAtStart {
+            open,
+            guarded: found.guarded.iter().copied().collect(),
+            replica: found.replica.keys().copied().collect(),
+        };
+        tracing::info!(adopted = lock.adopted(), ownership = ?lock.ownership(), ?at_start, "kernel lock taken");
+        Ok(Self { lock, at_start })
+    }
+
+    pub(crate) fn at_start(&self) -> LockAtStart {
+        self.at_start.clone()
+    }
+
+    /// By which notifications name this lock's own changes.
+    pub(crate) fn port_id(&self) -> u32 {
+        self.lock.port_id()
+    }
+
+    /// # Errors
+    /// The thread cannot be started.
+    pub(crate) fn run(self, inbox: Inbox) -> io::Result<LockQueue> {
+        let (sender, work) = channel();
+        std::thread::Builder::new().name("lock".into()).spawn(move || {
+            let mut thread = LockThread { lock: self.lock, inbox, items: BTreeMap::new() };
+            thread.run(&work);
+        })?;
+        Ok(LockQueue(sender))
+    }
+}
+
+struct LockThread {
+    lock: KernelLock,
+    inbox: Inbox,
+    /// What was ever guarded, for putting it back.
+    items: BTreeMap<u16, GuardedPort>,
+}
+
+impl LockThread {
+    fn run(&mut self, work: &Receiver<LockWork>) {
+        while let Ok(work) = work.recv() {
+            match work {
+                LockWork::Op(op) => {
+                    let event = self.carry_out(op);
+                    self.inbox.answer(Input::Lock(event));
+                }
+                LockWork::Verify => self.mend(),
+                LockWork::Link(link) => self.cover(&link),
+                LockWork::AdmitStart(port) => self.admit(port),
+            }
+        }
+    }
+
+    fn carry_out(&mut self, op: LockOp) -> LockEvent {
+        match op {
+            LockOp::Arm { arm, generation, ttl, items } => {
+                let items = self.lease_items(&items);
+                let done = self.lock.arm(kernel_generation(generation), &items, Duration::from_nanos(ttl.0));
+                LockEvent::Armed { arm, ok: self.settled("arm", done) }
+            }
+            LockOp::Open { arm, generation, items } => {
+                let groups: Vec<GroupId> = items.iter().map(|i| i.group.clone()).collect();
+                let items = self.lease_items(&items);
+                let done = match self.lock.open_gates(kernel_generation(generation), &items) {
+                    // The grant came too late for this arming, or another took its place: both are in order.
+                    Err(LockError::NotArmed) => {
+                        tracing::debug!("a grant came for an arming that no longer waits");
+                        return LockEvent::Opened { arm, groups, ok: false };
+                    }
+                    done => done,
+                };
+                LockEvent::Opened { arm, groups, ok: self.settled("open", done) }
+            }
+            LockOp::Close { item } => {
+                let port = self.guarded_port(&item);
+                let done = self.lock.close(&[port]);
+                LockEvent::Closed { group: item.group, ok: self.settled("close", done) }
+            }
+            LockOp::Guard { item } => {
+                let port = self.guarded_port(&item);
+                let done = self.lock.guard(&[port]);
+                LockEvent::Guarded { group: item.group, ok: self.settled("guard", done) }
+            }
+            LockOp::PermitReplica { item, ttl } => {
+                let port = self.guarded_port(&item);
+                let done = self.lock.permit_replica(&port, Duration::from_nanos(ttl.0));
+                LockEvent::ReplicaPermitted { group: item.group, ok: self.settled("permit replica", done) }
+            }
+            LockOp::ForbidReplica { item } => {
+                let done = self.lock.forbid_replica(item.port);
+                LockEvent::ReplicaForbidden { group: item.group, ok: self.settled("forbid replica", done) }
+            }
+        }
+    }
+
+    fn lease_items(&mut self, items: &[LockItem]) -> Vec<LeaseItem> {
+        let lease = |item: &LockItem| {
+            let GuardedPort { port, vip } = self.guarded_port(item);
+            LeaseItem { port, vip, nonce: item.nonce }
+        };
+        items.iter().map(lease).collect()
+    }
+
+    /// The VIP is left out where its link is absent: then there is nobody to announce it to, and the port counts.
+    fn guarded_port(&mut self, item: &LockItem) -> GuardedPort {
+        let link = LinkName::new(&item.interface).ok();
+        if let Some(link) = link.as_ref().filter(|l| !self.lock.covered_links().any(|c| c == *l)) {
+            self.cover(link);
+        }
+        let covered = link.filter(|l| self.lock.covered_links().any(|c| c == l));
+        let vip = covered.map(|link| Vip { address: item.vip.addr, prefix_len: item.vip.prefix, link });
+        let port = GuardedPort { port: item.port, vip };
+        self.items.insert(item.port, port.clone());
+        port
+    }
+
+    fn cover(&mut self, link: &LinkName) {
+        if let Err(error) = self.lock.ensure_link(link) {
+            tracing::warn!(%link, error = %chain(&error), "the lock does not cover the link: ARP for its VIPs is not fenced");
+        }
+    }
+
+    /// A failed operation may mean that the tables are gone: look at once, they may be open.
+    fn settled(&mut self, what: &'static str, done: Result<(), LockError>) -> bool {
+        let Err(error) = done else { return true };
+        tracing::error!(what, error = %chain(&error), "the kernel lock refused");
+        self.mend();
+        false
+    }
+
+    fn mend(&mut self) {
+        match self.lock.verify() {
+            Ok(LockHealth::Intact) => return,
+            Ok(health) => tracing::error!(?health, "the lock's tables were changed by somebody else: made anew, closed"),
+            Err(error) => tracing::error!(error = %chain(&error), "the lock's tables cannot be read: made anew, closed"),
+        }
+        let items: Vec<GuardedPort> = self.items.values().cloned().collect();
+        match self.lock.reinstall(&items) {
+            Ok(()) => self.inbox.answer(Input::Host(HostEvent::LockLost)),
+            Err(error) => {
+                // Open ports that cannot be closed: nothing this process does is safe any more.
+                tracing::error!(error = %chain(&error), "the lock cannot be made anew");
+                self.inbox.answer(Input::Host(HostEvent::LockLost));
+            }
+        }
+    }
+
+    fn admit(&mut self, port: u16) {
+        let starts = match self.lock.starts() {
+            Ok(starts) => starts,
+            Err(error) => {
+                tracing::error!(port, error = %chain(&error), "the starts of Redis cannot be read");
+                return;
+            }
+        };
+        let vip = self.items.get(&port).and_then(|item| item.vip.clone());
+        for start in starts.into_iter().filter(|s| s.port == port) {
+            match self.lock.admit_start(start, vip.as_ref()) {
+                Ok(()) => tracing::info!(port, "the closing of a started Redis was lifted; its port waits for a grant"),
+                // Its own process will be watched in turn.
+                Err(LockError::StartSuperseded) => {}
+                Err(error) => tracing::error!(port, error = %chain(&error), "a start cannot be admitted"),
+            }
+        }
+    }
+}
+
+const fn kernel_generation(generation: Generation) -> kernel::Generation {
+    match generation {
+        Generation::A => kernel::Generation::A,
+        Generation::B => kernel::Generation::B,
+    }
+}
+
+/// An error with all its causes on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        cause = source.source();
+    }
+    text
+}

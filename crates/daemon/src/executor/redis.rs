@@ -1,0 +1,335 @@
+//! One group's Redis on this host: a probe task and a control task, each with its own connection.
+//!
+//! The probe task looks at each interval, at once when asked, and at once when its connection ends; it also has the
+//! process watched, whose death it reports without any probe. The control task carries out role changes one by one.
+//! A Redis that hangs delays these two and nobody else. Invariant (lease-review R6): an observation says `settled` only
+//! if every role-changing command was answered before the look began and none was sent until it ended.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use redkeep_agent::{
+    process::{Listeners, ProcessEvent, ProcessWatch},
+    redis::{self as agent, MasterAuth, Observation, Probe, RedisAddress, RedisEndpoint, Secret},
+};
+use redkeep_core::{
+    Action, ActionId, ActionOutcome, GroupId, Input, RunId, Span,
+    effect::ActionFailure,
+    observe::{AttachedReplica, PreviousHistory, ProbeFailure, RedisObservation, RedisRole},
+    spec::GroupSpec,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+};
+
+use super::{MARK, OWN_SOURCE, lock::LockQueue, lock::LockWork};
+use crate::{config::GroupAccess, inbox::Inbox};
+
+mod control;
+
+/// The Redis of one group, as the driver sees it. Dropping it ends both tasks.
+#[derive(Debug)]
+pub(crate) struct GroupRedis {
+    shared: Arc<Shared>,
+    actions: mpsc::UnboundedSender<(ActionId, Action)>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Drop for GroupRedis {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// What both tasks of a group know.
+#[derive(Debug)]
+struct Shared {
+    group: GroupId,
+    endpoint: RedisEndpoint,
+    interval: Duration,
+    inbox: Inbox,
+    lock: LockQueue,
+    probe_now: Notify,
+    settling: Settling,
+    deaths: mpsc::UnboundedSender<u32>,
+}
+
+/// Whether role-changing commands are outstanding, with a count so that one that came and went in between shows too.
+/// Odd = not settled.
+#[derive(Debug)]
+struct Settling(AtomicU64);
+
+impl Settling {
+    fn new() -> Self {
+        Self(AtomicU64::new(1))
+    }
+    fn set(&self, settled: bool) {
+        let now = self.0.load(Ordering::Acquire);
+        if (now % 2 == 0) != settled {
+            self.0.store(now + 1, Ordering::Release);
+        }
+    }
+    fn read(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// What is needed to reach a group's Redis.
+#[derive(Clone, Debug)]
+pub(crate) struct Access {
+    pub(crate) group: GroupAccess,
+    pub(crate) password: Option<Secret>,
+}
+
+/// The local Redis: over loopback from the address that the lock exempts, or by its unix socket.
+fn endpoint(addr: SocketAddr, spec: &GroupSpec, access: &Access) -> RedisEndpoint {
+    let address = match &access.group.unix_socket {
+        Some(path) => RedisAddress::Unix(path.clone()),
+        None => RedisAddress::Tcp(addr),
+    };
+    let mut endpoint = RedisEndpoint::new(address);
+    endpoint.source = Some(OWN_SOURCE);
+    endpoint.mark = Some(MARK);
+    endpoint.username.clone_from(&access.group.username);
+    endpoint.password.clone_from(&access.password);
+    endpoint.connect_timeout = Duration::from_nanos(spec.probe.timeout.0);
+    endpoint.command_timeout = Duration::from_nanos(spec.probe.timeout.0);
+    endpoint.renamed.clone_from(&access.group.rename_commands);
+    endpoint
+}
+
+impl GroupRedis {
+    pub(crate) fn start(
+        runtime: &Handle,
+        (addr, spec): (SocketAddr, &GroupSpec),
+        access: &Access,
+        inbox: Inbox,
+        lock: LockQueue,
+    ) -> Self {
+        let (deaths, died) = mpsc::unbounded_channel();
+        let (actions, queue) = mpsc::unbounded_channel();
+        let endpoint = endpoint(addr, spec, access);
+        let auth = access.password.clone().map(|password| MasterAuth {
+            username: access.group.username.clone(),
+            password,
+        });
+        let shared = Arc::new(Shared {
+            group: spec.id.clone(),
+            endpoint,
+            interval: Duration::from_nanos(spec.probe.interval.0),
+            inbox,
+            lock,
+            probe_now: Notify::new(),
+            settling: Settling::new(),
+            deaths,
+        });
+        let tasks = [
+            runtime.spawn(Prober::new(Arc::clone(&shared), spec.port).run()),
+            runtime.spawn(control::run(Arc::clone(&shared), auth, queue, died)),
+        ];
+        Self { shared, actions, tasks }
+    }
+
+    pub(crate) fn probe_now(&self) {
+        self.shared.probe_now.notify_one();
+    }
+
+    pub(crate) fn act(&self, id: ActionId, action: Action) {
+        // The task lives as long as this value.
+        let _ = self.actions.send((id, action));
+    }
+}
+
+impl Shared {
+    fn done(&self, id: ActionId, outcome: ActionOutcome) {
+        self.inbox.answer(Input::ActionDone { group: self.group.clone(), id, outcome });
+    }
+
+    fn failed(&self, id: ActionId, retry: bool, text: String) {
+        self.done(id, ActionOutcome::Failed(ActionFailure { retry, text }));
+    }
+}
+
+/// The probe task.
+struct Prober {
+    shared: Arc<Shared>,
+    port: u16,
+    probe: Probe,
+    /// Process id and run id of the life that is watched.
+    life: Option<(u32, String)>,
+    watch: Option<ProcessWatch>,
+}
+
+impl Prober {
+    fn new(shared: Arc<Shared>, port: u16) -> Self {
+        let probe = Probe::new(shared.endpoint.clone());
+        Self { shared, port, probe, life: None, watch: None }
+    }
+
+    async fn run(mut self) {
+        let mut ticks = tokio::time::interval(self.shared.interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let closed = self.probe.closed();
+            let ended = async {
+                match closed {
+                    Some(closed) => closed.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = ended => {}
+                () = self.shared.probe_now.notified() => {}
+                _ = ticks.tick() => {}
+            }
+            self.look().await;
+        }
+    }
+
+    async fn look(&mut self) {
+        let before = self.shared.settling.read();
+        let result = self.probe.observe().await;
+        let settled = before % 2 == 0 && self.shared.settling.read() == before;
+        let result = match result {
+            Ok(seen) => {
+                self.watch_process(&seen);
+                if seen.role == agent::Role::Master && seen.write_refusal().is_some() {
+                    Err(ProbeFailure::Misconfigured)
+                } else {
+                    Ok(observation(&seen, settled))
+                }
+            }
+            Err(failure) => {
+                tracing::debug!(group = %self.shared.group, %failure, "probe failed");
+                Err(probe_failure(&failure))
+            }
+        };
+        self.shared.inbox.offer(Input::Observed { group: self.shared.group.clone(), result });
+    }
+
+    fn watch_process(&mut self, seen: &Observation) {
+        if self.life.as_ref().is_some_and(|(pid, run)| *pid == seen.process_id && *run == seen.run_id) {
+            return;
+        }
+        self.life = Some((seen.process_id, seen.run_id.clone()));
+        self.watch = None;
+        self.check_listeners(seen.process_id);
+        let (shared, run_id) = (Arc::clone(&self.shared), RunId::new(&seen.run_id));
+        let watch = ProcessWatch::new(seen.process_id, move |event| {
+            let ProcessEvent::Dying { process, evidence } = event;
+            shared.inbox.redis_died(shared.group.clone(), Some(run_id));
+            let _ = shared.deaths.send(process.pid);
+            tracing::info!(group = %shared.group, ?process, ?evidence, "the Redis process is dying");
+        });
+        match watch {
+            Ok(watch) => {
+                tracing::info!(group = %self.shared.group, pid = seen.process_id, by_threads = watch.is_by_threads(), "watching the Redis process");
+                self.watch = Some(watch);
+                self.shared.lock.put(LockWork::AdmitStart(self.port));
+            }
+            Err(error) => {
+                let error = super::lock::chain(&error);
+                tracing::error!(group = %self.shared.group, pid = seen.process_id, error, "the Redis process cannot be watched: its death is seen by probes only");
+            }
+        }
+    }
+
+    /// Whatever Redis listens on beside the guarded port passes the lock: say so.
+    fn check_listeners(&self, pid: u32) {
+        let group = &self.shared.group;
+        match Listeners::of(pid) {
+            Ok(listeners) => {
+                let open = listeners.unguarded(&BTreeSet::from([self.port]));
+                if !open.is_empty() {
+                    tracing::error!(%group, ?open, "Redis listens on ports that the lock does not guard");
+                }
+                for socket in listeners.unix.iter().filter(|s| !s.reach.admits_only(&[0])) {
+                    tracing::error!(%group, path = %socket.path.display(), "a unix socket of Redis passes the lock: its mode must admit the supervisor alone");
+                }
+            }
+            Err(error) => tracing::warn!(%group, %error, "the listening sockets of Redis cannot be checked"),
+        }
+    }
+}
+
+fn observation(seen: &Observation, settled: bool) -> RedisObservation {
+    let previous = match (&seen.replication_id2, seen.second_repl_offset) {
+        (Some(id), Some(until_offset)) => Some(PreviousHistory { replication_id: id.clone(), until_offset }),
+        (None, _) | (_, None) => None,
+    };
+    let role = match &seen.role {
+        agent::Role::Master => RedisRole::Master,
+        agent::Role::Replica(link) => RedisRole::Replica {
+            master_host: link.master_host.clone(),
+            master_port: link.master_port,
+            link_up: link.link_up && !link.syncing,
+            read_only: link.read_only,
+        },
+    };
+    let attached = |line: &agent::ReplicaLine| {
+        Some(AttachedReplica {
+            addr: line.ip.parse().ok()?,
+            port: line.port,
+            online: line.online,
+            offset: line.offset,
+            lag: Span(line.lag_s.saturating_mul(1_000_000_000)),
+        })
+    };
+    RedisObservation {
+        run_id: RunId::new(&seen.run_id),
+        role,
+        replication_id: seen.replication_id.clone(),
+        previous,
+        offset: seen.offset,
+        keys: seen.keys,
+        replicas: seen.replicas.iter().filter_map(attached).collect(),
+        version: format!("{}.{}.{}", seen.version.major, seen.version.minor, seen.version.patch),
+        settled,
+    }
+}
+
+fn probe_failure(failure: &agent::RedisFailure) -> ProbeFailure {
+    use agent::RedisFailure as F;
+    match failure {
+        F::Timeout { .. } | F::Unreachable { .. } | F::Socket { .. } => ProbeFailure::Timeout,
+        F::Refused => ProbeFailure::Refused,
+        F::Closed => ProbeFailure::Closed,
+        F::Loading { .. } => ProbeFailure::Loading,
+        F::Busy => ProbeFailure::Busy,
+        F::Misconf => ProbeFailure::Misconfigured,
+        F::AuthRejected | F::NoPermission { .. } | F::ProtectedMode => ProbeFailure::Denied,
+        F::MaxClients | F::UnknownCommand { .. } | F::Rejected { .. } | F::Protocol { .. } => ProbeFailure::Protocol,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_came_and_went_during_a_look_unsettles_it() {
+        let settling = Settling::new();
+        assert_eq!(settling.read() % 2, 1, "unsettled until the control has connected");
+        settling.set(true);
+        let before = settling.read();
+        assert_eq!(before % 2, 0);
+        settling.set(true);
+        assert_eq!(settling.read(), before);
+        settling.set(false);
+        settling.set(true);
+        assert_ne!(settling.read(), before);
+        assert_eq!(settling.read() % 2, 0);
+    }
+}

@@ -1,0 +1,97 @@
+//! Supervisor to supervisor, over tonic.
+//!
+//! Each node opens one stream to each other one and writes its messages there; only acknowledgements come back. So a
+//! one-way cut shows on the stream that crosses it. Tasks: one [`client`] per peer, which connects again for ever, and
+//! the [`server`]. Both run on the IO runtime; the core meets them through [`outbox`] and the inbox only.
+//!
+//! Invariants: a healed path is used again within one lease (an unacknowledged envelope abandons its connection, and
+//! each attempt is a fresh socket, so TCP's back-off never counts); `PeerDied` is said only when a stream ended by
+//! itself and a fresh connection was then refused; the newest stream of a peer wins. Deliberately absent: names to look
+//! up, delivery guarantees, and any meaning of a message.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+
+use redkeep_core::{NodeId, Span, message::PeerMessage, spec::NodeSpec};
+use tokio::runtime::Handle;
+
+use crate::{inbox::Inbox, tls::TlsFiles};
+
+mod client;
+pub(crate) mod codec;
+pub(crate) mod identity;
+mod outbox;
+pub(crate) mod server;
+
+pub(crate) use outbox::Outbox;
+
+/// Version of the envelope; a peer that speaks another is refused.
+pub(crate) const PROTOCOL_VERSION: u32 = 1;
+
+/// What both sides must know of this node.
+#[derive(Clone, Debug)]
+pub(crate) struct Local {
+    pub(crate) cluster: String,
+    pub(crate) node: NodeId,
+    /// None = plain text.
+    pub(crate) tls: Option<Arc<TlsFiles>>,
+    pub(crate) lease_ttl: Span,
+}
+
+/// How long an envelope may stay unacknowledged, and a connection attempt may take: a quarter of the lease, so that
+/// finding a dead connection and replacing it fits into one.
+pub(crate) fn patience(lease_ttl: Span) -> std::time::Duration {
+    std::time::Duration::from_nanos((lease_ttl.0 / 4).max(60_000_000))
+}
+
+/// The links to all peers.
+#[derive(Debug)]
+pub(crate) struct Links {
+    local: Local,
+    runtime: Handle,
+    inbox: Inbox,
+    links: BTreeMap<NodeId, Link>,
+}
+
+#[derive(Debug)]
+struct Link {
+    peer: SocketAddr,
+    outbox: Arc<Outbox>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Links {
+    pub(crate) fn new(local: Local, runtime: Handle, inbox: Inbox) -> Self {
+        Self { local, runtime, inbox, links: BTreeMap::new() }
+    }
+
+    /// Make the links those to `nodes`, this one left out. Links that stay are not disturbed.
+    pub(crate) fn set_peers(&mut self, nodes: &[NodeSpec]) {
+        let local = self.local.node;
+        let wanted = |id: NodeId| nodes.iter().find(|n| n.id == id && id != local);
+        self.links.retain(|id, link| wanted(*id).is_some_and(|n| n.peer == link.peer));
+        for node in nodes.iter().filter(|n| n.id != local) {
+            if !self.links.contains_key(&node.id) {
+                let outbox = Arc::new(Outbox::default());
+                let run = client::run(self.local.clone(), node.clone(), Arc::clone(&outbox), self.inbox.clone());
+                let link = Link { peer: node.peer, outbox, task: self.runtime.spawn(run) };
+                self.links.insert(node.id, link);
+            }
+        }
+    }
+
+    /// Never waits. A message to a node that is no peer (any more) is dropped.
+    pub(crate) fn send(&self, to: NodeId, message: PeerMessage) {
+        if let Some(link) = self.links.get(&to) {
+            link.outbox.put(message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

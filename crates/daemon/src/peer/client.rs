@@ -1,0 +1,209 @@
+//! The stream to one peer: connect, send, watch the acknowledgements, give up early, connect again.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::{Stream, stream};
+use hyper_util::rt::TokioIo;
+use redkeep_core::{Input, NodeId, spec::NodeSpec};
+use redkeep_proto::peer::v1::{ExchangeRequest, peer_service_client::PeerServiceClient};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use tonic::transport::{Channel, Endpoint};
+
+use super::{Local, Outbox, PROTOCOL_VERSION, codec, patience};
+use crate::inbox::Inbox;
+
+/// Pause after a refused connection: the process may be back any moment.
+const REFUSED_PAUSE: Duration = Duration::from_millis(20);
+
+/// How a stream ended.
+#[derive(Debug)]
+enum End {
+    /// An envelope stayed unacknowledged: the path is cut or the peer is frozen.
+    Silent,
+    /// The peer or its kernel closed it.
+    Closed,
+    /// The peer does not want us; the text says why.
+    Refused(String),
+}
+
+/// Serve one link for ever.
+pub(super) async fn run(local: Local, peer: NodeSpec, outbox: Arc<Outbox>, inbox: Inbox) {
+    let patience = patience(local.lease_ttl);
+    let mut closed = false;
+    let mut said = String::new();
+    loop {
+        let connected = match timeout(patience, connect(peer.peer)).await {
+            Ok(connected) => connected,
+            Err(_elapsed) => {
+                // No answer proves nothing, and makes what was seen before old.
+                closed = false;
+                continue;
+            }
+        };
+        let end = match connected {
+            Ok(stream) => exchange(&local, &peer, stream, &outbox).await,
+            Err(error) => {
+                if error.kind() == io::ErrorKind::ConnectionRefused && std::mem::take(&mut closed) {
+                    tracing::info!(peer = %peer.name, "the peer's process is gone");
+                    inbox.answer(Input::PeerDied { peer: peer.id });
+                }
+                sleep(REFUSED_PAUSE).await;
+                continue;
+            }
+        };
+        match end {
+            End::Silent => closed = false,
+            End::Closed => closed = true,
+            End::Refused(reason) => {
+                closed = false;
+                if reason != said {
+                    tracing::error!(peer = %peer.name, %reason, "the peer refuses this node");
+                    said = reason;
+                }
+                sleep(patience).await;
+            }
+        }
+    }
+}
+
+/// A fresh socket each time: a SYN that was lost is sent again by the kernel only after a second.
+async fn connect(peer: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if peer.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_nodelay(true)?;
+    socket.connect(peer).await
+}
+
+/// A gRPC channel over a connected socket.
+pub(super) async fn channel(local: &Local, peer: &NodeSpec, stream: TcpStream) -> Result<Channel, tonic::transport::Error> {
+    let scheme = if local.tls.is_some() { "https" } else { "http" };
+    let mut endpoint = Endpoint::from_shared(format!("{scheme}://{}", peer.peer))?
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(8 << 20)
+        .connect_timeout(patience(local.lease_ttl));
+    if let Some(tls) = &local.tls {
+        endpoint = endpoint.tls_config(tls.client(&peer.name))?;
+    }
+    let mut stream = Some(stream);
+    let connector = tower::service_fn(move |_| {
+        // The socket is good for one connection; the next one is the link's business, not tonic's.
+        let stream = stream.take().map(TokioIo::new).ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
+        async move { stream }
+    });
+    endpoint.connect_with_connector(connector).await
+}
+
+/// Envelopes that were sent and not acknowledged yet, oldest first.
+#[derive(Debug, Default)]
+struct Flight(Mutex<VecDeque<(u64, Instant)>>);
+
+impl Flight {
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<(u64, Instant)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn sent(&self, seq: u64) {
+        self.lock().push_back((seq, Instant::now()));
+    }
+    fn acknowledged(&self, seq: u64) {
+        let mut flight = self.lock();
+        while flight.front().is_some_and(|(s, _)| *s <= seq) {
+            flight.pop_front();
+        }
+    }
+    fn oldest(&self) -> Option<Instant> {
+        self.lock().front().map(|(_, at)| *at)
+    }
+}
+
+async fn exchange(local: &Local, peer: &NodeSpec, stream: TcpStream, outbox: &Arc<Outbox>) -> End {
+    let patience = patience(local.lease_ttl);
+    let opened = timeout(patience, async {
+        let channel = channel(local, peer, stream).await.map_err(|e| opening_failure(&e))?;
+        let flight = Arc::new(Flight::default());
+        let envelopes = envelopes(local.clone(), peer.id, Arc::clone(outbox), Arc::clone(&flight));
+        let mut client = PeerServiceClient::new(channel);
+        let answer = client.exchange(envelopes).await.map_err(|status| end_of(&status))?;
+        Ok((answer.into_inner(), flight))
+    });
+    let (mut acknowledgements, flight) = match opened.await {
+        Err(_elapsed) => return End::Silent,
+        Ok(Err(end)) => return end,
+        Ok(Ok(opened)) => opened,
+    };
+    tracing::debug!(peer = %peer.name, "stream opened");
+    loop {
+        let now = Instant::now();
+        let deadline = flight.oldest().unwrap_or(now) + patience;
+        match timeout_at(deadline, acknowledgements.message()).await {
+            Ok(Ok(Some(ack))) => flight.acknowledged(ack.seq),
+            Ok(Ok(None)) => return End::Closed,
+            Ok(Err(status)) => return end_of(&status),
+            Err(_elapsed) if flight.oldest().is_some_and(|at| at + patience <= Instant::now()) => {
+                tracing::debug!(peer = %peer.name, "no acknowledgement in time");
+                return End::Silent;
+            }
+            Err(_elapsed) => {}
+        }
+    }
+}
+
+fn opening_failure(error: &tonic::transport::Error) -> End {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    let mut tls = false;
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        tls |= text.contains("certificate");
+        source = cause.source();
+    }
+    if tls { End::Refused(text) } else { End::Closed }
+}
+
+/// A refusal in words is not the end of a process.
+fn end_of(status: &tonic::Status) -> End {
+    match status.code() {
+        tonic::Code::FailedPrecondition | tonic::Code::PermissionDenied | tonic::Code::Unimplemented => {
+            End::Refused(status.message().to_owned())
+        }
+        _ => End::Closed,
+    }
+}
+
+/// The outbox as envelopes; an empty one when nothing was to be said for a while, so that a cut is noticed.
+fn envelopes(
+    local: Local,
+    to: NodeId,
+    outbox: Arc<Outbox>,
+    flight: Arc<Flight>,
+) -> impl Stream<Item = ExchangeRequest> {
+    let quiet = patience(local.lease_ttl);
+    stream::unfold((local, outbox, flight, 0_u64), move |(local, outbox, flight, seq)| async move {
+        let mut messages = outbox.take();
+        // The first envelope goes out at once: the peer checks who we are by it.
+        if messages.is_empty() && seq > 0 {
+            let quiet_until = Instant::now() + quiet;
+            while messages.is_empty() && timeout_at(quiet_until, outbox.filled()).await.is_ok() {
+                messages = outbox.take();
+            }
+        }
+        let seq = seq + 1;
+        let envelope = ExchangeRequest {
+            cluster: local.cluster.clone(),
+            from: local.node.0,
+            to: to.0,
+            protocol_version: PROTOCOL_VERSION,
+            seq,
+            messages: messages.iter().map(codec::encode).collect(),
+        };
+        flight.sent(seq);
+        Some((envelope, (local, outbox, flight, seq)))
+    })
+}

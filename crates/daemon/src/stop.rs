@@ -1,0 +1,90 @@
+//! Orderly stop: SIGTERM or SIGINT, then, if asked for, the masters of this host are handed over, then leadership.
+//! VIP and lock stay with the kernel, so that a restart within the lease disturbs nobody.
+
+use std::time::Duration;
+
+use redkeep_core::{AdminReply, AdminRequest, NodeId, status::StatusView};
+use redkeep_consensus::Role;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    config::{Config, OnStop},
+    front::Front,
+    sd_notify::ServiceManager,
+};
+
+/// How long the servers may take to end their streams.
+pub(crate) const SERVERS_END: Duration = Duration::from_millis(500);
+/// How long leadership may take to go over.
+const TRANSFER: Duration = Duration::from_millis(500);
+const POLL: Duration = Duration::from_millis(10);
+
+pub(crate) async fn wait_and_hand_over(config: &Config, front: &Front) {
+    wait_for_signal().await;
+    tracing::info!(on_stop = ?config.on_stop, "stopping");
+    let service = ServiceManager::from_env();
+    service.stopping();
+    match config.on_stop {
+        OnStop::Keep => {}
+        OnStop::Switchover => {
+            service.status("handing over masters");
+            hand_masters_over(config, front).await;
+        }
+    }
+    service.status("handing over leadership");
+    hand_leadership_over(config.node_id, front).await;
+}
+
+async fn wait_for_signal() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        // Without handlers the signals end the process by themselves.
+        tracing::error!("signals cannot be handled: no orderly stop");
+        std::future::pending::<()>().await;
+        return;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Leadership goes to a node that hears us and holds no VIP, if there is one.
+async fn hand_leadership_over(node: NodeId, front: &Front) {
+    let status = front.status();
+    if status.role != Role::Leader {
+        return;
+    }
+    let Some(to) = successor(node, &status) else { return };
+    let reply = front.ask(AdminRequest::TransferLeadership { to }, TRANSFER).await;
+    tracing::info!(to = to.0, ?reply, "leadership handed over");
+    let gone = async {
+        while front.status().role == Role::Leader {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    if tokio::time::timeout(TRANSFER, gone).await.is_err() {
+        tracing::warn!("leadership was not taken over in time");
+    }
+}
+
+fn successor(node: NodeId, status: &StatusView) -> Option<NodeId> {
+    let holds = |id: NodeId| status.groups.iter().any(|g| g.master == Some(id));
+    let heard = status.nodes.iter().filter(|n| n.node != node && n.heard_ago.is_some());
+    heard.min_by_key(|n| (holds(n.node), n.heard_ago)).map(|n| n.node)
+}
+
+async fn hand_masters_over(config: &Config, front: &Front) {
+    let status = front.status();
+    let limit = Duration::from_nanos(config.spec.timing.switchover_timeout.0) + TRANSFER;
+    for group in status.groups.iter().filter(|g| g.master == Some(config.node_id)) {
+        let request = AdminRequest::Switchover { group: group.group.clone(), to: None, dry_run: false };
+        let reply = front.ask(request, limit).await;
+        match reply {
+            AdminReply::Done { .. } => tracing::info!(group = %group.group, "handed over"),
+            AdminReply::Refused(_) | AdminReply::NotLeader { .. } | AdminReply::Unknown { .. } => {
+                tracing::warn!(group = %group.group, ?reply, "not handed over: the others take over once the lease is out");
+            }
+        }
+    }
+}

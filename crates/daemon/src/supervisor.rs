@@ -1,0 +1,187 @@
+//! Putting the supervisor together, and taking it apart in order.
+//!
+//! Order of the start: host lock (one process), log, kernel lock read back (L7), peers asked who we are, core, executors,
+//! servers, driver. Order of the stop: see [`crate::stop`]. Panics abort: the kernel's lease then fences the host.
+
+use std::{collections::BTreeMap, io, sync::Arc};
+
+use anyhow::{Context as _, bail};
+use redkeep_agent::redis::Secret;
+use redkeep_core::{Boot, Core, Epoch, GroupId, Mutations};
+use redkeep_wal::{Identity, State, Wal};
+use tokio::{net::TcpListener, runtime::Runtime, sync::watch};
+
+use crate::{
+    clock::Clocks,
+    config::{Config, Transport},
+    driver::{Driver, Hands},
+    executor::{disk::DiskQueue, kernel::KernelQueue, lock::OpenLock, redis::Access},
+    front::Front,
+    host_lock::HostLock,
+    inbox::inbox,
+    log,
+    peer::{
+        Links, Local,
+        identity::{self, KnownPeers},
+        server::PeerEndpoint,
+    },
+    sd_notify::ServiceManager,
+    stop, watching,
+    tls::TlsFiles,
+};
+
+/// Threads for peers, operators and Redis; the core has its own.
+const IO_THREADS: usize = 2;
+
+/// Run until told to stop.
+///
+/// # Errors
+/// Whatever keeps the supervisor from starting, with the step it was in.
+pub(crate) fn run(config: Config) -> anyhow::Result<()> {
+    log::init(config.log_format).context("the log thread cannot be started")?;
+    std::panic::set_hook(Box::new(|info| {
+        eprintln!("redkeepd: {info}");
+        std::process::abort();
+    }));
+    let _host = HostLock::take(&config.spec.name)?;
+    let identity = Identity { cluster: config.spec.name.clone(), node: config.node.clone() };
+    let (wal, state) = Wal::open(&config.data_dir, &identity)?;
+    let known = Arc::new(KnownPeers::open(&config.data_dir).context("the list of known peers cannot be read")?);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(IO_THREADS)
+        .thread_name("io")
+        .enable_all()
+        .build()
+        .context("the IO runtime cannot be started")?;
+    let start = Start { config, wal, state, known };
+    start.go(&runtime)
+}
+
+struct Start {
+    config: Config,
+    wal: Wal,
+    state: State,
+    known: Arc<KnownPeers>,
+}
+
+impl Start {
+    fn go(mut self, runtime: &Runtime) -> anyhow::Result<()> {
+        let local = self.local()?;
+        let (inbox, outlet) = inbox();
+        let (stopping, stopped) = watch::channel(false);
+        let nodes = watch::Sender::new(self.config.spec.nodes.clone());
+        let listener = self.listen(runtime)?;
+        let endpoint = PeerEndpoint::new(local.clone(), nodes.subscribe(), inbox.clone(), Arc::clone(&self.known));
+        let peers = runtime.spawn(endpoint.serve(listener, stopped.clone()));
+        self.introduce(runtime, &local)?;
+        let lock = OpenLock::open(&self.config.spec, self.config.node_id).context("the kernel lock cannot be taken")?;
+        let at_start = lock.at_start();
+        let lock_port = lock.port_id();
+        let lock = lock.run(inbox.clone())?;
+        let kernel = KernelQueue::run(inbox.clone()).context("the kernel thread cannot be started")?;
+        let _watching = watching::start(lock_port, &lock, &kernel, &inbox)?;
+        let mut clocks = Clocks::default();
+        let mut core = self.core(at_start, &mut clocks)?;
+        let front = Arc::new(Front::new(inbox.clone(), core.status(clocks.now())));
+        let hands = Hands {
+            links: Links::new(local.clone(), runtime.handle().clone(), inbox.clone()),
+            disk: DiskQueue::run(self.wal, inbox.clone()).context("the disk thread cannot be started")?,
+            lock,
+            kernel,
+            runtime: runtime.handle().clone(),
+            inbox: inbox.clone(),
+            nodes,
+            access: access(&self.config)?,
+        };
+        let service = ServiceManager::from_env();
+        service.ready();
+        let driver = Driver::new((self.config.node_id, core, clocks), hands, Arc::clone(&front), service);
+        let driver = std::thread::Builder::new()
+            .name("driver".into())
+            .spawn(move || driver.run(&outlet))
+            .context("the driver cannot be started")?;
+        tracing::info!(node = %self.config.node, cluster = %self.config.spec.name, incarnation = self.state.incarnation, "running");
+        runtime.block_on(stop::wait_and_hand_over(&self.config, &front));
+        stopping.send_replace(true);
+        inbox.stop();
+        let Ok(disk) = driver.join() else { bail!("the driver ended by a panic") };
+        disk.close();
+        runtime.block_on(async { tokio::time::timeout(stop::SERVERS_END, peers).await }).ok();
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    fn local(&self) -> anyhow::Result<Local> {
+        let tls = match &self.config.transport {
+            Transport::Insecure => None,
+            Transport::Tls { ca, cert, key } => {
+                Some(Arc::new(TlsFiles::read(ca, cert, key).context("the TLS files cannot be read")?))
+            }
+        };
+        let spec = &self.config.spec;
+        let (cluster, node) = (spec.name.clone(), self.config.node_id);
+        Ok(Local { cluster, node, tls, lease_ttl: spec.timing.lease_ttl })
+    }
+
+    fn listen(&self, runtime: &Runtime) -> anyhow::Result<TcpListener> {
+        let node = self.config.spec.node(self.config.node_id).context("this node is not in the configuration")?;
+        runtime
+            .block_on(TcpListener::bind(node.peer))
+            .with_context(|| format!("peer address {} cannot be bound", node.peer))
+    }
+
+    /// A fresh directory is used only once peers agree that it is not a lost one's successor.
+    fn introduce(&mut self, runtime: &Runtime, local: &Local) -> anyhow::Result<()> {
+        let dir = self.state.dir_id.to_be_bytes();
+        let nodes = &self.config.spec.nodes;
+        runtime.block_on(identity::introduce(local, nodes, dir, self.state.fresh))?;
+        if self.state.fresh {
+            self.wal.mark_bootstrapped().context("the data directory cannot be written")?;
+        }
+        Ok(())
+    }
+
+    fn core(&mut self, lock: redkeep_core::input::LockAtStart, clocks: &mut Clocks) -> anyhow::Result<Core> {
+        let burned = self.state.burned.iter().map(|(g, e)| (GroupId::new(g), Epoch(*e))).collect();
+        let boot = Boot {
+            node: self.config.node_id,
+            initial_spec: self.config.spec.clone(),
+            recovered: std::mem::take(&mut self.state.recovered),
+            burned,
+            incarnation: self.state.incarnation,
+            lock,
+            seed: seed().context("no randomness")?,
+            mutations: Mutations::default(),
+        };
+        Core::new(boot, clocks.now()).context("the recovered state or the timings cannot be used")
+    }
+}
+
+fn seed() -> io::Result<u64> {
+    use std::io::Read as _;
+    let mut bytes = [0; 8];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// Passwords are read here, once; only groups of this host need theirs.
+fn access(config: &Config) -> anyhow::Result<BTreeMap<GroupId, Access>> {
+    let mut all = BTreeMap::new();
+    for group in config.local_groups() {
+        let Some(access) = config.groups.get(&group.id) else { continue };
+        let password = match &access.password_file {
+            None => None,
+            Some(path) => {
+                let file = Secret::read(path)?;
+                if let Some(mode) = file.world_readable_mode {
+                    let mode = format!("{mode:o}");
+                    tracing::warn!(path = %path.display(), mode, "everybody on this host can read the password file");
+                }
+                Some(file.secret)
+            }
+        };
+        all.insert(group.id.clone(), Access { group: access.clone(), password });
+    }
+    Ok(all)
+}
+
