@@ -10,11 +10,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, SOCK_DESTROY};
 use netlink_packet_sock_diag::inet::{
     ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags,
 };
-use netlink_packet_sock_diag::SockDiagMessage;
 
 use crate::netlink::{NetlinkError, Wire};
 
@@ -71,10 +71,8 @@ impl SocketTable {
     /// # Errors
     /// When sockets cannot be listed, or one cannot be destroyed; the others are destroyed all the same.
     pub fn destroy(&mut self, port: u16, spare: Option<Ipv4Addr>) -> Result<usize, SockDiagError> {
-        let connected = StateFlags::all()
-            - StateFlags::LISTEN
-            - StateFlags::TIME_WAIT
-            - StateFlags::CLOSE;
+        let connected =
+            StateFlags::all() - StateFlags::LISTEN - StateFlags::TIME_WAIT - StateFlags::CLOSE;
         let mut destroyed = 0;
         let mut failed = None;
         for found in self.list(port, &connected)? {
@@ -117,8 +115,7 @@ impl SocketTable {
     /// # Errors
     /// [`SockDiagError::Unsupported`] when the kernel cannot; else when the test could not be made.
     pub fn check_destroy(&mut self) -> Result<(), SockDiagError> {
-        let listener =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(SockDiagError::Test)?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(SockDiagError::Test)?;
         let server = listener.local_addr().map_err(SockDiagError::Test)?;
         let client = TcpStream::connect(server).map_err(SockDiagError::Test)?;
         let port = client.local_addr().map_err(SockDiagError::Test)?.port();
@@ -144,10 +141,8 @@ impl SocketTable {
             let request = request(family, states.clone(), socket_id);
             let sequence = self.wire.reserve(1);
             let bytes = encode(request, sequence, NLM_F_DUMP);
-            let answer = self
-                .wire
-                .dump::<SockDiagMessage>(&bytes, sequence)
-                .map_err(SockDiagError::List)?;
+            let answer =
+                self.wire.dump::<SockDiagMessage>(&bytes, sequence).map_err(SockDiagError::List)?;
             for (_, message) in answer {
                 if let SockDiagMessage::InetResponse(response) = message
                     && (port == 0 || response.header.socket_id.source_port == port)

@@ -8,9 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use kernel_lab::{
-    Lab, MARK, PEER4, PORT, VIP4, VIP6, config, eth0, run, vip4, vip6, wait_for,
-};
+use kernel_lab::{Lab, MARK, PEER4, PORT, VIP4, VIP6, config, eth0, run, vip4, vip6, wait_for};
 use redkeep_agent::announce::{AnnounceError, Announcer};
 use redkeep_agent::lock::{Generation, GuardedPort, KernelLock, LeaseItem, LockError};
 use redkeep_agent::sys::link_address;
@@ -40,8 +38,18 @@ fn colons(mac: [u8; 6]) -> String {
 fn mislead(lab: &Lab, address: IpAddr) {
     let address = address.to_string();
     run(&[
-        "ip", "-n", &lab.peer.name, "neigh", "replace", &address, "lladdr", STRANGER, "dev", "eth0",
-        "nud", "reachable",
+        "ip",
+        "-n",
+        &lab.peer.name,
+        "neigh",
+        "replace",
+        &address,
+        "lladdr",
+        STRANGER,
+        "dev",
+        "eth0",
+        "nud",
+        "reachable",
     ]);
 }
 
@@ -228,8 +236,19 @@ fn a_link_made_anew_is_covered_again_and_closed() {
     assert!(matches!(lock.ensure_link(&eth0()), Ok(()) | Err(LockError::LinkAbsent(_))));
     assert!(matches!(Announcer::open(&eth0()), Err(AnnounceError::LinkAbsent(_))));
     run(&[
-        "ip", "link", "add", "eth0", "netns", &lab.host.name, "type", "veth", "peer", "name", "eth0",
-        "netns", &lab.peer.name,
+        "ip",
+        "link",
+        "add",
+        "eth0",
+        "netns",
+        &lab.host.name,
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "eth0",
+        "netns",
+        &lab.peer.name,
     ]);
     for ns in [&lab.host, &lab.peer] {
         run(&["ip", "-n", &ns.name, "link", "set", "eth0", "up"]);

@@ -108,9 +108,7 @@ fn a_gate_without_a_live_timer_opens_nothing() {
     serve_echo(PORT);
     let mut lock = KernelLock::open(config()).unwrap();
     lease(&mut lock, A, &[item(PORT, 1)], Duration::from_millis(60));
-    wait_for("expiry", Duration::from_secs(2), || {
-        lock.snapshot().unwrap().a.timers.is_empty()
-    });
+    wait_for("expiry", Duration::from_secs(2), || lock.snapshot().unwrap().a.timers.is_empty());
     let snapshot = lock.snapshot().unwrap();
     assert!(snapshot.a.gates.contains(&PORT) && !snapshot.leased(PORT));
     assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))));
@@ -140,9 +138,7 @@ fn wrong_used_superseded_and_expired_nonces_open_nothing() {
     assert!(not_armed(lock.open_gates(A, &[item(PORT, 3)])), "used");
     assert!(closed());
     lock.arm(B, &[item(PORT, 4)], Duration::from_millis(60)).unwrap();
-    wait_for("expiry", Duration::from_secs(2), || {
-        lock.snapshot().unwrap().b.timers.is_empty()
-    });
+    wait_for("expiry", Duration::from_secs(2), || lock.snapshot().unwrap().b.timers.is_empty());
     assert!(not_armed(lock.open_gates(B, &[item(PORT, 4)])), "expired");
     assert!(closed());
 }
@@ -337,9 +333,7 @@ fn a_running_master_is_adopted_without_an_interruption() {
     ask(&mut held).unwrap();
     assert!(lock.snapshot().unwrap().guarded.contains(&PORT));
     // From here on the lease rules.
-    wait_for("expiry", Duration::from_secs(2), || {
-        lock.snapshot().unwrap().a.timers.is_empty()
-    });
+    wait_for("expiry", Duration::from_secs(2), || lock.snapshot().unwrap().a.timers.is_empty());
     assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))));
     lock.unguard(&[port_only(PORT)]).unwrap();
     assert!(lab.peer.within(|| ask_once(HOST4, PORT)).is_ok());
@@ -418,10 +412,7 @@ fn a_flushed_plain_lock_is_mended_closed() {
     assert_eq!(lock.verify().unwrap(), LockHealth::Intact);
     lab.host.exec(&["nft", "flush", "ruleset"]);
     assert_eq!(lock.verify().unwrap(), LockHealth::Missing);
-    assert!(matches!(
-        lock.arm(B, &[item(PORT, 2)], TTL),
-        Err(LockError::Missing)
-    ));
+    assert!(matches!(lock.arm(B, &[item(PORT, 2)], TTL), Err(LockError::Missing)));
     lock.reinstall(&[port_only(PORT)]).unwrap();
     assert_eq!(lock.verify().unwrap(), LockHealth::Intact);
     assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))), "nothing is put back");

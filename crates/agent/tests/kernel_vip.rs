@@ -69,7 +69,10 @@ fn a_foreign_address_is_removed_only_when_forced() {
     let mut table = VipTable::open().unwrap();
     lab.host.exec(&["ip", "addr", "add", "10.99.0.100/24", "dev", "eth0"]);
     let [found] = &held(&mut table, VIP4.into())[..] else { panic!("not there once") };
-    assert_eq!((found.origin, found.vip.prefix_len, found.valid_seconds), (Origin::Foreign, 24, None));
+    assert_eq!(
+        (found.origin, found.vip.prefix_len, found.valid_seconds),
+        (Origin::Foreign, 24, None)
+    );
     assert_eq!(table.ensure_absent(VIP4.into(), Foreign::Keep).unwrap(), 0);
     assert_eq!(table.ensure_absent(VIP4.into(), Foreign::Remove).unwrap(), 1);
     assert!(held(&mut table, VIP4.into()).is_empty());

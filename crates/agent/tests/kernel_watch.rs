@@ -209,8 +209,8 @@ fn links_going_down_up_away_and_coming_anew_are_reported() {
     next_matching(&events, is(HostEvent::LinkRemoved(eth0())));
     let peer = lab.peer.name.as_str();
     run(&[
-        "ip", "link", "add", "eth0", "netns", host, "type", "veth", "peer", "name", "eth0", "netns",
-        peer,
+        "ip", "link", "add", "eth0", "netns", host, "type", "veth", "peer", "name", "eth0",
+        "netns", peer,
     ]);
     next_matching(&events, is(HostEvent::LinkAppeared(eth0())));
     run(&["ip", "-n", host, "link", "set", "eth0", "name", "eth9"]);

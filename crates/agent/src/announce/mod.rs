@@ -150,11 +150,7 @@ impl Announcer {
         }
     }
 
-    fn sort(
-        &self,
-        error: io::Error,
-        otherwise: fn(io::Error) -> AnnounceError,
-    ) -> AnnounceError {
+    fn sort(&self, error: io::Error, otherwise: fn(io::Error) -> AnnounceError) -> AnnounceError {
         match error.raw_os_error() {
             // What an egress drop gives. A full queue gives the same, and is as good as dropped.
             Some(libc::ENOBUFS) => AnnounceError::Locked,

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use netlink_packet_netfilter::nftables::{NfTablesMessage, TableAttribute, TableFlags, TableMessage};
+use netlink_packet_netfilter::nftables::{
+    NfTablesMessage, TableAttribute, TableFlags, TableMessage,
+};
 
 use super::error::refused;
 use super::layout::{
@@ -193,7 +195,10 @@ impl KernelLock {
                     return Ok(());
                 }
                 Err(LockError::Install(error)) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "a foreign table is replaced");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "a foreign table is replaced"
+                    );
                 }
                 Err(error) => return Err(error),
             }
@@ -218,11 +223,7 @@ impl KernelLock {
     }
 
     /// The batch that makes the main table anew with these ports closed.
-    fn fresh_main(
-        &self,
-        found: &[FoundTable],
-        ports: impl Iterator<Item = u16>,
-    ) -> Batch {
+    fn fresh_main(&self, found: &[FoundTable], ports: impl Iterator<Item = u16>) -> Batch {
         let mut batch = Batch::default();
         let present = found.iter().any(|table| table.is(&self.main));
         self.main.replace(&mut batch, present, self.ownership.flags());

@@ -1,24 +1,14 @@
-//! The lock's tables, sets, chains and rules, as data.
-//!
-//! Order binds: the timer is looked up before the gate, because each lookup in a rule reads the kernel's
-//! generation at that moment; gate first could pair an old open gate with a new timer. The last rule of
-//! a direction matches the guarded ports by name, because a payload load that fails (a fragment) skips a
-//! rule and must not meet a bare reject.
-
-use std::net::Ipv4Addr;
+//! The lock's tables, sets and chains, as data, and their messages. What the chains say is in `rules`.
 
 use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, DevHookNumber, Expressions, Hook, HookNumber, InetHookNumber,
-    MetaKey, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute, SetFlags,
-    SetMessage, TableAttribute, TableFlags, TableMessage,
+    NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute, SetFlags, SetMessage,
+    TableAttribute, TableFlags, TableMessage,
 };
 
-use super::{Generation, LockConfig};
-use crate::netlink::nft::{
-    Batch, Family, Header, Lifetime, SetPath, accept, drop_packet, equal, go_back, in_set, jump,
-    masked, meta, not_equal, not_in_set, payload, reject_with_reset,
-};
+use super::{Generation, LockConfig, rules};
+use crate::netlink::nft::{Batch, Family, Lifetime, SetPath};
 use crate::vip::LinkName;
 
 /// The main table.
@@ -188,10 +178,10 @@ pub(super) fn main_table(config: &LockConfig) -> TableSpec {
         name: MAIN_TABLE.to_owned(),
         sets,
         chains: vec![
-            ChainSpec { name: "request_lo", base: None, rules: local_request_rules(config) },
-            ChainSpec { name: "reply", base: None, rules: reply_rules(config.own_source) },
-            base_chain("input", InetHookNumber::LocalIn, FILTER_PRIORITY, input_rules()),
-            base_chain("output", InetHookNumber::LocalOut, FILTER_PRIORITY, output_rules()),
+            ChainSpec { name: "request_lo", base: None, rules: rules::local_request(config) },
+            ChainSpec { name: "reply", base: None, rules: rules::reply(config.own_source) },
+            base_chain("input", InetHookNumber::LocalIn, FILTER_PRIORITY, rules::input()),
+            base_chain("output", InetHookNumber::LocalOut, FILTER_PRIORITY, rules::output()),
         ],
     }
 }
@@ -206,153 +196,20 @@ fn base_chain(
     ChainSpec { name, base: Some(base), rules }
 }
 
-const IPPROTO_TCP: [u8; 1] = [6];
-/// `lo` is link 1 of each network namespace, whatever its name.
-const LOOPBACK_INDEX: u32 = 1;
-
-fn source_port() -> Expressions {
-    payload(Header::Transport, 0, 2)
-}
-
-fn destination_port() -> Expressions {
-    payload(Header::Transport, 2, 2)
-}
-
-fn not_tcp() -> Vec<Expressions> {
-    vec![meta(MetaKey::L4Proto), not_equal(&IPPROTO_TCP), accept()]
-}
-
-fn from_loopback() -> Vec<Expressions> {
-    vec![meta(MetaKey::Iif), equal(&LOOPBACK_INDEX.to_ne_bytes())]
-}
-
-fn to_loopback() -> Vec<Expressions> {
-    vec![meta(MetaKey::Oif), equal(&LOOPBACK_INDEX.to_ne_bytes())]
-}
-
-/// `ip saddr` or `ip daddr` equals the supervisor's own source.
-fn own_source_at(offset: u32, own_source: Ipv4Addr) -> Vec<Expressions> {
-    const NFPROTO_IPV4: [u8; 1] = [2];
-    vec![
-        meta(MetaKey::Nfproto),
-        equal(&NFPROTO_IPV4),
-        payload(Header::Network, offset, 4),
-        equal(&own_source.octets()),
-    ]
-}
-
-const SOURCE_ADDRESS: u32 = 12;
-const DESTINATION_ADDRESS: u32 = 16;
-
-/// The RST bit of the TCP flags byte is set.
-fn is_reset() -> Vec<Expressions> {
-    const RST: [u8; 1] = [0x04];
-    vec![payload(Header::Transport, 13, 1), masked(&RST), equal(&RST)]
-}
-
-fn with(mut rule: Vec<Expressions>, verdict: Expressions) -> Vec<Expressions> {
-    rule.push(verdict);
-    rule
-}
-
-/// The three ways through: either lease generation, timer before gate, or a replica's element.
-fn permitted(port: fn() -> Expressions, verdict: fn() -> Expressions) -> Vec<Vec<Expressions>> {
-    let mut rules: Vec<_> = Generation::BOTH
-        .into_iter()
-        .map(|generation| {
-            vec![
-                port(),
-                in_set(generation.timer()),
-                port(),
-                in_set(generation.gate()),
-                verdict(),
-            ]
-        })
-        .collect();
-    rules.push(vec![port(), in_set(main_set::REPLICA), verdict()]);
-    rules
-}
-
-/// Requests from outside. What came over `lo` was judged on its way out, where its mark is known.
-fn input_rules() -> Vec<Vec<Expressions>> {
-    let mut rules = vec![
-        with(from_loopback(), accept()),
-        not_tcp(),
-        vec![destination_port(), not_in_set(main_set::GUARDED), accept()],
-    ];
-    rules.extend(permitted(destination_port, accept));
-    rules.push(vec![destination_port(), in_set(main_set::GUARDED), reject_with_reset()]);
-    rules
-}
-
-/// Sends local requests and all replies to their chains. One packet can be both.
-fn output_rules() -> Vec<Vec<Expressions>> {
-    let mut local_request = to_loopback();
-    local_request.extend([destination_port(), in_set(main_set::GUARDED), jump("request_lo")]);
-    let reply = vec![source_port(), in_set(main_set::GUARDED), jump("reply")];
-    vec![not_tcp(), local_request, reply]
-}
-
-/// Requests of local clients. Going back means "not refused as a request".
-fn local_request_rules(config: &LockConfig) -> Vec<Vec<Expressions>> {
-    let mut rules = vec![
-        vec![meta(MetaKey::Mark), equal(&config.mark.to_ne_bytes()), go_back()],
-        // Replies to this address leave a closed port, so nobody else may ask from it.
-        with(own_source_at(SOURCE_ADDRESS, config.own_source), reject_with_reset()),
-    ];
-    rules.extend(permitted(destination_port, go_back));
-    rules.push(vec![destination_port(), in_set(main_set::GUARDED), reject_with_reset()]);
-    rules
-}
-
-/// What leaves a guarded port. Resets may: they acknowledge nothing.
-fn reply_rules(own_source: Ipv4Addr) -> Vec<Vec<Expressions>> {
-    let mut rules = permitted(source_port, accept);
-    rules.push(with(is_reset(), accept()));
-    rules.push(reply_to_supervisor(own_source));
-    rules.push(vec![source_port(), in_set(main_set::GUARDED), drop_packet()]);
-    rules
-}
-
-fn reply_to_supervisor(own_source: Ipv4Addr) -> Vec<Expressions> {
-    let mut rule = to_loopback();
-    rule.extend(own_source_at(DESTINATION_ADDRESS, own_source));
-    with(rule, accept())
-}
-
 /// The start table: a port in `closed` passes nothing but the supervisor's own connections.
 pub(super) fn start_table(config: &LockConfig) -> TableSpec {
-    let closed = start_set::CLOSED;
-    let input = vec![
-        with(from_loopback(), accept()),
-        not_tcp(),
-        vec![destination_port(), in_set(closed), reject_with_reset()],
-    ];
-    let request = vec![
-        vec![meta(MetaKey::Mark), equal(&config.mark.to_ne_bytes()), go_back()],
-        vec![destination_port(), in_set(closed), reject_with_reset()],
-    ];
-    let reply = vec![
-        with(is_reset(), accept()),
-        reply_to_supervisor(config.own_source),
-        vec![source_port(), in_set(closed), drop_packet()],
-    ];
-    let mut local_request = to_loopback();
-    local_request.extend([destination_port(), in_set(closed), jump("request_lo")]);
-    let output =
-        vec![not_tcp(), local_request, vec![source_port(), in_set(closed), jump("reply")]];
     TableSpec {
         family: Family::Inet,
         name: START_TABLE.to_owned(),
         sets: vec![
-            set(closed, Key::Port, Lifetime::Lasting),
+            set(start_set::CLOSED, Key::Port, Lifetime::Lasting),
             set(start_set::STARTS, Key::PortAndToken, Lifetime::Lasting),
         ],
         chains: vec![
-            ChainSpec { name: "request_lo", base: None, rules: request },
-            ChainSpec { name: "reply", base: None, rules: reply },
-            base_chain("input", InetHookNumber::LocalIn, START_PRIORITY, input),
-            base_chain("output", InetHookNumber::LocalOut, START_PRIORITY, output),
+            ChainSpec { name: "request_lo", base: None, rules: rules::start_request(config) },
+            ChainSpec { name: "reply", base: None, rules: rules::start_reply(config) },
+            base_chain("input", InetHookNumber::LocalIn, START_PRIORITY, rules::start_input()),
+            base_chain("output", InetHookNumber::LocalOut, START_PRIORITY, rules::start_output()),
         ],
     }
 }
@@ -380,71 +237,12 @@ pub(super) fn link_table(link: &LinkName) -> TableSpec {
         name: link_table_name(link),
         sets,
         chains: vec![
-            ChainSpec { name: "arp", base: None, rules: vip_rules(arp_sender, IpVersion::V4) },
-            ChainSpec { name: "na", base: None, rules: vip_rules(na_target, IpVersion::V6) },
-            ChainSpec { name: "ns", base: None, rules: vip_rules(ip6_source, IpVersion::V6) },
-            ChainSpec { name: "egress", base: Some(base), rules: egress_rules() },
+            ChainSpec { name: "arp", base: None, rules: rules::arp() },
+            ChainSpec { name: "na", base: None, rules: rules::advertisement() },
+            ChainSpec { name: "ns", base: None, rules: rules::solicitation() },
+            ChainSpec { name: "egress", base: Some(base), rules: rules::egress() },
         ],
     }
-}
-
-const ETH_P_ARP: [u8; 2] = [0x08, 0x06];
-const ETH_P_IPV6: [u8; 2] = [0x86, 0xdd];
-/// A neighbour solicitation tells its own link address to the neighbour, so it announces too (RFC 4861).
-const NEIGHBOUR_SOLICITATION: [u8; 1] = [135];
-const NEIGHBOUR_ADVERTISEMENT: [u8; 1] = [136];
-
-fn egress_rules() -> Vec<Vec<Expressions>> {
-    let by_protocol = || meta(MetaKey::EtherTypeProtocol);
-    let by_link_header = || payload(Header::Link, 12, 2);
-    let mut rules = Vec::new();
-    for kind in [by_protocol as fn() -> Expressions, by_link_header] {
-        rules.push(vec![kind(), equal(&ETH_P_ARP), jump("arp")]);
-        for (message, chain) in [(NEIGHBOUR_ADVERTISEMENT, "na"), (NEIGHBOUR_SOLICITATION, "ns")] {
-            let mut rule = vec![kind(), equal(&ETH_P_IPV6)];
-            rule.extend(icmpv6_is(message));
-            rules.push(with(rule, jump(chain)));
-        }
-    }
-    rules
-}
-
-/// The packet is this ICMPv6 message, directly behind the IPv6 header.
-fn icmpv6_is(message: [u8; 1]) -> Vec<Expressions> {
-    const IPPROTO_ICMPV6: [u8; 1] = [58];
-    vec![
-        payload(Header::Network, 6, 1),
-        equal(&IPPROTO_ICMPV6),
-        payload(Header::Network, 40, 1),
-        equal(&message),
-    ]
-}
-
-fn arp_sender() -> Expressions {
-    payload(Header::Network, 14, 4)
-}
-
-fn na_target() -> Expressions {
-    payload(Header::Network, 48, 16)
-}
-
-fn ip6_source() -> Expressions {
-    payload(Header::Network, 8, 16)
-}
-
-fn vip_rules(address: fn() -> Expressions, version: IpVersion) -> Vec<Vec<Expressions>> {
-    let mut rules = vec![vec![address(), not_in_set(version.guarded()), go_back()]];
-    for generation in Generation::BOTH {
-        rules.push(vec![
-            address(),
-            in_set(generation.vip_timer(version)),
-            address(),
-            in_set(generation.vip_gate(version)),
-            go_back(),
-        ]);
-    }
-    rules.push(vec![address(), in_set(version.guarded()), drop_packet()]);
-    rules
 }
 
 impl TableSpec {

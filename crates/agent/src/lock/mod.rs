@@ -30,6 +30,7 @@ mod adopt;
 mod error;
 mod layout;
 mod read;
+mod rules;
 mod start;
 
 pub use self::error::LockError;
@@ -345,10 +346,8 @@ impl KernelLock {
     }
 
     fn vip_key(&self, vip: &Vip) -> Result<(&TableSpec, IpVersion, Vec<u8>), LockError> {
-        let table = self
-            .links
-            .get(&vip.link)
-            .ok_or_else(|| LockError::LinkNotCovered(vip.link.clone()))?;
+        let table =
+            self.links.get(&vip.link).ok_or_else(|| LockError::LinkNotCovered(vip.link.clone()))?;
         Ok(match vip.address {
             IpAddr::V4(address) => (table, IpVersion::V4, address.octets().to_vec()),
             IpAddr::V6(address) => (table, IpVersion::V6, address.octets().to_vec()),

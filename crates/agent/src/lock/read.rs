@@ -200,10 +200,7 @@ fn parse_element(item: &ListAttribute<SetElementAttribute>) -> Option<Element> {
 }
 
 /// A set of ports.
-pub(super) fn ports(
-    tables: &mut Tables,
-    set: SetPath<'_>,
-) -> Result<BTreeSet<u16>, NetlinkError> {
+pub(super) fn ports(tables: &mut Tables, set: SetPath<'_>) -> Result<BTreeSet<u16>, NetlinkError> {
     let found = elements(tables, set)?;
     Ok(found.iter().filter_map(|element| parse_port_key(&element.key)).collect())
 }
@@ -242,7 +239,11 @@ pub(super) fn structure(
             let ours = |name: &str| {
                 specs.iter().any(|spec| spec.name == name && spec.family.proto() == family)
             };
-            found.extend(lasting_part(message).into_iter().filter(|message| table_of(message).is_some_and(ours)));
+            found.extend(
+                lasting_part(message)
+                    .into_iter()
+                    .filter(|message| table_of(message).is_some_and(ours)),
+            );
         }
     }
     Ok(found)

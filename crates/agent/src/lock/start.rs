@@ -61,11 +61,7 @@ pub fn close_ports(config: &LockConfig, ports: &[u16]) -> Result<(), LockError> 
 }
 
 /// Puts new tokens in the place of the ports' old ones, and the ports into `closed`.
-fn put_starts(
-    tables: &mut Tables,
-    table: &TableSpec,
-    ports: &[u16],
-) -> Result<(), NetlinkError> {
+fn put_starts(tables: &mut Tables, table: &TableSpec, ports: &[u16]) -> Result<(), NetlinkError> {
     let now = clock_gettime(ClockId::Boottime);
     let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
     let now = Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default());
@@ -104,8 +100,11 @@ impl KernelLock {
 
     /// Puts the starts that were last read into an empty start table.
     pub(super) fn add_starts(&self, batch: &mut Batch) {
-        let tokens: Vec<_> =
-            self.pending_starts.iter().map(|start| token_key(start.port, start.closed_at_ns)).collect();
+        let tokens: Vec<_> = self
+            .pending_starts
+            .iter()
+            .map(|start| token_key(start.port, start.closed_at_ns))
+            .collect();
         let ports: Vec<_> = self.pending_starts.iter().map(|start| port_key(start.port)).collect();
         batch.add(self.start.set(start_set::STARTS), &tokens, Add::Keep);
         batch.add(self.start.set(start_set::CLOSED), &ports, Add::Keep);
@@ -118,11 +117,7 @@ impl KernelLock {
     ///
     /// # Errors
     /// [`LockError::StartSuperseded`] when a newer start closed the port; nothing was changed then.
-    pub fn admit_start(
-        &mut self,
-        start: StartNotice,
-        vip: Option<&Vip>,
-    ) -> Result<(), LockError> {
+    pub fn admit_start(&mut self, start: StartNotice, vip: Option<&Vip>) -> Result<(), LockError> {
         let item = GuardedPort { port: start.port, vip: vip.cloned() };
         let mut batch = Batch::default();
         let token = token_key(start.port, start.closed_at_ns);

@@ -104,10 +104,7 @@ fn compare(operator: Operator, value: &[u8]) -> Expressions {
 
 /// Goes on with the rule when register 1 is in the set.
 pub(crate) fn in_set(set: &str) -> Expressions {
-    Expressions::Lookup(vec![
-        Lookup::Set(set.to_owned()),
-        Lookup::SourceRegister(Register::Reg1),
-    ])
+    Expressions::Lookup(vec![Lookup::Set(set.to_owned()), Lookup::SourceRegister(Register::Reg1)])
 }
 
 /// Goes on with the rule when register 1 is not in the set.
@@ -144,10 +141,7 @@ pub(crate) fn go_back() -> Expressions {
 
 /// Looks through another chain of the table, then comes back.
 pub(crate) fn jump(chain: &str) -> Expressions {
-    verdict(vec![
-        VerdictAttribute::Code(Verdict::Jump),
-        VerdictAttribute::Chain(chain.to_owned()),
-    ])
+    verdict(vec![VerdictAttribute::Code(Verdict::Jump), VerdictAttribute::Chain(chain.to_owned())])
 }
 
 /// Drops the packet and answers its sender with a TCP reset.
@@ -251,8 +245,10 @@ impl Batch {
 
     /// Empties a set. Never fails for what is in it.
     pub(crate) fn flush(&mut self, set: SetPath<'_>) {
-        let attributes =
-            vec![SetElementList::Table(set.table.to_owned()), SetElementList::Set(set.set.to_owned())];
+        let attributes = vec![
+            SetElementList::Table(set.table.to_owned()),
+            SetElementList::Set(set.set.to_owned()),
+        ];
         let message = NfTablesMessage::DeleteSetElement(SetElementMessage { attributes });
         self.push(set.family, message, 0);
     }
@@ -267,8 +263,7 @@ pub(crate) enum Lifetime {
 
 fn elements(set: SetPath<'_>, keys: &[Vec<u8>], timeout: Option<Duration>) -> SetElementMessage {
     let element = |key: &Vec<u8>| {
-        let mut attributes =
-            vec![SetElementAttribute::Key(DataAttribute::Value(key.clone()))];
+        let mut attributes = vec![SetElementAttribute::Key(DataAttribute::Value(key.clone()))];
         if let Some(timeout) = timeout {
             let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
             attributes.push(SetElementAttribute::Timeout(millis));

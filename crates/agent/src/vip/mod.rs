@@ -5,8 +5,6 @@
 //! made here carry `IFA_PROTO` 0xc7; others are never deleted unless forced. Absent on purpose: routes
 //! and prefixes (`IFA_F_NOPREFIXROUTE`), and duplicate address detection, which `announce` does itself.
 
-
-
 mod table;
 
 pub(crate) use self::table::read_address;

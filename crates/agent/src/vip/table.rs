@@ -123,11 +123,7 @@ impl VipTable {
     ///
     /// # Errors
     /// When addresses cannot be listed, or the kernel refuses to remove one.
-    pub fn ensure_absent(
-        &mut self,
-        address: IpAddr,
-        foreign: Foreign,
-    ) -> Result<usize, VipError> {
+    pub fn ensure_absent(&mut self, address: IpAddr, foreign: Foreign) -> Result<usize, VipError> {
         let ours = |held: &HeldAddress| held.origin == Origin::Ours || foreign == Foreign::Remove;
         let held = self.list()?;
         let mut removed = 0;
@@ -157,7 +153,9 @@ impl VipTable {
         for message in found {
             let RouteNetlinkMessage::NewAddress(message) = message else { continue };
             // A link that vanished during the listing has no addresses any more.
-            let Ok(name) = index_to_name(self.route.as_fd(), message.header.index) else { continue };
+            let Ok(name) = index_to_name(self.route.as_fd(), message.header.index) else {
+                continue;
+            };
             let Ok(link) = LinkName::new(&name) else { continue };
             held.extend(read_address(&message, link));
         }

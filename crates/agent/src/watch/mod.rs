@@ -118,8 +118,8 @@ impl Watch {
         sink: impl FnMut(HostEvent) + Send + 'static,
     ) -> Result<Self, WatchError> {
         wire.grow_receive_buffer(RECEIVE_BUFFER);
-        let stop = eventfd(0, EventfdFlags::CLOEXEC)
-            .map_err(|error| WatchError::Start(error.into()))?;
+        let stop =
+            eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| WatchError::Start(error.into()))?;
         let stopped = stop.try_clone().map_err(WatchError::Start)?;
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
@@ -143,8 +143,11 @@ impl Drop for Watch {
 trait Reader: Send + 'static {
     const SOURCE: Source;
     /// Reads what is waiting; false when nothing was.
-    fn read(&mut self, wire: &mut Wire, sink: &mut dyn FnMut(HostEvent))
-    -> Result<bool, NetlinkError>;
+    fn read(
+        &mut self,
+        wire: &mut Wire,
+        sink: &mut dyn FnMut(HostEvent),
+    ) -> Result<bool, NetlinkError>;
 }
 
 fn run<R: Reader>(

@@ -99,8 +99,8 @@ impl NetworkReader {
             RouteNetlinkMessage::NewLink(message) => self.link_changed(message, events),
             RouteNetlinkMessage::DelLink(message) => {
                 // A bridge says so too when a port leaves it; then the link is still there.
-                let bridge = message.header.interface_family
-                    == netlink_packet_route::AddressFamily::Bridge;
+                let bridge =
+                    message.header.interface_family == netlink_packet_route::AddressFamily::Bridge;
                 if !bridge && let Some(link) = self.links.remove(&message.header.index) {
                     events.push(HostEvent::LinkRemoved(link.name));
                 }

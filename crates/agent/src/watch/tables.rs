@@ -32,8 +32,7 @@ impl Reader for TableReader {
             Reading::Empty => return Ok(false),
             Reading::Overrun => sink(HostEvent::Overrun(Self::SOURCE)),
             Reading::Messages(messages) => {
-                let foreign =
-                    messages.iter().filter(|(header, _)| header.port_number != self.own);
+                let foreign = messages.iter().filter(|(header, _)| header.port_number != self.own);
                 deliver(foreign.filter_map(|(_, message)| event(message)).collect(), sink);
             }
         }

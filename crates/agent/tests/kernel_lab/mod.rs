@@ -1,5 +1,5 @@
 //! Two network namespaces joined by a cable, a TCP echo server, clients, and bounded waits.
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -82,8 +82,8 @@ impl Lab {
         let host = Netns::new("h");
         let peer = Netns::new("p");
         run(&[
-            "ip", "link", "add", "eth0", "netns", &host.name, "type", "veth", "peer", "name", "eth0",
-            "netns", &peer.name,
+            "ip", "link", "add", "eth0", "netns", &host.name, "type", "veth", "peer", "name",
+            "eth0", "netns", &peer.name,
         ]);
         for (ns, last) in [(&host, 1), (&peer, 2)] {
             let name = ns.name.as_str();
@@ -116,12 +116,7 @@ pub fn eth0() -> LinkName {
 }
 
 pub fn config() -> LockConfig {
-    LockConfig {
-        mark: MARK,
-        own_source: OWN_SOURCE,
-        links: vec![eth0()],
-        closed_ports: vec![PORT],
-    }
+    LockConfig { mark: MARK, own_source: OWN_SOURCE, links: vec![eth0()], closed_ports: vec![PORT] }
 }
 
 pub fn vip4() -> Vip {
