@@ -18,7 +18,10 @@ impl Clocks {
     pub(crate) fn now(&mut self) -> Now {
         let (boot, raw) = (read(ClockId::Boottime), read(ClockId::MonotonicRaw));
         if boot < self.boot || raw < self.raw {
-            eprintln!("a monotonic clock ran backwards: BOOTTIME {boot:?} after {:?}, RAW {raw:?} after {:?}", self.boot, self.raw);
+            eprintln!(
+                "a monotonic clock ran backwards: BOOTTIME {boot:?} after {:?}, RAW {raw:?} after {:?}",
+                self.boot, self.raw
+            );
             std::process::abort();
         }
         (self.boot, self.raw) = (boot, raw);

@@ -4,11 +4,7 @@
 //! waiting for any of them. Between inputs it sleeps until the core's deadline. It also publishes what operators see:
 //! the status, on change but not more often than every 20 ms, and events with their stamps.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use redkeep_agent::redis::Secret;
 use redkeep_core::{
@@ -79,7 +75,20 @@ impl Driver {
         service: ServiceManager,
     ) -> Self {
         let (published, alive) = (Mono::default(), Mono::default());
-        Self { node, core, clocks, hands, groups: BTreeMap::new(), front, service, published, alive, news: true, leader: None, leader_heard: None }
+        Self {
+            node,
+            core,
+            clocks,
+            hands,
+            groups: BTreeMap::new(),
+            front,
+            service,
+            published,
+            alive,
+            news: true,
+            leader: None,
+            leader_heard: None,
+        }
     }
 
     /// Until [`Post::Stop`]; gives the disk back to be closed.
@@ -124,7 +133,8 @@ impl Driver {
             Effect::Persist(persist) => self.hands.disk.put(DiskWork::Persist(persist)),
             Effect::Burn { group, epoch } => self.hands.disk.put(DiskWork::Burn { group, epoch }),
             Effect::Lock(op) => self.hands.lock.put(LockWork::Op(op)),
-            Effect::Act { group, id, action } if action.is_redis() => match self.groups.get(&group) {
+            Effect::Act { group, id, action } if action.is_redis() => match self.groups.get(&group)
+            {
                 Some((_, redis)) => redis.act(id, action),
                 None => {
                     let text = "the group has no Redis on this host".to_owned();
@@ -132,7 +142,9 @@ impl Driver {
                     self.hands.inbox.answer(Input::ActionDone { group, id, outcome });
                 }
             },
-            Effect::Act { group, id, action } => self.hands.kernel.put(KernelWork::Act { group, id, action }),
+            Effect::Act { group, id, action } => {
+                self.hands.kernel.put(KernelWork::Act { group, id, action })
+            }
             Effect::ProbeNow { group } => {
                 if let Some((_, redis)) = self.groups.get(&group) {
                     redis.probe_now();
@@ -147,7 +159,8 @@ impl Driver {
     fn tell(&mut self, event: Event, now: Now) {
         let group = event.group.as_ref().map_or("-", GroupId::as_str);
         // The decision's log index is the id of a failover in logs, history and events.
-        let span = tracing::info_span!("decision", index = event.index, group, epoch = event.epoch.0);
+        let span =
+            tracing::info_span!("decision", index = event.index, group, epoch = event.epoch.0);
         span.in_scope(|| tracing::info!(at_boot_ns = now.boot.0, "{:?}", event.kind));
         self.front.tell(event);
         self.news = true;
@@ -189,7 +202,9 @@ impl Driver {
             self.published = now.boot;
         }
         let Some(interval) = self.service.watchdog_interval() else { return };
-        if now.boot.0.saturating_sub(self.alive.0) >= u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX) {
+        if now.boot.0.saturating_sub(self.alive.0)
+            >= u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX)
+        {
             self.service.alive();
             self.alive = now.boot;
         }

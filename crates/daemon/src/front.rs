@@ -89,7 +89,9 @@ impl Front {
         match outcome {
             Ok(Ok(reply)) => reply,
             Ok(Err(_gone)) => AdminReply::Unknown { text: "the supervisor is stopping".to_owned() },
-            Err(_elapsed) => AdminReply::Unknown { text: format!("no outcome within {} ms", limit.as_millis()) },
+            Err(_elapsed) => {
+                AdminReply::Unknown { text: format!("no outcome within {} ms", limit.as_millis()) }
+            }
         }
     }
 }

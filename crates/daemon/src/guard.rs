@@ -24,7 +24,8 @@ pub(crate) struct GuardArguments {
 pub(crate) fn run(arguments: &GuardArguments) -> anyhow::Result<()> {
     let config = lock_config(Vec::new(), Vec::new());
     if let Some(port) = arguments.close {
-        return close_ports(&config, &[port]).with_context(|| format!("port {port} cannot be closed: Redis must not start"));
+        return close_ports(&config, &[port])
+            .with_context(|| format!("port {port} cannot be closed: Redis must not start"));
     }
     match install_closed(&config, &arguments.ports) {
         // A supervisor is running: it guards by itself.

@@ -3,7 +3,10 @@
 
 use std::{
     io,
-    os::{linux::net::SocketAddrExt, unix::net::{SocketAddr, UnixListener}},
+    os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixListener},
+    },
 };
 
 /// Held until the process ends.
@@ -15,7 +18,9 @@ pub(crate) struct HostLock {
 /// Why the host cannot be taken.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HostLockError {
-    #[error("another redkeepd of cluster {cluster:?} runs on this host; stop it first (two would open each other's lease)")]
+    #[error(
+        "another redkeepd of cluster {cluster:?} runs on this host; stop it first (two would open each other's lease)"
+    )]
     Taken { cluster: String },
     #[error("cannot bind the abstract socket of cluster {cluster:?}")]
     Bind { cluster: String, source: io::Error },

@@ -77,7 +77,11 @@ fn write_lines(received: &Receiver<Vec<u8>>, dropped: &AtomicU64, out: &mut impl
         let lost = dropped.load(Ordering::Relaxed);
         // A closed standard error is no reason to end: nobody is left to tell.
         if lost > reported {
-            let _ = writeln!(out, "{} log lines were dropped: standard error is too slow", lost - reported);
+            let _ = writeln!(
+                out,
+                "{} log lines were dropped: standard error is too slow",
+                lost - reported
+            );
             reported = lost;
         }
         let _ = out.write_all(&line);
@@ -95,7 +99,10 @@ pub(crate) fn init(format: LogFormat) -> io::Result<LineQueue> {
         .name("log".into())
         .spawn(move || write_lines(&received, &dropped, &mut io::stderr()))?;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(queue.clone()).with_ansi(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(queue.clone())
+        .with_ansi(false);
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.event_format(crate::json_lines::JsonLines).init(),

@@ -11,9 +11,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 
-mod admin {
-    pub(crate) mod port;
-}
+mod admin;
 mod clock;
 mod config;
 mod driver;
@@ -69,8 +67,12 @@ enum ConfigCommand {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match (arguments.command, arguments.config) {
-        (Some(Command::Config { command: ConfigCommand::Check { file } }), _) => print(&file, config::consequences),
-        (Some(Command::Config { command: ConfigCommand::Show { file } }), _) => print(&file, config::effective),
+        (Some(Command::Config { command: ConfigCommand::Check { file } }), _) => {
+            print(&file, config::consequences)
+        }
+        (Some(Command::Config { command: ConfigCommand::Show { file } }), _) => {
+            print(&file, config::effective)
+        }
         (Some(Command::Guard(arguments)), _) => report(guard::run(&arguments)),
         (None, Some(file)) => match Config::load(&file) {
             Ok(config) => run(config),

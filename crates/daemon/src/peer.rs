@@ -78,7 +78,12 @@ impl Links {
         for node in nodes.iter().filter(|n| n.id != local) {
             if !self.links.contains_key(&node.id) {
                 let outbox = Arc::new(Outbox::default());
-                let run = client::run(self.local.clone(), node.clone(), Arc::clone(&outbox), self.inbox.clone());
+                let run = client::run(
+                    self.local.clone(),
+                    node.clone(),
+                    Arc::clone(&outbox),
+                    self.inbox.clone(),
+                );
                 let link = Link { peer: node.peer, outbox, task: self.runtime.spawn(run) };
                 self.links.insert(node.id, link);
             }

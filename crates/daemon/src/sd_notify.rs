@@ -3,7 +3,10 @@
 //! Absent or unreachable sockets are no error: the service may run by hand.
 
 use std::{
-    os::{linux::net::SocketAddrExt, unix::net::{SocketAddr, UnixDatagram}},
+    os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixDatagram},
+    },
     time::Duration,
 };
 
@@ -17,7 +20,10 @@ pub(crate) struct ServiceManager {
 impl ServiceManager {
     /// From `NOTIFY_SOCKET` and `WATCHDOG_USEC`.
     pub(crate) fn from_env() -> Self {
-        let watchdog = std::env::var("WATCHDOG_USEC").ok().and_then(|t| t.parse().ok()).map(Duration::from_micros);
+        let watchdog = std::env::var("WATCHDOG_USEC")
+            .ok()
+            .and_then(|t| t.parse().ok())
+            .map(Duration::from_micros);
         let path = std::env::var_os("NOTIFY_SOCKET").map(|p| p.to_string_lossy().into_owned());
         Self { socket: path.as_deref().and_then(open), watchdog }
     }
@@ -68,7 +74,10 @@ mod tests {
         let name = format!("redkeep-notify-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(name.as_bytes()).unwrap();
         let manager = UnixDatagram::bind_addr(&address).unwrap();
-        let service = ServiceManager { socket: open(&format!("@{name}")), watchdog: Some(Duration::from_secs(3)) };
+        let service = ServiceManager {
+            socket: open(&format!("@{name}")),
+            watchdog: Some(Duration::from_secs(3)),
+        };
         service.ready();
         service.stopping();
         let mut buffer = [0; 64];

@@ -3,18 +3,23 @@
 
 use std::time::Duration;
 
-use redkeep_core::{AdminReply, AdminRequest, NodeId, status::StatusView};
 use redkeep_consensus::Role;
-use tokio::signal::unix::{SignalKind, signal};
+use redkeep_core::{AdminReply, AdminRequest, NodeId, status::StatusView};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+};
 
 use crate::{
+    admin::ServeError,
     config::{Config, OnStop},
+    executor::lock::chain,
     front::Front,
     sd_notify::ServiceManager,
 };
 
 /// How long the servers may take to end their streams.
-pub(crate) const SERVERS_END: Duration = Duration::from_millis(500);
+const SERVERS_END: Duration = Duration::from_millis(500);
 /// How long leadership may take to go over.
 const TRANSFER: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(10);
@@ -36,7 +41,8 @@ pub(crate) async fn wait_and_hand_over(config: &Config, front: &Front) {
 }
 
 async fn wait_for_signal() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         // Without handlers the signals end the process by themselves.
         tracing::error!("signals cannot be handled: no orderly stop");
@@ -78,7 +84,8 @@ async fn hand_masters_over(config: &Config, front: &Front) {
     let status = front.status();
     let limit = Duration::from_nanos(config.spec.timing.switchover_timeout.0) + TRANSFER;
     for group in status.groups.iter().filter(|g| g.master == Some(config.node_id)) {
-        let request = AdminRequest::Switchover { group: group.group.clone(), to: None, dry_run: false };
+        let request =
+            AdminRequest::Switchover { group: group.group.clone(), to: None, dry_run: false };
         let reply = front.ask(request, limit).await;
         match reply {
             AdminReply::Done { .. } => tracing::info!(group = %group.group, "handed over"),
@@ -86,5 +93,25 @@ async fn hand_masters_over(config: &Config, front: &Front) {
                 tracing::warn!(group = %group.group, ?reply, "not handed over: the others take over once the lease is out");
             }
         }
+    }
+}
+
+/// The servers were told; give them a moment to end their streams.
+pub(crate) async fn end_servers(
+    peers: JoinHandle<Result<(), tonic::transport::Error>>,
+    admin: JoinHandle<Result<(), ServeError>>,
+) {
+    let ended = async {
+        for ended in [
+            peers.await.map(|r| r.err().map(|e| chain(&e))),
+            admin.await.map(|r| r.err().map(|e| chain(&e))),
+        ] {
+            if let Ok(Some(error)) = ended {
+                tracing::warn!(error, "a server ended with an error");
+            }
+        }
+    };
+    if tokio::time::timeout(SERVERS_END, ended).await.is_err() {
+        tracing::debug!("open streams are cut");
     }
 }

@@ -3,15 +3,16 @@
 //! Order of the start: host lock (one process), log, kernel lock read back (L7), peers asked who we are, core, executors,
 //! servers, driver. Order of the stop: see [`crate::stop`]. Panics abort: the kernel's lease then fences the host.
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use redkeep_agent::redis::Secret;
-use redkeep_core::{Boot, Core, Epoch, GroupId, Mutations};
+use redkeep_core::{Boot, Core, Epoch, GroupId, Mutations, spec::NodeSpec};
 use redkeep_wal::{Identity, State, Wal};
 use tokio::{net::TcpListener, runtime::Runtime, sync::watch};
 
 use crate::{
+    admin::AdminServer,
     clock::Clocks,
     config::{Config, Transport},
     driver::{Driver, Hands},
@@ -26,8 +27,9 @@ use crate::{
         server::PeerEndpoint,
     },
     sd_notify::ServiceManager,
-    stop, watching,
+    stop,
     tls::TlsFiles,
+    watching,
 };
 
 /// Threads for peers, operators and Redis; the core has its own.
@@ -46,7 +48,9 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     let _host = HostLock::take(&config.spec.name)?;
     let identity = Identity { cluster: config.spec.name.clone(), node: config.node.clone() };
     let (wal, state) = Wal::open(&config.data_dir, &identity)?;
-    let known = Arc::new(KnownPeers::open(&config.data_dir).context("the list of known peers cannot be read")?);
+    let known = Arc::new(
+        KnownPeers::open(&config.data_dir).context("the list of known peers cannot be read")?,
+    );
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(IO_THREADS)
         .thread_name("io")
@@ -70,22 +74,37 @@ impl Start {
         let (inbox, outlet) = inbox();
         let (stopping, stopped) = watch::channel(false);
         let nodes = watch::Sender::new(self.config.spec.nodes.clone());
-        let listener = self.listen(runtime)?;
-        let endpoint = PeerEndpoint::new(local.clone(), nodes.subscribe(), inbox.clone(), Arc::clone(&self.known));
+        let listener = self.listen(runtime, |n| n.peer)?;
+        let endpoint = PeerEndpoint::new(
+            local.clone(),
+            nodes.subscribe(),
+            inbox.clone(),
+            Arc::clone(&self.known),
+        );
         let peers = runtime.spawn(endpoint.serve(listener, stopped.clone()));
         self.introduce(runtime, &local)?;
-        let lock = OpenLock::open(&self.config.spec, self.config.node_id).context("the kernel lock cannot be taken")?;
+        let lock = OpenLock::open(&self.config.spec, self.config.node_id)
+            .context("the kernel lock cannot be taken")?;
         let at_start = lock.at_start();
         let lock_port = lock.port_id();
         let lock = lock.run(inbox.clone())?;
-        let kernel = KernelQueue::run(inbox.clone()).context("the kernel thread cannot be started")?;
+        let kernel =
+            KernelQueue::run(inbox.clone()).context("the kernel thread cannot be started")?;
         let _watching = watching::start(lock_port, &lock, &kernel, &inbox)?;
+        let operators = self.listen(runtime, |n| n.admin)?;
         let mut clocks = Clocks::default();
         let mut core = self.core(at_start, &mut clocks)?;
         let front = Arc::new(Front::new(inbox.clone(), core.status(clocks.now())));
+        let admin = AdminServer::new(Arc::clone(&front), &self.config.node, local.tls.clone());
+        let mut until = stopped.clone();
+        let admin = runtime.spawn(admin.serve(operators, async move {
+            // An error means that nobody can say stop any more, which is the same.
+            let _ = until.wait_for(|stop| *stop).await;
+        }));
         let hands = Hands {
             links: Links::new(local.clone(), runtime.handle().clone(), inbox.clone()),
-            disk: DiskQueue::run(self.wal, inbox.clone()).context("the disk thread cannot be started")?,
+            disk: DiskQueue::run(self.wal, inbox.clone())
+                .context("the disk thread cannot be started")?,
             lock,
             kernel,
             runtime: runtime.handle().clone(),
@@ -95,7 +114,8 @@ impl Start {
         };
         let service = ServiceManager::from_env();
         service.ready();
-        let driver = Driver::new((self.config.node_id, core, clocks), hands, Arc::clone(&front), service);
+        let driver =
+            Driver::new((self.config.node_id, core, clocks), hands, Arc::clone(&front), service);
         let driver = std::thread::Builder::new()
             .name("driver".into())
             .spawn(move || driver.run(&outlet))
@@ -106,7 +126,7 @@ impl Start {
         inbox.stop();
         let Ok(disk) = driver.join() else { bail!("the driver ended by a panic") };
         disk.close();
-        runtime.block_on(async { tokio::time::timeout(stop::SERVERS_END, peers).await }).ok();
+        runtime.block_on(stop::end_servers(peers, admin));
         tracing::info!("stopped");
         Ok(())
     }
@@ -114,20 +134,29 @@ impl Start {
     fn local(&self) -> anyhow::Result<Local> {
         let tls = match &self.config.transport {
             Transport::Insecure => None,
-            Transport::Tls { ca, cert, key } => {
-                Some(Arc::new(TlsFiles::read(ca, cert, key).context("the TLS files cannot be read")?))
-            }
+            Transport::Tls { ca, cert, key } => Some(Arc::new(
+                TlsFiles::read(ca, cert, key).context("the TLS files cannot be read")?,
+            )),
         };
         let spec = &self.config.spec;
         let (cluster, node) = (spec.name.clone(), self.config.node_id);
         Ok(Local { cluster, node, tls, lease_ttl: spec.timing.lease_ttl })
     }
 
-    fn listen(&self, runtime: &Runtime) -> anyhow::Result<TcpListener> {
-        let node = self.config.spec.node(self.config.node_id).context("this node is not in the configuration")?;
+    fn listen(
+        &self,
+        runtime: &Runtime,
+        address: fn(&NodeSpec) -> SocketAddr,
+    ) -> anyhow::Result<TcpListener> {
+        let node = self
+            .config
+            .spec
+            .node(self.config.node_id)
+            .context("this node is not in the configuration")?;
+        let address = address(node);
         runtime
-            .block_on(TcpListener::bind(node.peer))
-            .with_context(|| format!("peer address {} cannot be bound", node.peer))
+            .block_on(TcpListener::bind(address))
+            .with_context(|| format!("{address} cannot be bound"))
     }
 
     /// A fresh directory is used only once peers agree that it is not a lost one's successor.
@@ -141,7 +170,11 @@ impl Start {
         Ok(())
     }
 
-    fn core(&mut self, lock: redkeep_core::input::LockAtStart, clocks: &mut Clocks) -> anyhow::Result<Core> {
+    fn core(
+        &mut self,
+        lock: redkeep_core::input::LockAtStart,
+        clocks: &mut Clocks,
+    ) -> anyhow::Result<Core> {
         let burned = self.state.burned.iter().map(|(g, e)| (GroupId::new(g), Epoch(*e))).collect();
         let boot = Boot {
             node: self.config.node_id,
@@ -184,4 +217,3 @@ fn access(config: &Config) -> anyhow::Result<BTreeMap<GroupId, Access>> {
     }
     Ok(all)
 }
-

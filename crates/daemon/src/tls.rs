@@ -48,7 +48,9 @@ impl TlsFiles {
 
     /// Only clients with a certificate of our CA.
     pub(crate) fn server(&self) -> ServerTlsConfig {
-        ServerTlsConfig::new().identity(self.identity()).client_ca_root(Certificate::from_pem(&self.ca))
+        ServerTlsConfig::new()
+            .identity(self.identity())
+            .client_ca_root(Certificate::from_pem(&self.ca))
     }
 }
 
@@ -64,6 +66,7 @@ impl PeerCertificate {
     /// A subject alternative name (DNS) of the certificate is `name`.
     pub(crate) fn names(&self, name: &str) -> bool {
         let Ok(certificate) = EndEntityCert::try_from(&self.0) else { return false };
-        ServerName::try_from(name).is_ok_and(|n| certificate.verify_is_valid_for_subject_name(&n).is_ok())
+        ServerName::try_from(name)
+            .is_ok_and(|n| certificate.verify_is_valid_for_subject_name(&n).is_ok())
     }
 }

@@ -1,4 +1,86 @@
-//! Temporary.
-use crate::{executor::{kernel::KernelQueue, lock::LockQueue}, inbox::Inbox};
-pub(crate) struct Watching;
-pub(crate) fn start(_port: u32, _lock: &LockQueue, _kernel: &KernelQueue, _inbox: &Inbox) -> anyhow::Result<Watching> { Ok(Watching) }
+//! Foreign changes on this host, seen by the kernel's notifications and passed to whoever mends them.
+//!
+//! Two threads, of the agent. A hint leads to a look: the lock thread verifies its tables, the kernel thread compares
+//! addresses, and the core hears what differs. Invariant: a lost notification leads to the same look.
+
+use anyhow::Context as _;
+use redkeep_agent::watch::{HostEvent as Seen, Source, Watch};
+use redkeep_core::{HostEvent, Input};
+
+use crate::{
+    executor::{
+        kernel::{KernelQueue, KernelWork},
+        lock::{LockQueue, LockWork},
+    },
+    inbox::Inbox,
+};
+
+/// Both watches; they end with this value.
+#[derive(Debug)]
+pub(crate) struct Watching {
+    _tables: Watch,
+    _network: Watch,
+}
+
+/// `lock_port`: the netlink port of the lock, whose own changes are no news.
+///
+/// # Errors
+/// Notifications cannot be subscribed to (CAP_NET_ADMIN).
+pub(crate) fn start(
+    lock_port: u32,
+    lock: &LockQueue,
+    kernel: &KernelQueue,
+    inbox: &Inbox,
+) -> anyhow::Result<Watching> {
+    let relay = Relay { lock: lock.clone(), kernel: kernel.clone(), inbox: inbox.clone() };
+    let network = {
+        let relay = relay.clone();
+        Watch::network(kernel.port_id, move |event| relay.pass(event))
+            .context("addresses cannot be watched")?
+    };
+    let tables = Watch::tables(lock_port, move |event| relay.pass(event))
+        .context("the lock's tables cannot be watched")?;
+    Ok(Watching { _tables: tables, _network: network })
+}
+
+#[derive(Clone, Debug)]
+struct Relay {
+    lock: LockQueue,
+    kernel: KernelQueue,
+    inbox: Inbox,
+}
+
+impl Relay {
+    fn pass(&self, event: Seen) {
+        match event {
+            Seen::LockLost { table } | Seen::LockChanged { table } => {
+                tracing::warn!(table, "somebody else changed the lock's tables");
+                self.lock.put(LockWork::Verify);
+            }
+            // The start is admitted once its process is watched.
+            Seen::StartNoticed => tracing::info!("a starting Redis closed its port"),
+            Seen::AddressRemoved(held) => {
+                self.kernel.put(KernelWork::AddressRemoved(held.vip.address))
+            }
+            Seen::AddressAdded(_) => self.kernel.put(KernelWork::Compare),
+            Seen::LinkAppeared(link) => self.lock.put(LockWork::Link(link)),
+            Seen::LinkUp(link) => {
+                let interface = link.as_str().to_owned();
+                self.inbox.answer(Input::Host(HostEvent::LinkUp { interface }));
+            }
+            Seen::LinkRemoved(link) | Seen::LinkDown(link) => {
+                tracing::warn!(%link, "the link is down or gone");
+                self.kernel.put(KernelWork::Compare);
+            }
+            Seen::Overrun(Source::Tables) => self.lock.put(LockWork::Verify),
+            Seen::Overrun(Source::Network) => self.kernel.put(KernelWork::Compare),
+            Seen::Ended(source) => {
+                // Blind to a flush, an open port would stay open: better none than that.
+                eprintln!(
+                    "redkeepd: the watch of {source:?} ended; the process ends, its kernel fences this host"
+                );
+                std::process::abort();
+            }
+        }
+    }
+}

@@ -21,7 +21,10 @@ use crate::inbox::Inbox;
 pub(crate) enum DiskWork {
     Persist(Persist),
     /// Lease rule L5: durable before the fence is reported.
-    Burn { group: GroupId, epoch: Epoch },
+    Burn {
+        group: GroupId,
+        epoch: Epoch,
+    },
     Close,
 }
 
@@ -37,8 +40,9 @@ impl DiskQueue {
     /// The thread cannot be started.
     pub(crate) fn run(wal: Wal, inbox: Inbox) -> io::Result<Self> {
         let (work, received) = channel();
-        let thread =
-            std::thread::Builder::new().name("disk".into()).spawn(move || write_all(wal, &received, &inbox))?;
+        let thread = std::thread::Builder::new()
+            .name("disk".into())
+            .spawn(move || write_all(wal, &received, &inbox))?;
         Ok(Self { work, thread })
     }
 
@@ -79,7 +83,10 @@ fn write_all(mut wal: Wal, work: &Receiver<DiskWork>, inbox: &Inbox) {
 fn must(written: Result<(), PersistError>) {
     if let Err(error) = written {
         // Not through the log queue: the process ends before that is written.
-        eprintln!("redkeepd: the log cannot be written: {}; the process ends, its kernel fences this host", chain(&error));
+        eprintln!(
+            "redkeepd: the log cannot be written: {}; the process ends, its kernel fences this host",
+            chain(&error)
+        );
         std::process::abort();
     }
 }

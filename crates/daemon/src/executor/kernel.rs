@@ -39,7 +39,11 @@ const COMPARE_EVERY: Duration = Duration::from_secs(1);
 /// What the thread is asked for.
 #[derive(Debug)]
 pub(crate) enum KernelWork {
-    Act { group: GroupId, id: ActionId, action: Action },
+    Act {
+        group: GroupId,
+        id: ActionId,
+        action: Action,
+    },
     /// The groups of this host, now.
     Groups(Vec<GroupSpec>),
     /// Somebody else removed this address from a link.
@@ -50,24 +54,35 @@ pub(crate) enum KernelWork {
 
 /// The queue to the kernel thread.
 #[derive(Clone, Debug)]
-pub(crate) struct KernelQueue(Sender<KernelWork>);
+pub(crate) struct KernelQueue {
+    work: Sender<KernelWork>,
+    /// By which notifications name this thread's own changes of addresses.
+    pub(crate) port_id: u32,
+}
 
 impl KernelQueue {
     pub(crate) fn put(&self, work: KernelWork) {
         // The thread lives as long as the process.
-        let _ = self.0.send(work);
+        let _ = self.work.send(work);
     }
 
     /// # Errors
     /// No netlink socket, or the thread cannot be started.
     pub(crate) fn run(inbox: Inbox) -> io::Result<Self> {
         let hands = Hands::open().map_err(io::Error::other)?;
+        let port_id = hands.port_id();
         let (sender, work) = channel();
         std::thread::Builder::new().name("kernel".into()).spawn(move || {
-            let thread = KernelThread { hands, inbox, groups: Vec::new(), held: BTreeMap::new(), compared: Instant::now() };
+            let thread = KernelThread {
+                hands,
+                inbox,
+                groups: Vec::new(),
+                held: BTreeMap::new(),
+                compared: Instant::now(),
+            };
             thread.run(&work);
         })?;
-        Ok(Self(sender))
+        Ok(Self { work: sender, port_id })
     }
 }
 
@@ -91,7 +106,8 @@ impl KernelThread {
     fn run(mut self, work: &Receiver<KernelWork>) {
         loop {
             let next = self.held.values().filter_map(|h| h.announce.map(|(_, at)| at)).min();
-            let wake = next.map_or(self.compared + COMPARE_EVERY, |at| at.min(self.compared + COMPARE_EVERY));
+            let wake = next
+                .map_or(self.compared + COMPARE_EVERY, |at| at.min(self.compared + COMPARE_EVERY));
             match work.recv_timeout(wake.saturating_duration_since(Instant::now())) {
                 Ok(KernelWork::Act { group, id, action }) => self.act(group, id, action),
                 Ok(KernelWork::Groups(groups)) => {
@@ -112,7 +128,9 @@ impl KernelThread {
 
     fn act(&mut self, group: GroupId, id: ActionId, action: Action) {
         let done = match action {
-            Action::EnsureVip { vip, interface, valid_seconds } => self.ensure_vip(&group, &vip, &interface, valid_seconds),
+            Action::EnsureVip { vip, interface, valid_seconds } => {
+                self.ensure_vip(&group, &vip, &interface, valid_seconds)
+            }
             Action::RemoveVip { vip, interface } => {
                 self.held.remove(&group);
                 self.at(&vip, &interface).and_then(|place| self.hands.remove_vip(&place))
@@ -141,10 +159,19 @@ impl KernelThread {
         Place::new(vip.addr, vip.prefix, interface)
     }
 
-    fn ensure_vip(&mut self, group: &GroupId, vip: &Vip, interface: &str, valid_seconds: u32) -> Result<(), String> {
+    fn ensure_vip(
+        &mut self,
+        group: &GroupId,
+        vip: &Vip,
+        interface: &str,
+        valid_seconds: u32,
+    ) -> Result<(), String> {
         let place = self.at(vip, interface)?;
         self.hands.ensure_vip(&place, valid_seconds)?;
-        self.held.entry(group.clone()).and_modify(|h| h.place = place.clone()).or_insert(Held { place, announce: None });
+        self.held
+            .entry(group.clone())
+            .and_modify(|h| h.place = place.clone())
+            .or_insert(Held { place, announce: None });
         Ok(())
     }
 
@@ -195,8 +222,12 @@ impl KernelThread {
     }
 
     fn removed(&mut self, addr: IpAddr) {
-        let lost: Vec<GroupId> =
-            self.held.iter().filter(|(_, h)| h.place.addr() == addr).map(|(g, _)| g.clone()).collect();
+        let lost: Vec<GroupId> = self
+            .held
+            .iter()
+            .filter(|(_, h)| h.place.addr() == addr)
+            .map(|(g, _)| g.clone())
+            .collect();
         for group in lost {
             self.inbox.answer(Input::Host(HostEvent::VipRemoved { group }));
         }

@@ -4,7 +4,7 @@
 //! that a starting Redis left once its process is watched. Deliberately absent: any judgement whether to open.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::mpsc::{Receiver, Sender, channel},
     time::Duration,
@@ -12,6 +12,7 @@ use std::{
 
 use redkeep_agent::{
     lock::{self as kernel, GuardedPort, KernelLock, LeaseItem, LockConfig, LockError, LockHealth},
+    process::ProcessId,
     vip::{LinkName, Vip},
 };
 use redkeep_core::{
@@ -22,6 +23,9 @@ use redkeep_core::{
 use super::{MARK, OWN_SOURCE};
 use crate::inbox::Inbox;
 
+/// `/proc` counts in ticks of 1/100 s on every architecture that Linux has (USER_HZ).
+const NANOS_PER_TICK: u64 = 10_000_000;
+
 /// What the thread is asked for.
 #[derive(Debug)]
 pub(crate) enum LockWork {
@@ -31,7 +35,10 @@ pub(crate) enum LockWork {
     /// A link came up or was made anew.
     Link(LinkName),
     /// The process behind this port is watched now: its start may be admitted.
-    AdmitStart(u16),
+    AdmitStart {
+        port: u16,
+        process: ProcessId,
+    },
 }
 
 /// The queue to the lock thread.
@@ -50,6 +57,7 @@ impl LockQueue {
 pub(crate) struct OpenLock {
     lock: KernelLock,
     at_start: LockAtStart,
+    wanted: BTreeSet<LinkName>,
 }
 
 pub(crate) fn lock_config(links: Vec<LinkName>, closed_ports: Vec<u16>) -> LockConfig {
@@ -63,7 +71,9 @@ pub(crate) fn links(spec: &ClusterSpec, node: redkeep_core::NodeId) -> Vec<LinkN
         match LinkName::new(&group.interface) {
             Ok(link) if !links.contains(&link) => links.push(link),
             Ok(_) => {}
-            Err(error) => tracing::error!(group = %group.id, %error, "the group's interface cannot be used"),
+            Err(error) => {
+                tracing::error!(group = %group.id, %error, "the group's interface cannot be used")
+            }
         }
     }
     links
@@ -75,7 +85,8 @@ impl OpenLock {
     /// # Errors
     /// [`LockError`]; without the lock nothing may serve.
     pub(crate) fn open(spec: &ClusterSpec, node: redkeep_core::NodeId) -> Result<Self, LockError> {
-        let mut lock = KernelLock::open(lock_config(links(spec, node), Vec::new()))?;
+        let links = links(spec, node);
+        let mut lock = KernelLock::open(lock_config(links.clone(), Vec::new()))?;
         let found = lock.snapshot()?;
         let left = |generation: kernel::Generation| {
             let lease = found.generation(generation);
@@ -95,7 +106,7 @@ impl OpenLock {
             replica: found.replica.keys().copied().collect(),
         };
         tracing::info!(adopted = lock.adopted(), ownership = ?lock.ownership(), ?at_start, "kernel lock taken");
-        Ok(Self { lock, at_start })
+        Ok(Self { lock, at_start, wanted: links.into_iter().collect() })
     }
 
     pub(crate) fn at_start(&self) -> LockAtStart {
@@ -112,7 +123,8 @@ impl OpenLock {
     pub(crate) fn run(self, inbox: Inbox) -> io::Result<LockQueue> {
         let (sender, work) = channel();
         std::thread::Builder::new().name("lock".into()).spawn(move || {
-            let mut thread = LockThread { lock: self.lock, inbox, items: BTreeMap::new() };
+            let mut thread =
+                LockThread { lock: self.lock, inbox, items: BTreeMap::new(), wanted: self.wanted };
             thread.run(&work);
         })?;
         Ok(LockQueue(sender))
@@ -124,6 +136,8 @@ struct LockThread {
     inbox: Inbox,
     /// What was ever guarded, for putting it back.
     items: BTreeMap<u16, GuardedPort>,
+    /// Links that carry VIPs.
+    wanted: BTreeSet<LinkName>,
 }
 
 impl LockThread {
@@ -135,8 +149,9 @@ impl LockThread {
                     self.inbox.answer(Input::Lock(event));
                 }
                 LockWork::Verify => self.mend(),
-                LockWork::Link(link) => self.cover(&link),
-                LockWork::AdmitStart(port) => self.admit(port),
+                LockWork::Link(link) if self.wanted.contains(&link) => self.cover(&link),
+                LockWork::Link(_) => {}
+                LockWork::AdmitStart { port, process } => self.admit(port, process),
             }
         }
     }
@@ -145,7 +160,11 @@ impl LockThread {
         match op {
             LockOp::Arm { arm, generation, ttl, items } => {
                 let items = self.lease_items(&items);
-                let done = self.lock.arm(kernel_generation(generation), &items, Duration::from_nanos(ttl.0));
+                let done = self.lock.arm(
+                    kernel_generation(generation),
+                    &items,
+                    Duration::from_nanos(ttl.0),
+                );
                 LockEvent::Armed { arm, ok: self.settled("arm", done) }
             }
             LockOp::Open { arm, generation, items } => {
@@ -174,11 +193,17 @@ impl LockThread {
             LockOp::PermitReplica { item, ttl } => {
                 let port = self.guarded_port(&item);
                 let done = self.lock.permit_replica(&port, Duration::from_nanos(ttl.0));
-                LockEvent::ReplicaPermitted { group: item.group, ok: self.settled("permit replica", done) }
+                LockEvent::ReplicaPermitted {
+                    group: item.group,
+                    ok: self.settled("permit replica", done),
+                }
             }
             LockOp::ForbidReplica { item } => {
                 let done = self.lock.forbid_replica(item.port);
-                LockEvent::ReplicaForbidden { group: item.group, ok: self.settled("forbid replica", done) }
+                LockEvent::ReplicaForbidden {
+                    group: item.group,
+                    ok: self.settled("forbid replica", done),
+                }
             }
         }
     }
@@ -194,11 +219,14 @@ impl LockThread {
     /// The VIP is left out where its link is absent: then there is nobody to announce it to, and the port counts.
     fn guarded_port(&mut self, item: &LockItem) -> GuardedPort {
         let link = LinkName::new(&item.interface).ok();
-        if let Some(link) = link.as_ref().filter(|l| !self.lock.covered_links().any(|c| c == *l)) {
+        if let Some(link) = link.as_ref().filter(|l| !self.lock.covered_links().any(|c| c == *l))
+            && self.wanted.insert(link.clone())
+        {
             self.cover(link);
         }
         let covered = link.filter(|l| self.lock.covered_links().any(|c| c == l));
-        let vip = covered.map(|link| Vip { address: item.vip.addr, prefix_len: item.vip.prefix, link });
+        let vip =
+            covered.map(|link| Vip { address: item.vip.addr, prefix_len: item.vip.prefix, link });
         let port = GuardedPort { port: item.port, vip };
         self.items.insert(item.port, port.clone());
         port
@@ -221,8 +249,13 @@ impl LockThread {
     fn mend(&mut self) {
         match self.lock.verify() {
             Ok(LockHealth::Intact) => return,
-            Ok(health) => tracing::error!(?health, "the lock's tables were changed by somebody else: made anew, closed"),
-            Err(error) => tracing::error!(error = %chain(&error), "the lock's tables cannot be read: made anew, closed"),
+            Ok(health) => tracing::error!(
+                ?health,
+                "the lock's tables were changed by somebody else: made anew, closed"
+            ),
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "the lock's tables cannot be read: made anew, closed")
+            }
         }
         let items: Vec<GuardedPort> = self.items.values().cloned().collect();
         match self.lock.reinstall(&items) {
@@ -235,7 +268,9 @@ impl LockThread {
         }
     }
 
-    fn admit(&mut self, port: u16) {
+    /// A start that closed the port after this process began is about another one, which is yet to come.
+    fn admit(&mut self, port: u16, process: ProcessId) {
+        let began_before_ns = (process.start_time_ticks + 1).saturating_mul(NANOS_PER_TICK);
         let starts = match self.lock.starts() {
             Ok(starts) => starts,
             Err(error) => {
@@ -244,12 +279,19 @@ impl LockThread {
             }
         };
         let vip = self.items.get(&port).and_then(|item| item.vip.clone());
-        for start in starts.into_iter().filter(|s| s.port == port) {
+        for start in
+            starts.into_iter().filter(|s| s.port == port && s.closed_at_ns <= began_before_ns)
+        {
             match self.lock.admit_start(start, vip.as_ref()) {
-                Ok(()) => tracing::info!(port, "the closing of a started Redis was lifted; its port waits for a grant"),
+                Ok(()) => tracing::info!(
+                    port,
+                    "the closing of a started Redis was lifted; its port waits for a grant"
+                ),
                 // Its own process will be watched in turn.
                 Err(LockError::StartSuperseded) => {}
-                Err(error) => tracing::error!(port, error = %chain(&error), "a start cannot be admitted"),
+                Err(error) => {
+                    tracing::error!(port, error = %chain(&error), "a start cannot be admitted")
+                }
             }
         }
     }

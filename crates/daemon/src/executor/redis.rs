@@ -120,10 +120,10 @@ impl GroupRedis {
         let (deaths, died) = mpsc::unbounded_channel();
         let (actions, queue) = mpsc::unbounded_channel();
         let endpoint = endpoint(addr, spec, access);
-        let auth = access.password.clone().map(|password| MasterAuth {
-            username: access.group.username.clone(),
-            password,
-        });
+        let auth = access
+            .password
+            .clone()
+            .map(|password| MasterAuth { username: access.group.username.clone(), password });
         let shared = Arc::new(Shared {
             group: spec.id.clone(),
             endpoint,
@@ -220,7 +220,11 @@ impl Prober {
     }
 
     fn watch_process(&mut self, seen: &Observation) {
-        if self.life.as_ref().is_some_and(|(pid, run)| *pid == seen.process_id && *run == seen.run_id) {
+        if self
+            .life
+            .as_ref()
+            .is_some_and(|(pid, run)| *pid == seen.process_id && *run == seen.run_id)
+        {
             return;
         }
         self.life = Some((seen.process_id, seen.run_id.clone()));
@@ -236,8 +240,10 @@ impl Prober {
         match watch {
             Ok(watch) => {
                 tracing::info!(group = %self.shared.group, pid = seen.process_id, by_threads = watch.is_by_threads(), "watching the Redis process");
+                self.shared
+                    .lock
+                    .put(LockWork::AdmitStart { port: self.port, process: watch.process() });
                 self.watch = Some(watch);
-                self.shared.lock.put(LockWork::AdmitStart(self.port));
             }
             Err(error) => {
                 let error = super::lock::chain(&error);
@@ -259,14 +265,18 @@ impl Prober {
                     tracing::error!(%group, path = %socket.path.display(), "a unix socket of Redis passes the lock: its mode must admit the supervisor alone");
                 }
             }
-            Err(error) => tracing::warn!(%group, %error, "the listening sockets of Redis cannot be checked"),
+            Err(error) => {
+                tracing::warn!(%group, %error, "the listening sockets of Redis cannot be checked")
+            }
         }
     }
 }
 
 fn observation(seen: &Observation, settled: bool) -> RedisObservation {
     let previous = match (&seen.replication_id2, seen.second_repl_offset) {
-        (Some(id), Some(until_offset)) => Some(PreviousHistory { replication_id: id.clone(), until_offset }),
+        (Some(id), Some(until_offset)) => {
+            Some(PreviousHistory { replication_id: id.clone(), until_offset })
+        }
         (None, _) | (_, None) => None,
     };
     let role = match &seen.role {
@@ -310,7 +320,9 @@ fn probe_failure(failure: &agent::RedisFailure) -> ProbeFailure {
         F::Busy => ProbeFailure::Busy,
         F::Misconf => ProbeFailure::Misconfigured,
         F::AuthRejected | F::NoPermission { .. } | F::ProtectedMode => ProbeFailure::Denied,
-        F::MaxClients | F::UnknownCommand { .. } | F::Rejected { .. } | F::Protocol { .. } => ProbeFailure::Protocol,
+        F::MaxClients | F::UnknownCommand { .. } | F::Rejected { .. } | F::Protocol { .. } => {
+            ProbeFailure::Protocol
+        }
     }
 }
 

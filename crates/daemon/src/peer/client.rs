@@ -83,7 +83,11 @@ async fn connect(peer: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// A gRPC channel over a connected socket.
-pub(super) async fn channel(local: &Local, peer: &NodeSpec, stream: TcpStream) -> Result<Channel, tonic::transport::Error> {
+pub(super) async fn channel(
+    local: &Local,
+    peer: &NodeSpec,
+    stream: TcpStream,
+) -> Result<Channel, tonic::transport::Error> {
     let scheme = if local.tls.is_some() { "https" } else { "http" };
     let mut endpoint = Endpoint::from_shared(format!("{scheme}://{}", peer.peer))?
         .initial_stream_window_size(4 << 20)
@@ -95,7 +99,10 @@ pub(super) async fn channel(local: &Local, peer: &NodeSpec, stream: TcpStream) -
     let mut stream = Some(stream);
     let connector = tower::service_fn(move |_| {
         // The socket is good for one connection; the next one is the link's business, not tonic's.
-        let stream = stream.take().map(TokioIo::new).ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
+        let stream = stream
+            .take()
+            .map(TokioIo::new)
+            .ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
         async move { stream }
     });
     endpoint.connect_with_connector(connector).await
@@ -170,9 +177,9 @@ fn opening_failure(error: &tonic::transport::Error) -> End {
 /// A refusal in words is not the end of a process.
 fn end_of(status: &tonic::Status) -> End {
     match status.code() {
-        tonic::Code::FailedPrecondition | tonic::Code::PermissionDenied | tonic::Code::Unimplemented => {
-            End::Refused(status.message().to_owned())
-        }
+        tonic::Code::FailedPrecondition
+        | tonic::Code::PermissionDenied
+        | tonic::Code::Unimplemented => End::Refused(status.message().to_owned()),
         _ => End::Closed,
     }
 }

@@ -14,7 +14,11 @@ use std::{
 
 use redkeep_core::{NodeId, spec::NodeSpec};
 use redkeep_proto::peer::v1::{IdentifyRequest, peer_service_client::PeerServiceClient};
-use tokio::{net::TcpStream, task::JoinSet, time::{sleep, timeout}};
+use tokio::{
+    net::TcpStream,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 use super::{Local, PROTOCOL_VERSION, client, patience};
 
@@ -41,7 +45,10 @@ impl KnownPeers {
         let mut known = BTreeMap::new();
         for line in text.lines() {
             let (node, dir) = parse(line).ok_or_else(|| {
-                io::Error::new(io::ErrorKind::InvalidData, format!("{}: not a peer: {line:?}", path.display()))
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("{}: not a peer: {line:?}", path.display()),
+                )
             })?;
             known.insert(node, dir);
         }
@@ -104,8 +111,14 @@ pub(crate) struct KnownByAnother {
 ///
 /// # Errors
 /// [`KnownByAnother`] if the directory is fresh and a peer knows this node by another.
-pub(crate) async fn introduce(local: &Local, nodes: &[NodeSpec], dir: DirId, fresh: bool) -> Result<(), KnownByAnother> {
-    let name = nodes.iter().find(|n| n.id == local.node).map(|n| n.name.clone()).unwrap_or_default();
+pub(crate) async fn introduce(
+    local: &Local,
+    nodes: &[NodeSpec],
+    dir: DirId,
+    fresh: bool,
+) -> Result<(), KnownByAnother> {
+    let name =
+        nodes.iter().find(|n| n.id == local.node).map(|n| n.name.clone()).unwrap_or_default();
     let mut asked = JoinSet::new();
     for peer in nodes.iter().filter(|n| n.id != local.node).cloned() {
         let local = local.clone();
@@ -123,7 +136,10 @@ pub(crate) async fn introduce(local: &Local, nodes: &[NodeSpec], dir: DirId, fre
         return Ok(());
     }
     let enough = nodes.len() / 2;
-    tracing::info!(enough, "the data directory is new: waiting for peers to say whether they know this node");
+    tracing::info!(
+        enough,
+        "the data directory is new: waiting for peers to say whether they know this node"
+    );
     let mut answers = 0;
     while answers < enough {
         let Some(Ok((peer, known))) = asked.join_next().await else { continue };

@@ -28,7 +28,9 @@ impl Outbox {
     pub(crate) fn put(&self, message: PeerMessage) {
         let mut waiting = lock(&self.waiting);
         match &message {
-            PeerMessage::Raft { class: RaftClass::Heartbeat, .. } => waiting.heartbeat = Some(message),
+            PeerMessage::Raft { class: RaftClass::Heartbeat, .. } => {
+                waiting.heartbeat = Some(message)
+            }
             PeerMessage::Report(_) => waiting.report = Some(message),
             PeerMessage::Raft { class: RaftClass::Other, .. }
             | PeerMessage::Renew(_)
@@ -80,7 +82,10 @@ mod tests {
             outbox.put(raft(n + 10, RaftClass::Other));
         }
         let other = |n| raft(n, RaftClass::Other);
-        assert_eq!(outbox.take(), vec![other(10), other(11), other(12), raft(2, RaftClass::Heartbeat)]);
+        assert_eq!(
+            outbox.take(),
+            vec![other(10), other(11), other(12), raft(2, RaftClass::Heartbeat)]
+        );
         assert!(outbox.take().is_empty());
     }
 
@@ -88,10 +93,16 @@ mod tests {
     fn a_full_queue_drops_its_oldest() {
         let outbox = Outbox::default();
         for n in 0..=QUEUE_MAX {
-            outbox.put(PeerMessage::Raft { bytes: n.to_be_bytes().to_vec(), class: RaftClass::Other });
+            outbox.put(PeerMessage::Raft {
+                bytes: n.to_be_bytes().to_vec(),
+                class: RaftClass::Other,
+            });
         }
         let messages = outbox.take();
         assert_eq!(messages.len(), QUEUE_MAX);
-        assert_eq!(messages[0], PeerMessage::Raft { bytes: 1_usize.to_be_bytes().to_vec(), class: RaftClass::Other });
+        assert_eq!(
+            messages[0],
+            PeerMessage::Raft { bytes: 1_usize.to_be_bytes().to_vec(), class: RaftClass::Other }
+        );
     }
 }

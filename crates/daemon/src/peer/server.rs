@@ -58,29 +58,46 @@ impl PeerEndpoint {
         if let Some(files) = &self.local.tls {
             server = server.tls_config(files.server())?;
         }
-        let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+        let incoming =
+            tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
         let stopped = async move {
             // An error means that nobody can say stop any more, which is the same.
             let _ = stop.wait_for(|stop| *stop).await;
         };
-        server.add_service(PeerServiceServer::new(self)).serve_with_incoming_shutdown(incoming, stopped).await
+        server
+            .add_service(PeerServiceServer::new(self))
+            .serve_with_incoming_shutdown(incoming, stopped)
+            .await
     }
 
     /// The peer that an envelope says it is from, if it may say so.
-    fn check(&self, name: &str, from: u64, version: u32, certificate: Option<&tls::PeerCertificate>) -> Result<NodeSpec, Status> {
+    fn check(
+        &self,
+        name: &str,
+        from: u64,
+        version: u32,
+        certificate: Option<&tls::PeerCertificate>,
+    ) -> Result<NodeSpec, Status> {
         if name != self.local.cluster {
-            return Err(Status::failed_precondition(format!("this is cluster {:?}, not {name:?}", self.local.cluster)));
+            return Err(Status::failed_precondition(format!(
+                "this is cluster {:?}, not {name:?}",
+                self.local.cluster
+            )));
         }
         if version != PROTOCOL_VERSION {
             let text = format!("protocol version {PROTOCOL_VERSION} is spoken here, not {version}");
             return Err(Status::failed_precondition(text));
         }
-        let node = self.nodes.borrow().iter().find(|n| n.id.0 == from && n.id != self.local.node).cloned();
+        let node =
+            self.nodes.borrow().iter().find(|n| n.id.0 == from && n.id != self.local.node).cloned();
         let Some(node) = node else {
-            return Err(Status::failed_precondition(format!("node {from:x} is not in this cluster's configuration")));
+            return Err(Status::failed_precondition(format!(
+                "node {from:x} is not in this cluster's configuration"
+            )));
         };
         if self.local.tls.is_some() && !certificate.is_some_and(|c| c.names(&node.name)) {
-            let text = format!("the certificate does not name {:?} (subject alternative name)", node.name);
+            let text =
+                format!("the certificate does not name {:?} (subject alternative name)", node.name);
             return Err(Status::permission_denied(text));
         }
         Ok(node)
@@ -106,22 +123,38 @@ impl PeerService for PeerEndpoint {
     ) -> Result<Response<Acknowledgements>, Status> {
         let certificate = tls::PeerCertificate::of(&request);
         let mut envelopes = request.into_inner();
-        let first = envelopes.message().await?.ok_or_else(|| Status::invalid_argument("no envelope"))?;
-        let peer = self.check(&first.cluster, first.from, first.protocol_version, certificate.as_ref())?;
+        let first =
+            envelopes.message().await?.ok_or_else(|| Status::invalid_argument("no envelope"))?;
+        let peer =
+            self.check(&first.cluster, first.from, first.protocol_version, certificate.as_ref())?;
         if first.to != self.local.node.0 {
-            let text = format!("this is node {:x}, not {:x}: two nodes share an address", self.local.node.0, first.to);
+            let text = format!(
+                "this is node {:x}, not {:x}: two nodes share an address",
+                self.local.node.0, first.to
+            );
             return Err(Status::failed_precondition(text));
         }
         let (number, newer) = self.newest(peer.id);
         tracing::debug!(peer = %peer.name, number, "stream accepted");
-        let reader = Reader { peer, number, newer, envelopes, inbox: self.inbox.clone(), first: Some(first) };
+        let reader = Reader {
+            peer,
+            number,
+            newer,
+            envelopes,
+            inbox: self.inbox.clone(),
+            first: Some(first),
+        };
         Ok(Response::new(Box::pin(stream::unfold(reader, Reader::next))))
     }
 
-    async fn identify(&self, request: Request<IdentifyRequest>) -> Result<Response<IdentifyResponse>, Status> {
+    async fn identify(
+        &self,
+        request: Request<IdentifyRequest>,
+    ) -> Result<Response<IdentifyResponse>, Status> {
         let certificate = tls::PeerCertificate::of(&request);
         let asked = request.into_inner();
-        let peer = self.check(&asked.cluster, asked.node, asked.protocol_version, certificate.as_ref())?;
+        let peer =
+            self.check(&asked.cluster, asked.node, asked.protocol_version, certificate.as_ref())?;
         let dir_id = <[u8; 16]>::try_from(asked.dir_id.as_slice())
             .map_err(|_| Status::invalid_argument("dir_id must be 16 bytes"))?;
         let known = Arc::clone(&self.known);
@@ -168,7 +201,9 @@ impl Reader {
         for message in envelope.messages {
             match codec::decode(message) {
                 Ok(message) => self.inbox.offer(Input::Peer { from: self.peer.id, message }),
-                Err(error) => tracing::warn!(peer = %self.peer.name, %error, "a message was not understood"),
+                Err(error) => {
+                    tracing::warn!(peer = %self.peer.name, %error, "a message was not understood")
+                }
             }
         }
         Some((Ok(ExchangeResponse { seq: envelope.seq }), self))

@@ -1,14 +1,10 @@
 //! The kernel's interfaces behind one small face, with errors as text for operators.
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    num::NonZeroU32,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, time::Duration};
 
 use redkeep_agent::{
     announce::{AnnounceError, Announcer},
+    sockdiag::SocketTable,
     vip::{Foreign, LinkName, Vip, VipTable},
 };
 
@@ -37,12 +33,22 @@ impl Place {
 pub(super) struct Hands {
     addresses: VipTable,
     announcers: BTreeMap<LinkName, Announcer>,
+    sockets: SocketTable,
 }
 
 impl Hands {
     pub(super) fn open() -> Result<Self, String> {
         let addresses = VipTable::open().map_err(|e| chain(&e))?;
-        Ok(Self { addresses, announcers: BTreeMap::new() })
+        let mut sockets = SocketTable::open().map_err(|e| chain(&e))?;
+        if let Err(error) = sockets.check_destroy() {
+            tracing::warn!(error = %chain(&error), "connections cannot be reset at a fence: clients notice by their own timeouts");
+        }
+        Ok(Self { addresses, announcers: BTreeMap::new(), sockets })
+    }
+
+    /// By which notifications name our own changes.
+    pub(super) fn port_id(&self) -> u32 {
+        self.addresses.port_id()
     }
 
     pub(super) fn ensure_vip(&mut self, place: &Place, valid_seconds: u32) -> Result<(), String> {
@@ -52,7 +58,10 @@ impl Hands {
 
     /// Whoever made it: without a lease nobody's may stay.
     pub(super) fn remove_vip(&mut self, place: &Place) -> Result<(), String> {
-        self.addresses.ensure_absent(place.0.address, Foreign::Remove).map(|_| ()).map_err(|e| chain(&e))
+        self.addresses
+            .ensure_absent(place.0.address, Foreign::Remove)
+            .map(|_| ())
+            .map_err(|e| chain(&e))
     }
 
     pub(super) fn announce(&mut self, place: &Place) -> Result<(), String> {
@@ -72,9 +81,7 @@ impl Hands {
     }
 
     pub(super) fn destroy_sockets(&mut self, port: u16) -> Result<usize, String> {
-        let out = std::process::Command::new("ss").args(["-K", "sport", "=", &format!(":{port}")]).output();
-        let _ = OWN_SOURCE;
-        out.map(|_| 0).map_err(|e| chain(&e))
+        self.sockets.destroy(port, Some(OWN_SOURCE)).map_err(|e| chain(&e))
     }
 
     pub(super) fn addresses(&mut self) -> Result<Vec<IpAddr>, String> {

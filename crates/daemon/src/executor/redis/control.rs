@@ -3,11 +3,14 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use redkeep_agent::redis::{
-    Control, ControlError, MasterAddress, MasterAuth, OffsetPoll, OffsetReached, Outcome, RedisAddress, RedisEndpoint,
-    RedisFailure,
+    Control, ControlError, MasterAddress, MasterAuth, OffsetPoll, OffsetReached, Outcome,
+    RedisAddress, RedisEndpoint, RedisFailure,
 };
 use redkeep_core::{Action, ActionId, ActionOutcome, Span, effect::ActionFailure};
-use tokio::{sync::mpsc, time::{Instant, timeout}};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 
 use super::Shared;
 
@@ -85,9 +88,10 @@ impl Hand {
                 self.pause_and_catch_up(target, limit).await
             }
             Action::Unpause => done("CLIENT UNPAUSE", self.control.unpause(STEP).await),
-            Action::ShutWrites => {
-                done("min-replicas-to-write", self.control.set_min_replicas_to_write(OUT_OF_REACH, STEP).await)
-            }
+            Action::ShutWrites => done(
+                "min-replicas-to-write",
+                self.control.set_min_replicas_to_write(OUT_OF_REACH, STEP).await,
+            ),
             Action::EnsureVip { .. }
             | Action::RemoveVip { .. }
             | Action::Announce { .. }
@@ -121,7 +125,11 @@ impl Hand {
     }
 
     /// `CLIENT UNPAUSE`, where the ACL lets us; a refusal in words is no reason to stop.
-    async fn optional(&mut self, what: &'static str, best_effort: bool) -> Result<(), ActionFailure> {
+    async fn optional(
+        &mut self,
+        what: &'static str,
+        best_effort: bool,
+    ) -> Result<(), ActionFailure> {
         match self.control.unpause(STEP).await {
             Err(error) if best_effort || not_permitted(&error) => {
                 tracing::warn!(group = %self.shared.group, error = %crate::executor::lock::chain(&error), what, "skipped");
@@ -147,7 +155,10 @@ impl Hand {
             Ok(OffsetReached::Yes { .. }) => Ok(ActionOutcome::Offset(paused.offset)),
             Ok(OffsetReached::No { offset }) => {
                 self.optional("CLIENT UNPAUSE", true).await?;
-                Err(failure(false, format!("the target is at {offset:?}, not at {} in time", paused.offset)))
+                Err(failure(
+                    false,
+                    format!("the target is at {offset:?}, not at {} in time", paused.offset),
+                ))
             }
             Err(error) => {
                 self.optional("CLIENT UNPAUSE", true).await?;
@@ -165,7 +176,11 @@ impl Hand {
         }
     }
 
-    async fn open_poll(&self, endpoint: RedisEndpoint, within: Duration) -> Result<OffsetPoll, ActionFailure> {
+    async fn open_poll(
+        &self,
+        endpoint: RedisEndpoint,
+        within: Duration,
+    ) -> Result<OffsetPoll, ActionFailure> {
         match timeout(within, OffsetPoll::open(endpoint)).await {
             Ok(Ok(poll)) => Ok(poll),
             Ok(Err(error)) => Err(failure(true, error.to_string())),
@@ -194,7 +209,8 @@ async fn verify(shared: Arc<Shared>, id: ActionId, addr: SocketAddr) {
     match opened.await {
         Ok(Ok(_)) => shared.done(id, ActionOutcome::Done),
         Ok(Err(RedisFailure::Refused)) => {
-            let text = format!("Redis does not listen at {addr}: its `bind` names other addresses only");
+            let text =
+                format!("Redis does not listen at {addr}: its `bind` names other addresses only");
             shared.failed(id, true, text);
         }
         Ok(Err(error)) => shared.failed(id, true, error.to_string()),
@@ -214,7 +230,9 @@ fn not_permitted(error: &ControlError) -> bool {
 fn done<T>(what: &'static str, result: Result<Outcome<T>, ControlError>) -> Acted {
     match result {
         Ok(Outcome::Done(_)) => Ok(ActionOutcome::Done),
-        Ok(Outcome::Pending) => Err(failure(true, format!("{what} was sent and is not answered yet"))),
+        Ok(Outcome::Pending) => {
+            Err(failure(true, format!("{what} was sent and is not answered yet")))
+        }
         Err(error) => Err(failure(true, crate::executor::lock::chain(&error))),
     }
 }
