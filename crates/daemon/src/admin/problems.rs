@@ -1,0 +1,188 @@
+//! What is wrong, worst first, each in one sentence and with the command that helps.
+//!
+//! A pure function of one view. A follower says only what it knows at first hand; the leader's view says all.
+
+use redkeep_core::{
+    observe::{RedisRole, RedisView},
+    spec::ClusterSpec,
+    status::{GroupStatus, MemberStatus},
+};
+use redkeep_proto::admin::v1::{Problem, Severity};
+
+use super::view::{View, down_reason, host_port, is_heard};
+
+/// All problems of a view.
+pub(super) fn of(view: &View) -> Vec<Problem> {
+    let Some(spec) = view.spec() else {
+        let text =
+            "this node does not know the cluster's spec yet: a majority of supervisors must run";
+        return vec![cluster(Severity::Critical, "", text.to_owned(), "systemctl status redkeepd")];
+    };
+    let mut found = Vec::new();
+    if view.status.leader.is_none() {
+        let text = "no leader is known: leases are not renewed and nothing fails over until a majority of supervisors hears each other";
+        found.push(cluster(
+            Severity::Critical,
+            "",
+            text.to_owned(),
+            "redkeepctl status --local (on each node)",
+        ));
+    }
+    if view.leads() {
+        found.extend(silent_nodes(view, spec));
+    }
+    for group in &view.status.groups {
+        found.extend(of_group(view, spec, group));
+    }
+    // A stable sort: within one severity the cluster comes before its groups.
+    found.sort_by_key(|p| std::cmp::Reverse(p.severity));
+    found
+}
+
+fn silent_nodes(view: &View, spec: &ClusterSpec) -> Vec<Problem> {
+    let silent =
+        |n: &&redkeep_core::status::NodeStatus| n.node != view.status.node && !is_heard(spec, n);
+    view.status
+        .nodes
+        .iter()
+        .filter(silent)
+        .map(|n| {
+            let name = view.name(n.node);
+            let text = match n.heard_ago {
+                Some(ago) => {
+                    format!("the supervisor of {name} is silent for {:.1} s", seconds(ago))
+                }
+                None => format!("the supervisor of {name} was never heard by this leader"),
+            };
+            cluster(Severity::Warning, &name, text, "systemctl status redkeepd (on that node)")
+        })
+        .collect()
+}
+
+fn seconds(span: redkeep_core::Span) -> f64 {
+    std::time::Duration::from_nanos(span.0).as_secs_f64()
+}
+
+fn of_group(view: &View, spec: &ClusterSpec, group: &GroupStatus) -> Vec<Problem> {
+    let report = Reporter { group: group.group.as_str() };
+    let mut found = Vec::new();
+    let why = group.hold.as_ref().map_or_else(String::new, |h| format!(": {h}"));
+    match group.master {
+        None => {
+            let text = format!("no master was assigned yet{why}");
+            found.push(report.say(Severity::Critical, "", text, report.explain()));
+        }
+        Some(master) if !group.serving => {
+            let name = view.name(master);
+            let text = format!("{name} was made master and does not serve yet{why}");
+            found.push(report.say(Severity::Critical, &name, text, report.explain()));
+        }
+        Some(master) => {
+            let down = group
+                .members
+                .iter()
+                .any(|m| m.node == master && matches!(m.redis, RedisView::Down(_)));
+            if let Some(hold) = group.hold.as_ref().filter(|_| down || view.leads()) {
+                let name = view.name(master);
+                let severity = if down { Severity::Critical } else { Severity::Warning };
+                let text = format!("the group waits: {hold}");
+                found.push(report.say(severity, &name, text, report.explain()));
+            }
+        }
+    }
+    if let Some(left) = group.paused_for {
+        let text = format!("automatic failover is paused for {:.0} s more", seconds(left));
+        let help = format!("redkeepctl resume {}", group.group);
+        found.push(report.say(Severity::Warning, "", text, help));
+    }
+    found.extend(group.members.iter().filter_map(|m| of_member(view, spec, group, m)));
+    let others = group.members.len() > 1;
+    if group.serving && others && group.eligible.is_empty() {
+        let text = "no replica may be promoted: losing the master now stops the service".to_owned();
+        found.push(report.say(Severity::Warning, "", text, report.explain()));
+    }
+    found
+}
+
+fn of_member(
+    view: &View,
+    spec: &ClusterSpec,
+    group: &GroupStatus,
+    member: &MemberStatus,
+) -> Option<Problem> {
+    let report = Reporter { group: group.group.as_str() };
+    let name = view.name(member.node);
+    let is_master = group.master == Some(member.node);
+    match &member.redis {
+        RedisView::Down(why) => {
+            let severity = if is_master { Severity::Critical } else { Severity::Warning };
+            let text = format!("Redis at {name} is down: {}", down_reason(*why));
+            let help = "systemctl status redis-server (on that node)".to_owned();
+            Some(report.say(severity, &name, text, help))
+        }
+        RedisView::Doubtful(_, _) => {
+            let text = format!("Redis at {name} did not answer its last probe");
+            Some(report.say(Severity::Warning, &name, text, report.explain()))
+        }
+        RedisView::Unknown => (view.leads() && member.known).then(|| {
+            let text = format!("Redis at {name} has not answered since its supervisor started");
+            report.say(Severity::Warning, &name, text, report.explain())
+        }),
+        RedisView::Up(seen) => {
+            let master = group.master.filter(|_| !is_master && group.serving)?;
+            let wanted = spec.group(&group.group).and_then(|g| spec.redis_addr(master, g))?;
+            let text = match &seen.role {
+                RedisRole::Master => {
+                    format!("Redis at {name} is a master, but not the group's; its port is closed")
+                }
+                RedisRole::Replica { master_host, master_port, .. }
+                    if master_host.parse() != Ok(wanted.ip()) || *master_port != wanted.port() =>
+                {
+                    format!(
+                        "Redis at {name} follows {} and not {wanted}",
+                        host_port(master_host, *master_port)
+                    )
+                }
+                RedisRole::Replica { link_up: false, .. } => {
+                    format!("Redis at {name} has lost its link to the master")
+                }
+                RedisRole::Replica { read_only: false, .. } => {
+                    format!("Redis at {name} is a replica that takes writes (replica-read-only no)")
+                }
+                RedisRole::Replica { .. } => return None,
+            };
+            Some(report.say(Severity::Warning, &name, text, report.explain()))
+        }
+    }
+}
+
+fn cluster(severity: Severity, node: &str, text: String, help: &str) -> Problem {
+    Problem {
+        severity: severity.into(),
+        group: String::new(),
+        node: node.to_owned(),
+        text,
+        help: help.to_owned(),
+    }
+}
+
+/// Says things of one group.
+struct Reporter<'a> {
+    group: &'a str,
+}
+
+impl Reporter<'_> {
+    fn say(&self, severity: Severity, node: &str, text: String, help: String) -> Problem {
+        Problem {
+            severity: severity.into(),
+            group: self.group.to_owned(),
+            node: node.to_owned(),
+            text,
+            help,
+        }
+    }
+
+    fn explain(&self) -> String {
+        format!("redkeepctl explain {}", self.group)
+    }
+}
