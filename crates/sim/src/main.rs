@@ -45,6 +45,12 @@ enum Verb {
         #[command(flatten)]
         how: How,
     },
+    /// Look for a seed that catches each rule switched off, or the one named.
+    Hunt {
+        mutant: Option<String>,
+        #[arg(long, value_parser = parse_range, default_value = "0..300")]
+        seeds: Range<u64>,
+    },
     /// List the rules that `--mutate` can switch off.
     Mutants,
 }
@@ -152,6 +158,7 @@ fn act(verb: Verb) -> anyhow::Result<bool> {
             print!("{small}");
             Ok(report(&runner::run(&small, how.switches()?, Lines::Tail)))
         }
+        Verb::Hunt { mutant, seeds } => Ok(hunt(mutant.as_deref(), &seeds)),
         Verb::Mutants => {
             for mutant in mutants::all() {
                 println!("{:<26} {}", mutant.name, mutant.rule);
@@ -159,6 +166,21 @@ fn act(verb: Verb) -> anyhow::Result<bool> {
             Ok(true)
         }
     }
+}
+
+/// True if every one was caught.
+fn hunt(name: Option<&str>, seeds: &Range<u64>) -> bool {
+    let mut all = true;
+    for mutant in mutants::all().iter().filter(|m| name.is_none_or(|n| n == m.name)) {
+        match runner::hunt(mutant, seeds.clone()) {
+            Some((seed, violation)) => println!("{:<26} seed {seed}: {violation}", mutant.name),
+            None => {
+                all = false;
+                println!("{:<26} not caught", mutant.name);
+            }
+        }
+    }
+    all
 }
 
 fn run_seeds(run: &Run) -> anyhow::Result<bool> {

@@ -4,6 +4,7 @@ use redkeep_core::Mutations;
 
 use crate::{
     lock::{LockRules, StartGuard},
+    plan::{Layout, Profile},
     world::Switches,
 };
 
@@ -14,18 +15,20 @@ pub struct Mutant {
     /// Lease rule of the design, or what else it stands for.
     pub rule: &'static str,
     pub switches: Switches,
+    /// Where it shows soonest; none = in the plans of all seeds.
+    pub hunted_in: Option<(Layout, Profile)>,
 }
 
 fn core(name: &'static str, rule: &'static str, set: fn(&mut Mutations)) -> Mutant {
     let mut switches = Switches::default();
     set(&mut switches.core);
-    Mutant { name, rule, switches }
+    Mutant { name, rule, switches, hunted_in: None }
 }
 
 fn lock(name: &'static str, rule: &'static str, set: fn(&mut LockRules)) -> Mutant {
     let mut switches = Switches::default();
     set(&mut switches.lock);
-    Mutant { name, rule, switches }
+    Mutant { name, rule, switches, hunted_in: None }
 }
 
 /// Every one of them.
@@ -58,6 +61,7 @@ pub fn all() -> Vec<Mutant> {
             name: "burn_forgotten",
             rule: "L5",
             switches: Switches { burn_forgotten: true, ..Switches::default() },
+            hunted_in: None,
         },
     ]
 }

@@ -2,6 +2,8 @@
 
 use crate::{
     check::Violation,
+    clock::Real,
+    mutants::Mutant,
     plan::Plan,
     trace::{Coverage, Lines},
     world::{Outcome, Switches, World},
@@ -10,9 +12,22 @@ use crate::{
 /// Runs that a search for a smaller plan may take.
 const SHRINK_RUNS_MAX: usize = 400;
 
+/// A panic of a core is a failure of the run, not of the runner.
 #[must_use]
 pub fn run(plan: &Plan, switches: Switches, lines: Lines) -> Outcome {
-    World::new(plan.clone(), switches, lines).run()
+    let whole = || World::new(plan.clone(), switches, lines).run();
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(whole)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        Outcome {
+            violation: Some(Violation::Panicked { message: text.unwrap_or_default() }),
+            hash: 0,
+            events: 0,
+            ended: Real(0),
+            coverage: Coverage::default(),
+            tail: Vec::new(),
+        }
+    })
 }
 
 /// Run a plan twice: the traces must be equal.
@@ -87,4 +102,22 @@ pub fn shrink(plan: &Plan, switches: Switches) -> Plan {
         }
         chunk = chunk.div_ceil(2);
     }
+}
+
+/// The first of `seeds` in which `mutant` does harm that the sound system does not.
+#[must_use]
+pub fn hunt(mutant: &Mutant, seeds: std::ops::Range<u64>) -> Option<(u64, Violation)> {
+    let profile = mutant.hunted_in;
+    let plan = |seed| match profile {
+        Some((layout, profile)) => Plan::draw(seed, layout, profile),
+        None => Plan::of_seed(seed),
+    };
+    for seed in seeds {
+        let plan = plan(seed);
+        let Some(violation) = run(&plan, mutant.switches, Lines::Tail).violation else { continue };
+        if run(&plan, Switches::default(), Lines::Tail).violation.is_none() {
+            return Some((seed, violation));
+        }
+    }
+    None
 }

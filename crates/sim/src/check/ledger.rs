@@ -4,6 +4,8 @@
 //! the old master is compared with the new one's. What may be lost there depends on the cause: nothing by a switchover,
 //! nothing that `WAIT` confirmed, else only what was acknowledged within a bound of the old tenure's end.
 
+use std::collections::BTreeMap;
+
 use redkeep_core::{Epoch, Span, command::Cause, spec::ClusterSpec};
 
 use crate::{check::Violation, clock::Real, redis::WriteId};
@@ -18,6 +20,8 @@ pub struct Acknowledged {
     pub host: usize,
     pub write: WriteId,
     pub at: Real,
+    /// Writes that the fullest other member holds, as far as its supervisor can be asked.
+    pub elsewhere: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,8 +45,28 @@ struct Group {
     acked: Option<(Tenure, Real)>,
     /// Acknowledged and not lost, in order.
     kept: Vec<Kept>,
-    /// By write number.
-    lost: Vec<WriteId>,
+    /// Why each epoch was assigned, whether it was ever opened or not.
+    causes: BTreeMap<Epoch, Cause>,
+}
+
+/// What a change of masters may lose.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Loss {
+    Nothing,
+    Tail,
+    Anything,
+}
+
+impl Group {
+    /// The most that any assignment after `old` up to `new` may lose.
+    fn loss_after(&self, old: Epoch, new: Epoch) -> Loss {
+        let of = |cause: &Cause| match cause {
+            Cause::Switchover | Cause::SwitchoverBack => Loss::Nothing,
+            Cause::MasterDown | Cause::NodeSilent => Loss::Tail,
+            Cause::Adopted | Cause::Operator | Cause::ColdStart => Loss::Anything,
+        };
+        self.causes.range(old.next()..=new).map(|(_, c)| of(c)).max().unwrap_or(Loss::Anything)
+    }
 }
 
 #[derive(Debug)]
@@ -50,7 +74,6 @@ pub struct Ledger {
     groups: Vec<Group>,
     confirmed: std::collections::BTreeSet<WriteId>,
     bounds: Vec<Span>,
-    last_epoch: Vec<(Epoch, usize)>,
 }
 
 impl Ledger {
@@ -64,26 +87,21 @@ impl Ledger {
             confirmed: std::collections::BTreeSet::new(),
             // Redis tells a replica's lag in whole seconds.
             bounds: spec.groups.iter().map(|g| g.max_lag + second + lease + SLACK).collect(),
-            last_epoch: vec![(Epoch::NONE, 0); spec.groups.len()],
         }
     }
 
+    /// A node applied an assignment.
+    pub fn assigned(&mut self, group: usize, epoch: Epoch, cause: Cause) {
+        self.groups[group].causes.insert(epoch, cause);
+    }
+
     /// A gate was opened. True if that began a tenure.
-    pub fn opened(&mut self, group: usize, host: usize, view: (Epoch, Option<Cause>), _at: Real) -> bool {
+    pub fn opened(&mut self, group: usize, host: usize, view: (Epoch, Option<Cause>)) -> bool {
         let (epoch, cause) = view;
         let slot = &mut self.groups[group].opened[host];
         let new = slot.is_none_or(|t| t.epoch != epoch);
         *slot = Some(Tenure { host, epoch, cause });
-        if epoch > self.last_epoch[group].0 {
-            self.last_epoch[group] = (epoch, host);
-        }
         new
-    }
-
-    /// The epoch that was opened last, and by whom.
-    #[must_use]
-    pub fn newest(&self, group: usize) -> (Epoch, usize) {
-        self.last_epoch[group]
     }
 
     pub fn confirmed(&mut self, write: WriteId) {
@@ -100,7 +118,7 @@ impl Ledger {
         log: &[WriteId],
         written: WriteId,
     ) -> Result<usize, Violation> {
-        let Acknowledged { group, host, write, at } = answer;
+        let Acknowledged { group, host, write, at, elsewhere } = answer;
         let adopted = Tenure { host, epoch: Epoch::NONE, cause: None };
         let g = &mut self.groups[group];
         let tenure = g.opened[host].unwrap_or(adopted);
@@ -116,7 +134,7 @@ impl Ledger {
                 return Err(Violation::EpochTwice { group, host, before, epoch });
             }
             if tenure.epoch > old.epoch {
-                lost = self.begin_tenure(group, tenure, old_end, (log, written))?;
+                lost = self.begin_tenure(group, (tenure, old.epoch, old_end), (log, written), elsewhere)?;
             }
         }
         let g = &mut self.groups[group];
@@ -128,30 +146,29 @@ impl Ledger {
     fn begin_tenure(
         &mut self,
         group: usize,
-        tenure: Tenure,
-        old_end: Real,
+        change: (Tenure, Epoch, Real),
         data: (&[WriteId], WriteId),
+        elsewhere: usize,
     ) -> Result<usize, Violation> {
+        let (tenure, old_epoch, old_end) = change;
         let (log, written) = data;
         let present = present(log, written);
         let g = &mut self.groups[group];
-        let acknowledged = g.kept.len();
         let is_there = |k: &Kept| present.get(k.write as usize).copied().unwrap_or(false);
         let (kept, lost): (Vec<Kept>, Vec<Kept>) = g.kept.iter().partition(|k| is_there(k));
         g.kept = kept;
-        g.lost.extend(lost.iter().map(|k| k.write));
         let epoch = tenure.epoch;
         // The log holds at least the write that is being acknowledged.
-        if acknowledged > 0 && log.len() <= 1 && !by_operator(tenure.cause) {
+        if elsewhere > 1 && log.len() <= 1 && !by_operator(tenure.cause) {
             let host = tenure.host;
-            return Err(Violation::EmptyServes { group, host, epoch, had: acknowledged });
+            return Err(Violation::EmptyServes { group, host, epoch, elsewhere });
         }
-        let bounded = match tenure.cause {
-            Some(Cause::Switchover | Cause::SwitchoverBack) if !lost.is_empty() => {
+        let bounded = match g.loss_after(old_epoch, epoch) {
+            Loss::Nothing if !lost.is_empty() => {
                 return Err(Violation::SwitchoverLost { group, epoch, lost: lost.len() });
             }
-            Some(Cause::MasterDown | Cause::NodeSilent | Cause::Switchover | Cause::SwitchoverBack) => true,
-            Some(Cause::Adopted | Cause::Operator | Cause::ColdStart) | None => false,
+            Loss::Nothing | Loss::Tail => true,
+            Loss::Anything => false,
         };
         for k in lost.iter().filter(|_| bounded) {
             if self.confirmed.contains(&k.write) {
@@ -182,9 +199,10 @@ impl Ledger {
         self.groups[group].acked.map(|(_, at)| at)
     }
 
+    /// The last tenure that `host` opened was ordered by an operator.
     #[must_use]
-    pub fn acknowledged_count(&self, group: usize) -> usize {
-        self.groups[group].kept.len()
+    pub fn named_by_operator(&self, group: usize, host: usize) -> bool {
+        by_operator(self.groups[group].opened[host].and_then(|t| t.cause))
     }
 }
 
@@ -213,10 +231,11 @@ mod tests {
         Ledger::new(&crate::world::spec_of(Layout::Trio, &knobs))
     }
     fn ack(host: usize, write: WriteId, at_ms: u64) -> Acknowledged {
-        Acknowledged { group: 0, host, write, at: Real(at_ms * 1_000_000) }
+        Acknowledged { group: 0, host, write, at: Real(at_ms * 1_000_000), elsewhere: 0 }
     }
     fn open(l: &mut Ledger, host: usize, epoch: u64, cause: Cause) {
-        l.opened(0, host, (Epoch(epoch), Some(cause)), Real(0));
+        l.assigned(0, Epoch(epoch), cause);
+        l.opened(0, host, (Epoch(epoch), Some(cause)));
     }
 
     #[test]
@@ -248,6 +267,18 @@ mod tests {
             l.acknowledged(ack(0, 2, 100_000), &[0, 1, 2], 9).unwrap();
             let outcome = l.acknowledged(ack(1, 3, 100_500), &[0, 2, 3], 9);
             assert_eq!(outcome.is_err(), caught, "{cause:?} {at_ms}");
+        }
+    }
+
+    #[test]
+    fn an_empty_data_set_serves_only_where_no_other_is_fuller() {
+        for (elsewhere, caught) in [(0, false), (5, true)] {
+            let mut l = ledger();
+            open(&mut l, 0, 1, Cause::Adopted);
+            open(&mut l, 1, 2, Cause::ColdStart);
+            l.acknowledged(ack(0, 0, 1), &[0], 9).unwrap();
+            let outcome = l.acknowledged(Acknowledged { elsewhere, ..ack(1, 1, 9) }, &[1], 9);
+            assert_eq!(outcome.is_err(), caught);
         }
     }
 

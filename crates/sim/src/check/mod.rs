@@ -32,10 +32,10 @@ pub enum Violation {
     ConfirmedLost { group: usize, epoch: Epoch, write: WriteId },
     #[error("group {group}: write {write}, lost at epoch {epoch}, was acknowledged {before_end} before the old master's end; the bound is {bound}")]
     LostTooOld { group: usize, epoch: Epoch, write: WriteId, before_end: Span, bound: Span },
-    #[error("group {group}: an empty data set replaced {had} writes on host {host}")]
-    EmptyReplaced { group: usize, host: usize, had: usize },
-    #[error("group {group}: host {host} serves no data at epoch {epoch}, {had} writes were acknowledged")]
-    EmptyServes { group: usize, host: usize, epoch: Epoch, had: usize },
+    #[error("group {group}: {gets} writes that began anew replaced {had} on host {host}")]
+    EmptyReplaced { group: usize, host: usize, had: usize, gets: usize },
+    #[error("group {group}: host {host} serves no data at epoch {epoch}; another member holds {elsewhere} writes")]
+    EmptyServes { group: usize, host: usize, epoch: Epoch, elsewhere: usize },
     #[error("group {group}: write {write} was acknowledged and is not on the master at the end")]
     MissingAtEnd { group: usize, write: WriteId },
     #[error("at log index {applied}: two nodes have different models")]
@@ -50,6 +50,8 @@ pub enum Violation {
     NoAnswer { host: usize },
     #[error("the supervisor of host {host} does not start: {why}")]
     NoStart { host: usize, why: String },
+    #[error("a supervisor or the simulator panicked: {message}")]
+    Panicked { message: String },
     #[error("two runs of one plan differ: {first:016x} and {second:016x}")]
     NotDeterministic { first: u64, second: u64 },
 }

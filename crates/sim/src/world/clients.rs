@@ -189,8 +189,9 @@ impl World {
             return;
         }
         self.note(format_args!("{host} g{group} acknowledges {write}"));
+        let elsewhere = self.fullest_elsewhere(host, group);
         let log = self.hosts[host].redis[group].as_ref().map_or(&[][..], |r| &r.data.log);
-        let acknowledged = Acknowledged { group, host, write, at: self.now };
+        let acknowledged = Acknowledged { group, host, write, at: self.now, elsewhere };
         let verdict = self.checks.ledger.acknowledged(acknowledged, log, self.clients.written);
         match verdict {
             Ok(lost) => {
@@ -201,6 +202,12 @@ impl World {
             }
             Err(violation) => self.fail(violation),
         }
+    }
+
+    fn fullest_elsewhere(&self, host: Endpoint, group: Group) -> usize {
+        let others = (0..self.hosts.len()).filter(|h| *h != host);
+        let asked = others.filter(|h| self.hosts[*h].runs() && self.net.both_ways(host, *h));
+        asked.filter_map(|h| self.hosts[h].redis[group].as_ref()).map(|r| r.data.log.len()).max().unwrap_or(0)
     }
 
     /// `WAIT`: who has enough acknowledgements gets an answer.

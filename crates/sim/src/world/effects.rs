@@ -52,7 +52,7 @@ impl World {
                 }
                 Effect::Event(event) => {
                     self.note(format_args!("{host} event {event:?}"));
-                    self.met_event(&event.kind);
+                    self.met_event(&event);
                 }
                 Effect::SpecChanged(spec) => {
                     self.note(format_args!("{host} spec {}", spec.name));
@@ -179,8 +179,10 @@ impl World {
     }
 
     fn opened(&mut self, host: Endpoint, group: Group, view: View) {
-        let now = self.now;
-        if self.checks.ledger.opened(group, host, (view.epoch, view.cause), now) {
+        if let Some(cause) = view.cause {
+            self.checks.ledger.assigned(group, view.epoch, cause);
+        }
+        if self.checks.ledger.opened(group, host, (view.epoch, view.cause)) {
             self.coverage.met("tenure begun");
             self.note(format_args!("{host} g{group} opens at epoch {}", view.epoch));
         }

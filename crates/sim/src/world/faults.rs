@@ -1,7 +1,7 @@
 //! Carries out the plan: faults, their ends, and the healing of everything at the end.
 
 use redkeep_core::{
-    AdminReply, AdminRequest, EventKind, HostEvent, Input, NodeId, RequestId, Span,
+    AdminReply, AdminRequest, EventKind, HostEvent, Input, NodeId, RequestId, Span, command::Cause,
 };
 use redkeep_consensus::Role as RaftRole;
 
@@ -15,6 +15,16 @@ use crate::{
         layout, next,
     },
 };
+
+const CAUSES: [Cause; 7] = [
+    Cause::Adopted,
+    Cause::MasterDown,
+    Cause::NodeSilent,
+    Cause::Switchover,
+    Cause::SwitchoverBack,
+    Cause::Operator,
+    Cause::ColdStart,
+];
 
 impl World {
     pub(super) fn fault(&mut self, index: usize) {
@@ -307,8 +317,16 @@ impl World {
         });
     }
 
-    pub(super) fn met_event(&mut self, kind: &EventKind) {
-        let met = match kind {
+    pub(super) fn met_event(&mut self, event: &redkeep_core::Event) {
+        let met = match &event.kind {
+            EventKind::Assigned { cause, .. } => {
+                let group = event.group.as_ref().and_then(|g| self.group_index(g));
+                let cause = CAUSES.into_iter().find(|c| c.as_str() == cause);
+                if let (Some(group), Some(cause)) = (group, cause) {
+                    self.checks.ledger.assigned(group, event.epoch, cause);
+                }
+                "assigned"
+            }
             EventKind::Fenced { .. } => "fenced",
             EventKind::LeaseLost => "lease lost",
             EventKind::Serving { .. } => "serving",

@@ -134,11 +134,13 @@ impl World {
         let Some(r) = self.hosts[replica].redis[group].as_mut() else { return };
         let (had, gets) = (r.data.log.len(), data.log.len());
         let offset = data.offset;
+        // The tail that only an old master has may go; a data set that began anew must not win.
+        let anew = r.data.log.first().is_some_and(|first| !data.log.contains(first));
         r.replace(data);
         r.upstream = Some(Upstream { conn, online: true, last_heard: now });
         self.note(format_args!("{replica} g{group} copies {master}: {gets} writes for {had}"));
-        if gets == 0 && had > 0 {
-            self.fail(Violation::EmptyReplaced { group, host: replica, had });
+        if anew && gets < had && !self.checks.ledger.named_by_operator(group, master) {
+            self.fail(Violation::EmptyReplaced { group, host: replica, had, gets });
         }
         if let Some(a) = self.attached(link) {
             a.online = true;
