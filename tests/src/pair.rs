@@ -27,8 +27,6 @@ pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 100);
 
 /// Longest wait of this module for anything.
 const LIMIT: Duration = Duration::from_secs(30);
-const NODES: [&str; 3] = ["a", "b", "w"];
-const MEMBERS: [&str; 2] = ["a", "b"];
 
 /// Everything that runs. Fields are dropped in order: the lab last, so that it removes all.
 #[derive(Debug)]
@@ -50,6 +48,8 @@ impl Pair {
     }
 
     /// As [`Pair::start`], in a lab and with a file and Redis options of the caller's.
+    ///
+    /// Members of the file's first group get a Redis, the first of them as master.
     pub fn start_in(lab: Lab, file: &ClusterFile, options: &RedisOptions) -> Result<Self> {
         let mut pair = Pair {
             writers: Vec::new(),
@@ -59,20 +59,22 @@ impl Pair {
             addresses: Vec::new(),
             lab,
         };
-        let master = SocketAddr::from((pair.lab.host("a")?.address(), options.port));
-        for name in MEMBERS {
+        let members = &file.groups.first().context("no group")?.members;
+        let first = members.first().context("no member")?;
+        let master = SocketAddr::from((pair.lab.host(first)?.address(), options.port));
+        for name in members {
             let host = pair.lab.host(name)?;
-            let replica_of = (name != "a").then_some(master);
+            let replica_of = (name != first).then_some(master);
             let redis = Redis::start(host, RedisOptions { replica_of, ..options.clone() })?;
-            pair.redis.insert(name.to_owned(), redis);
+            pair.redis.insert(name.clone(), redis);
             pair.addresses.push(AddressWatch::start(host)?);
         }
-        for name in NODES {
+        for (name, _) in &file.nodes {
             let supervisor = Supervisor::start(pair.lab.host(name)?, file)?;
-            pair.supervisors.insert(name.to_owned(), supervisor);
+            pair.supervisors.insert(name.clone(), supervisor);
         }
         pair.wait_healthy()?;
-        for name in NODES {
+        for (name, _) in &file.nodes {
             pair.events.push(EventWatch::start(pair.lab.host(name)?)?);
         }
         Ok(pair)
@@ -143,9 +145,10 @@ impl Pair {
         Ok(server.split(':').next().unwrap_or_default().to_owned())
     }
 
-    /// The other member.
-    pub fn other(&self, member: &str) -> &'static str {
-        if member == MEMBERS[0] { MEMBERS[1] } else { MEMBERS[0] }
+    /// Another member, the first by name.
+    pub fn other(&self, member: &str) -> Result<&str> {
+        let mut names = self.redis.keys().map(String::as_str);
+        names.find(|name| *name != member).context("there is one member only")
     }
 
     /// Waits until every client on `c` had a write acknowledged by another Redis than `old`'s
@@ -160,7 +163,12 @@ impl Pair {
 
     /// Waits until each group serves, as committed, and has a replica that may be promoted.
     pub fn wait_healthy(&self) -> Result<Value> {
-        wait_status(&self.lab, "w", "the pair to be healthy", LIMIT, is_healthy)
+        self.wait_healthy_at("w")
+    }
+
+    /// As [`Pair::wait_healthy`], asked at a node of the caller's choice.
+    pub fn wait_healthy_at(&self, endpoint: &str) -> Result<Value> {
+        wait_status(&self.lab, endpoint, "the pair to be healthy", LIMIT, is_healthy)
     }
 
     /// `redkeepctl`, run on `w` against the node there.
