@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use kernel_lab::{Lab, MARK, PEER4, PORT, VIP4, VIP6, config, eth0, run, vip4, vip6, wait_for};
 use redkeep_agent::announce::{AnnounceError, Announcer};
-use redkeep_agent::lock::{Generation, GuardedPort, KernelLock, LeaseItem, LockError};
+use redkeep_agent::lock::{Generation, GuardedPort, KernelLock, LeaseItem, LockError, LockHealth};
 use redkeep_agent::sys::link_address;
 use redkeep_agent::vip::{LinkName, Vip, VipTable};
 use socket2::{Domain, Socket, Type};
@@ -78,7 +78,7 @@ fn an_announcement_moves_the_neighbours_belief_at_once() {
         mislead(&lab, address);
         assert!(belief(&lab, address).contains(STRANGER));
         announcer.announce(address).unwrap();
-        let took = wait_for("a changed neighbour entry", Duration::from_secs(1), || {
+        let took = wait_for("a changed neighbour entry", Duration::from_secs(5), || {
             belief(&lab, address).contains(&ours)
         });
         println!("{address}: believed within {took:?}");
@@ -122,15 +122,15 @@ fn a_dead_lease_holds_back_announcements_and_a_live_one_lets_them_pass() {
         mislead(&lab, address);
         let locked = |result| matches!(result, Err(AnnounceError::Locked));
         assert!(locked(announcer.announce(address)), "{address} without a lease");
-        lock.arm(Generation::A, &[with_vip(vip.clone(), 1)], Duration::from_millis(300)).unwrap();
+        lock.arm(Generation::A, &[with_vip(vip.clone(), 1)], Duration::from_millis(1200)).unwrap();
         assert!(locked(announcer.announce(address)), "{address} armed only");
         assert!(belief(&lab, address).contains(STRANGER));
         lock.open_gates(Generation::A, &[with_vip(vip.clone(), 1)]).unwrap();
         announcer.announce(address).unwrap();
-        wait_for("a changed neighbour entry", Duration::from_secs(1), || {
+        wait_for("a changed neighbour entry", Duration::from_secs(5), || {
             belief(&lab, address).contains(&ours)
         });
-        wait_for("expiry", Duration::from_secs(2), || locked(announcer.announce(address)));
+        wait_for("expiry", Duration::from_secs(5), || locked(announcer.announce(address)));
         kernel_lab::lease(&mut lock, Generation::B, &[with_vip(vip.clone(), 2)], LONG);
         announcer.announce(address).unwrap();
         lock.close(&[under_vip(vip)]).unwrap();
@@ -259,6 +259,43 @@ fn a_link_made_anew_is_covered_again_and_closed() {
     assert!(matches!(announcer.announce(VIP4.into()), Err(AnnounceError::Locked)));
     kernel_lab::lease(&mut lock, Generation::B, &[with_vip(vip4(), 2)], LONG);
     announcer.announce(VIP4.into()).unwrap();
+}
+
+#[test]
+fn a_successor_adopts_the_vips_lease_too() {
+    let _lab = Lab::new();
+    let mut first = KernelLock::open(config()).unwrap();
+    kernel_lab::lease(&mut first, Generation::A, &[with_vip(vip4(), 1)], LONG);
+    drop(first);
+    let announcer = Announcer::open(&eth0()).unwrap();
+    announcer.announce(VIP4.into()).unwrap();
+    let mut second = KernelLock::open(config()).unwrap();
+    announcer.announce(VIP4.into()).unwrap();
+    let snapshot = second.snapshot().unwrap();
+    let key = (eth0(), IpAddr::from(VIP4));
+    assert!(snapshot.guarded_vips.contains(&key), "{snapshot:?}");
+    assert!(snapshot.a.vip_timers.contains_key(&key) && snapshot.a.vip_gates.contains(&key));
+    second.close(&[under_vip(vip4())]).unwrap();
+    assert!(matches!(announcer.announce(VIP4.into()), Err(AnnounceError::Locked)));
+}
+
+#[test]
+fn a_lost_link_table_does_not_keep_a_port_open() {
+    let lab = Lab::new();
+    kernel_lab::serve_echo(PORT);
+    let mut lock = KernelLock::open_plain(config()).unwrap();
+    kernel_lab::lease(&mut lock, Generation::A, &[with_vip(vip4(), 1)], LONG);
+    let reach = || lab.peer.within(|| kernel_lab::ask_once(kernel_lab::HOST4, PORT));
+    assert!(reach().is_ok());
+    lab.host.exec(&["nft", "delete", "table", "netdev", "redkeep_eth0"]);
+    lock.close(&[under_vip(vip4())]).unwrap();
+    assert!(kernel_lab::is_refused(&reach()));
+    assert_eq!(lock.mend(&[under_vip(vip4())]).unwrap(), LockHealth::LinkAltered);
+    assert_eq!(lock.verify().unwrap(), LockHealth::Intact);
+    let announcer = Announcer::open(&eth0()).unwrap();
+    assert!(matches!(announcer.announce(VIP4.into()), Err(AnnounceError::Locked)));
+    let elsewhere = Vip { link: LinkName::new("other0").unwrap(), ..vip4() };
+    lock.close(&[under_vip(elsewhere)]).unwrap();
 }
 
 #[test]

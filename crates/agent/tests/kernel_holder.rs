@@ -15,7 +15,7 @@ use redkeep_agent::lock::Generation::{A, B};
 use redkeep_agent::lock::{KernelLock, LockError, Ownership, close_ports};
 use rustix::process::{Pid, Signal, kill_process};
 
-const TTL: Duration = Duration::from_millis(300);
+const TTL: Duration = Duration::from_millis(1000);
 const HOLDER: &str = "REDKEEP_TEST_HOLDER_TTL_MS";
 
 /// Not a test by itself: the body of the process that the tests below start. Renews for ever.

@@ -69,7 +69,7 @@ fn a_flushed_plain_lock_is_reported_and_mended_closed_at_once() {
                 })
             });
             next_matching(&events, lost("redkeep"));
-            lock.reinstall(&[port_only(PORT)]).unwrap();
+            lock.mend(&[port_only(PORT)]).unwrap();
             let mended = Instant::now();
             (flush.join().unwrap(), mended)
         });

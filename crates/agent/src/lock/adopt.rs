@@ -1,4 +1,4 @@
-//! Creating, adopting, checking and mending the tables.
+//! Creating and adopting the tables.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,8 +12,9 @@ use super::error::refused;
 use super::layout::{
     IpVersion, TableSpec, link_table, main_set, main_table, port_key, start_table,
 };
+use super::mend::Structure;
 use super::read::{self, FoundTable};
-use super::{GuardedPort, KernelLock, LockConfig, LockError, LockHealth, Ownership};
+use super::{KernelLock, LockConfig, LockError, Ownership};
 use crate::netlink::NetlinkError;
 use crate::netlink::nft::{Add, Batch, Family, Tables};
 use crate::vip::LinkName;
@@ -65,6 +66,9 @@ impl KernelLock {
     }
 
     fn take(tables: Tables, ownership: Ownership, config: LockConfig) -> Result<Self, LockError> {
+        if config.mark == 0 {
+            return Err(LockError::UnmarkedSupervisor);
+        }
         let tick = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse);
         let tick = Duration::new(
             u64::try_from(tick.tv_sec).unwrap_or_default(),
@@ -83,19 +87,16 @@ impl KernelLock {
             guarded_vips: BTreeMap::new(),
             asked: Vec::new(),
             pending_starts: Vec::new(),
-            installed: Vec::new(),
-            installed_start: Vec::new(),
+            installed: Structure::default(),
         };
         lock.take_main()?;
         lock.ensure_start()?;
         for link in lock.config.links.clone() {
-            match lock.take_link(&link) {
-                Ok(()) => {}
-                Err(LockError::LinkAbsent(_)) => tracing::info!(%link, "the lock waits for a link"),
-                Err(error) => return Err(error),
-            }
+            lock.take_link(&link).or_else(without_link)?;
         }
-        lock.read_back()?;
+        lock.guarded = lock.read_guarded()?;
+        lock.read_vips()?;
+        lock.note_installed()?;
         Ok(lock)
     }
 
@@ -111,73 +112,11 @@ impl KernelLock {
             self.config.links.push(link.clone());
         }
         self.take_link(link)?;
+        self.read_vips()?;
         let table = link_table(link);
         let mut batch = Batch::default();
         add_vips(&mut batch, &table, self.guarded_vips.get(link));
         self.tables.commit(&batch).map_err(refused(LockError::Guard))?;
-        self.read_back()
-    }
-
-    /// Compares the tables with what was installed.
-    ///
-    /// # Errors
-    /// When they cannot be listed.
-    pub fn verify(&mut self) -> Result<LockHealth, LockError> {
-        let found = self.list_locks()?;
-        let guarded_as_known = found == self.installed && self.read_guarded()? == self.guarded;
-        let tables = |messages: &[NfTablesMessage]| {
-            messages.iter().filter(|m| matches!(m, NfTablesMessage::NewTable(_))).count()
-        };
-        if tables(&found) < tables(&self.installed) {
-            return Ok(LockHealth::Missing);
-        }
-        if !guarded_as_known {
-            return Ok(LockHealth::Altered);
-        }
-        if self.list_start()? != self.installed_start {
-            return Ok(LockHealth::StartAltered);
-        }
-        Ok(LockHealth::Intact)
-    }
-
-    /// Puts the start table back without touching any lease, with the starts that were last read.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn mend_start(&mut self) -> Result<(), LockError> {
-        let found = read::tables(&mut self.tables).map_err(LockError::Read)?;
-        let mut batch = Batch::default();
-        let present = found.iter().any(|table| table.is(&self.start));
-        // Where its sets are there, a start that closed its port since stays closed.
-        let keep = present && self.starts().is_ok();
-        self.start.replace(&mut batch, present && !keep, TableFlags::empty());
-        self.add_starts(&mut batch);
-        self.tables.commit(&batch).map_err(refused(LockError::Install))?;
-        self.note_installed()
-    }
-
-    /// Makes all tables anew, closed for `items`: nothing of a lease is put back from memory.
-    ///
-    /// # Errors
-    /// As [`KernelLock::open`].
-    pub fn reinstall(&mut self, items: &[GuardedPort]) -> Result<(), LockError> {
-        self.guarded = items.iter().map(|item| item.port).collect();
-        self.guarded_vips.clear();
-        for vip in items.iter().filter_map(|item| item.vip.as_ref()) {
-            self.guarded_vips.entry(vip.link.clone()).or_default().insert(vip.address);
-        }
-        self.asked.clear();
-        let found = read::tables(&mut self.tables).map_err(LockError::Read)?;
-        let batch = self.fresh_main(&found, self.guarded.iter().copied());
-        self.tables.commit(&batch).map_err(refused(LockError::Install))?;
-        self.mend_start()?;
-        for link in self.config.links.clone() {
-            match self.replace_link(&link, &found) {
-                Ok(()) => {}
-                Err(LockError::LinkAbsent(_)) => tracing::info!(%link, "the lock waits for a link"),
-                Err(error) => return Err(error),
-            }
-        }
         self.note_installed()
     }
 
@@ -223,7 +162,11 @@ impl KernelLock {
     }
 
     /// The batch that makes the main table anew with these ports closed.
-    fn fresh_main(&self, found: &[FoundTable], ports: impl Iterator<Item = u16>) -> Batch {
+    pub(super) fn fresh_main(
+        &self,
+        found: &[FoundTable],
+        ports: impl Iterator<Item = u16>,
+    ) -> Batch {
         let mut batch = Batch::default();
         let present = found.iter().any(|table| table.is(&self.main));
         self.main.replace(&mut batch, present, self.ownership.flags());
@@ -253,6 +196,10 @@ impl KernelLock {
                     return Ok(());
                 }
                 Err(error) => match link_refused(link, error) {
+                    LockError::LinkAbsent(link) => {
+                        self.links.remove(&link);
+                        return Err(LockError::LinkAbsent(link));
+                    }
                     LockError::Install(error) => {
                         tracing::warn!(%link, error = &error as &dyn std::error::Error, "a foreign table is replaced");
                     }
@@ -263,7 +210,11 @@ impl KernelLock {
         self.replace_link(link, &found)
     }
 
-    fn replace_link(&mut self, link: &LinkName, found: &[FoundTable]) -> Result<(), LockError> {
+    pub(super) fn replace_link(
+        &mut self,
+        link: &LinkName,
+        found: &[FoundTable],
+    ) -> Result<(), LockError> {
         let table = link_table(link);
         let mut batch = Batch::default();
         let present = found.iter().any(|found| found.is(&table));
@@ -275,9 +226,8 @@ impl KernelLock {
         Ok(())
     }
 
-    /// Learns from the kernel what is guarded and how the tables look.
-    fn read_back(&mut self) -> Result<(), LockError> {
-        self.guarded = self.read_guarded()?;
+    /// Learns from the kernel which VIPs are guarded, beside those that are known to be.
+    fn read_vips(&mut self) -> Result<(), LockError> {
         for (link, table) in &self.links {
             let addresses = self.guarded_vips.entry(link.clone()).or_default();
             for version in IpVersion::BOTH {
@@ -286,27 +236,10 @@ impl KernelLock {
                 addresses.extend(keys.iter().filter_map(|element| read::address(&element.key)));
             }
         }
-        self.note_installed()
-    }
-
-    fn note_installed(&mut self) -> Result<(), LockError> {
-        self.installed = self.list_locks()?;
-        self.installed_start = self.list_start()?;
         Ok(())
     }
 
-    /// The main and the link tables as the kernel lists them.
-    fn list_locks(&mut self) -> Result<Vec<NfTablesMessage>, LockError> {
-        let specs: Vec<&TableSpec> =
-            std::iter::once(&self.main).chain(self.links.values()).collect();
-        read::structure(&mut self.tables, &specs).map_err(LockError::Read)
-    }
-
-    fn list_start(&mut self) -> Result<Vec<NfTablesMessage>, LockError> {
-        read::structure(&mut self.tables, &[&self.start]).map_err(LockError::Read)
-    }
-
-    fn read_guarded(&mut self) -> Result<BTreeSet<u16>, LockError> {
+    pub(super) fn read_guarded(&mut self) -> Result<BTreeSet<u16>, LockError> {
         let guarded = self.main.set(main_set::GUARDED);
         read::ports(&mut self.tables, guarded).map_err(refused(LockError::Read))
     }
@@ -319,6 +252,17 @@ fn add_vips(batch: &mut Batch, table: &TableSpec, vips: Option<&BTreeSet<IpAddr>
             IpAddr::V6(address) => (IpVersion::V6, address.octets().to_vec()),
         };
         batch.add(table.set(version.guarded()), &[key], Add::Keep);
+    }
+}
+
+/// An absent link is waited for; the ports are locked without it.
+pub(super) fn without_link(error: LockError) -> Result<(), LockError> {
+    match error {
+        LockError::LinkAbsent(link) => {
+            tracing::info!(%link, "the lock waits for a link");
+            Ok(())
+        }
+        error => Err(error),
     }
 }
 

@@ -12,6 +12,9 @@ pub enum LockError {
     /// Another live process owns the tables (`NFT_TABLE_F_OWNER`).
     #[error("another process owns the lock's tables")]
     OwnedByAnother,
+    /// The configured mark is 0, which the sockets of everybody have.
+    #[error("the supervisor's mark must not be 0")]
+    UnmarkedSupervisor,
     /// The grant's nonce is wrong, used, superseded or expired: this arming opens nothing any more.
     #[error("the grant names no arming that waits for it")]
     NotArmed,
@@ -35,7 +38,7 @@ pub enum LockError {
     /// The kernel has no egress hook for link tables (before 5.16, or `CONFIG_NETFILTER_EGRESS=n`).
     #[error("the kernel has no egress hook for link {0}")]
     EgressUnsupported(LinkName),
-    /// The lock's tables are gone or not as installed; see `KernelLock::reinstall`.
+    /// The lock's tables are gone or not as installed; see `KernelLock::mend`.
     #[error("the lock's tables are not there")]
     Missing,
     /// Tables could not be created.

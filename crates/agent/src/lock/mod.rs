@@ -29,6 +29,7 @@
 mod adopt;
 mod error;
 mod layout;
+mod mend;
 mod read;
 mod rules;
 mod start;
@@ -44,11 +45,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use netlink_packet_netfilter::nftables::NfTablesMessage;
-
 use self::error::refused;
 use self::layout::{IpVersion, TableSpec, main_set, port_key, token_key};
-use crate::netlink::nft::{Add, Batch, Lifetime, SetPath, Tables};
+use self::mend::Structure;
+use crate::netlink::nft::{Add, Batch, Lifetime, Tables};
 use crate::vip::{LinkName, Vip};
 
 /// One of the two sets of timers and gates that alternate.
@@ -121,11 +121,13 @@ pub enum Ownership {
 pub enum LockHealth {
     /// As installed.
     Intact,
-    /// A table is gone: its ports are open.
+    /// The main table is gone: its ports are open.
     Missing,
-    /// A chain, a rule, a flag or the guarded set differs.
+    /// A chain, a rule, a flag or the guarded set of the main table differs.
     Altered,
-    /// Only the start table is gone or differs; leases are as they were. See `mend_start`.
+    /// A link's table is gone or differs, perhaps together with its link: announcements are not held back.
+    LinkAltered,
+    /// Only the start table is gone or differs.
     StartAltered,
 }
 
@@ -147,10 +149,8 @@ pub struct KernelLock {
     asked: Vec<(u16, u64)>,
     /// The starts that were last read and not admitted yet.
     pending_starts: Vec<StartNotice>,
-    /// The main and link tables as the kernel listed them after the last installation.
-    installed: Vec<NfTablesMessage>,
-    /// The start table likewise.
-    installed_start: Vec<NfTablesMessage>,
+    /// The tables as the kernel listed them after the last installation.
+    installed: Structure,
 }
 
 /// A kernel timer shorter than this is all rounding.
@@ -267,14 +267,23 @@ impl KernelLock {
 
     /// Closes ports and VIPs at once: out of both gates and the replica set; their nonces are void.
     ///
-    /// Other ports are untouched. Never fails for something that was closed before.
+    /// Other ports are untouched. Never fails for something that was closed before. A link's table that
+    /// is gone does not keep the ports open: they are closed without it.
     ///
     /// # Errors
-    /// When the kernel refuses, or a VIP's link is not covered.
+    /// When the kernel refuses.
     pub fn close(&mut self, items: &[GuardedPort]) -> Result<(), LockError> {
         let mut batch = Batch::default();
-        self.add_closing(&mut batch, items)?;
-        self.tables.commit_sure(&batch).map_err(refused(LockError::Close))
+        self.add_closing_ports(&mut batch, items);
+        let ports_alone = batch.clone();
+        self.add_closing_vips(&mut batch, items);
+        match self.tables.commit_sure(&batch).map_err(refused(LockError::Close)) {
+            Err(LockError::Missing) => {
+                tracing::warn!("a table is gone: the ports are closed without their VIPs");
+                self.tables.commit_sure(&ports_alone).map_err(refused(LockError::Close))
+            }
+            done => done,
+        }
     }
 
     /// Lets clients reach a replica's port for at most `ttl`, and guards it in the same batch.
@@ -377,7 +386,7 @@ impl KernelLock {
         }
     }
 
-    fn add_closing(&self, batch: &mut Batch, items: &[GuardedPort]) -> Result<(), LockError> {
+    fn add_closing_ports(&self, batch: &mut Batch, items: &[GuardedPort]) {
         let ports: Vec<_> = items.iter().map(|item| port_key(item.port)).collect();
         let ours = |(port, _): &&(u16, u64)| items.iter().any(|item| item.port == *port);
         let tokens: Vec<_> =
@@ -387,14 +396,17 @@ impl KernelLock {
         }
         batch.take_out(self.main.set(main_set::REPLICA), &ports, Lifetime::Expiring);
         batch.take_out(self.main.set(main_set::ASK), &tokens, Lifetime::Expiring);
+    }
+
+    /// A VIP on a link that is not covered has no gate to leave.
+    fn add_closing_vips(&self, batch: &mut Batch, items: &[GuardedPort]) {
         for vip in items.iter().filter_map(|item| item.vip.as_ref()) {
-            let (table, version, key) = self.vip_key(vip)?;
+            let Ok((table, version, key)) = self.vip_key(vip) else { continue };
             for generation in Generation::BOTH {
-                let gate: SetPath<'_> = table.set(generation.vip_gate(version));
+                let gate = table.set(generation.vip_gate(version));
                 batch.take_out(gate, std::slice::from_ref(&key), Lifetime::Lasting);
             }
         }
-        Ok(())
     }
 }
 

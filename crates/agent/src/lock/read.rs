@@ -222,10 +222,10 @@ pub(super) fn address(key: &[u8]) -> Option<IpAddr> {
     <[u8; 16]>::try_from(key).ok().map(IpAddr::from)
 }
 
-/// The tables, sets, chains and rules of these tables, without what changes by itself.
+/// The table, its sets, chains and rules, without what changes by itself. Nothing when it is not there.
 pub(super) fn structure(
     tables: &mut Tables,
-    specs: &[&TableSpec],
+    spec: &TableSpec,
 ) -> Result<Vec<NfTablesMessage>, NetlinkError> {
     let queries = [
         NfTablesMessage::GetTable(TableMessage { attributes: vec![] }),
@@ -236,14 +236,9 @@ pub(super) fn structure(
     let mut found = Vec::new();
     for query in queries {
         for (family, message) in tables.dump(NetfilterProtoFamily::Unspec, query)? {
-            let ours = |name: &str| {
-                specs.iter().any(|spec| spec.name == name && spec.family.proto() == family)
-            };
-            found.extend(
-                lasting_part(message)
-                    .into_iter()
-                    .filter(|message| table_of(message).is_some_and(ours)),
-            );
+            if family == spec.family.proto() && table_of(&message) == Some(spec.name.as_str()) {
+                found.extend(lasting_part(message));
+            }
         }
     }
     Ok(found)

@@ -125,7 +125,8 @@ impl KernelLock {
         let closed = self.start.set(start_set::CLOSED);
         batch.take_out(closed, &[port_key(start.port)], Lifetime::Lasting);
         self.add_guarded(&mut batch, &[(start.port, vip)])?;
-        self.add_closing(&mut batch, std::slice::from_ref(&item))?;
+        self.add_closing_ports(&mut batch, std::slice::from_ref(&item));
+        self.add_closing_vips(&mut batch, std::slice::from_ref(&item));
         self.tables.commit(&batch).map_err(|error| {
             match (error.errno(), error.refused_index()) {
                 (Some(libc::ENOENT), Some(0)) => LockError::StartSuperseded,
