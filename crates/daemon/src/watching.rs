@@ -58,7 +58,10 @@ impl Relay {
                 self.lock.put(LockWork::Verify);
             }
             // The start is admitted once its process is watched.
-            Seen::StartNoticed => tracing::info!("a starting Redis closed its port"),
+            Seen::StartNoticed => {
+                tracing::info!("a starting Redis closed its port");
+                self.lock.put(LockWork::ReadStarts);
+            }
             Seen::AddressRemoved(held) => {
                 self.kernel.put(KernelWork::AddressRemoved(held.vip.address))
             }

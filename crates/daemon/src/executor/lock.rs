@@ -34,6 +34,8 @@ pub(crate) enum LockWork {
     Verify,
     /// A link came up or was made anew.
     Link(LinkName),
+    /// A starting Redis closed its port: remember it, should somebody remove that table.
+    ReadStarts,
     /// The process behind this port is watched now: its start may be admitted.
     AdmitStart {
         port: u16,
@@ -151,6 +153,11 @@ impl LockThread {
                 LockWork::Verify => self.mend(),
                 LockWork::Link(link) if self.wanted.contains(&link) => self.cover(&link),
                 LockWork::Link(_) => {}
+                LockWork::ReadStarts => {
+                    if let Err(error) = self.lock.starts() {
+                        tracing::error!(error = %chain(&error), "the starts of Redis cannot be read");
+                    }
+                }
                 LockWork::AdmitStart { port, process } => self.admit(port, process),
             }
         }
@@ -249,6 +256,14 @@ impl LockThread {
     fn mend(&mut self) {
         match self.lock.verify() {
             Ok(LockHealth::Intact) => return,
+            // No lease is in it: nobody need be disturbed.
+            Ok(LockHealth::StartAltered) => {
+                tracing::warn!("the table by which a starting Redis closes its port was changed by somebody else: put back");
+                match self.lock.mend_start() {
+                    Ok(()) => return,
+                    Err(error) => tracing::error!(error = %chain(&error), "it cannot be put back: all tables are made anew"),
+                }
+            }
             Ok(health) => tracing::error!(
                 ?health,
                 "the lock's tables were changed by somebody else: made anew, closed"
