@@ -379,8 +379,11 @@ impl Leader {
     }
 
     fn assigned(&mut self, round: &Round<'_>, group: &GroupId) -> Vec<LeaderWish> {
-        self.grantor.assigned(round.now.raw, group);
-        let cause = round.model.group(group).and_then(|g| g.assignment.as_ref()).map(|a| a.cause);
+        let assignment = round.model.group(group).and_then(|g| g.assignment.as_ref());
+        if let Some(a) = assignment {
+            self.grantor.assigned(round.now.raw, group, a.master);
+        }
+        let cause = assignment.map(|a| a.cause);
         let lead = self.groups.entry(group.clone()).or_default();
         lead.assigned_at = round.now.boot;
         lead.switchover_since = None;

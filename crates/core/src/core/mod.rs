@@ -73,6 +73,10 @@ pub struct Core {
     bootstrap_proposed: bool,
     /// There is something to hold a lease for.
     has_claims: bool,
+    /// Last index of the log that was recovered.
+    recovered_to: u64,
+    /// The model is at least as new as any that an earlier life acted on.
+    caught_up: bool,
     mutations: Mutations,
 }
 
@@ -99,6 +103,7 @@ impl Core {
     /// The spec's timings or the recovered log are not usable.
     pub fn new(boot: Boot, now: Now) -> Result<Self, ConfigError> {
         let config = raft_config(boot.node, &boot.initial_spec, boot.seed);
+        let recovered_to = boot.recovered.last_index();
         let consensus = Consensus::new(config, boot.recovered, now.boot)?;
         let holder = Holder::new(
             boot.incarnation,
@@ -129,6 +134,8 @@ impl Core {
             last_transfer: now.boot,
             bootstrap_proposed: false,
             has_claims: false,
+            recovered_to,
+            caught_up: false,
             mutations: boot.mutations,
         };
         core.settle(now);
@@ -179,14 +186,17 @@ impl Core {
     pub fn deadline(&mut self, now: Now) -> Mono {
         let mut at = self.consensus.deadline();
         let interval = self.timing().renew_interval();
+        // What lies in the past was settled at this instant already and needs no wake.
+        let ahead = |d: &Mono| *d > now.boot;
         for h in self.hosts.values() {
-            at = h.deadline(&self.holder).map_or(at, |d| d.min(at));
+            at = h.deadline(&self.holder).filter(ahead).map_or(at, |d| d.min(at));
         }
         if let Some((sent, _)) = &self.last_report {
             at = at.min(Mono(sent.0 + interval.0));
         }
         if self.has_claims && self.leader_id.is_some() {
-            at = at.min(self.holder.due(self.timing().lease_ttl, false));
+            let due = self.holder.due(self.timing().lease_ttl, false);
+            at = Some(due).filter(ahead).map_or(at, |d| d.min(at));
         }
         if let Some(l) = self.leader.as_mut() {
             at = l.deadline(now).map_or(at, |d| d.min(at));
@@ -347,6 +357,15 @@ impl Core {
         }
     }
 
+    /// What an earlier life did, it did by entries that were in its log; its commit index may not have reached the disk.
+    /// Until those are applied again (or found never to have been committed, and cut off), the model may be older than the
+    /// host's state, and nothing is done by it.
+    fn catch_up(&mut self) {
+        if !self.caught_up && self.leader_id.is_some() {
+            self.caught_up = self.applied >= self.recovered_to.min(self.consensus.last_index());
+        }
+    }
+
     fn send_to_leader(&mut self, message: PeerMessage) {
         match self.leader_id {
             Some(id) if id == self.me => self.loopback.push_back(message),
@@ -362,7 +381,9 @@ impl Core {
             while let Some(message) = self.loopback.pop_front() {
                 self.peer_message(now, self.me, message);
             }
-            self.each_host(now, HostGroup::reconcile);
+            self.catch_up();
+            let may_act = self.caught_up;
+            self.each_host(now, |h, cx| h.reconcile(cx, may_act));
             self.open_gates(now);
             self.renew(now);
             self.report(now);
@@ -384,7 +405,7 @@ impl Core {
 
     /// Arm and, when the kernel has answered, ask. Nothing is armed while nobody could be asked.
     fn renew(&mut self, now: Now) {
-        if self.leader_id.is_none() {
+        if self.leader_id.is_none() || !self.caught_up {
             return;
         }
         let mut claims = Vec::new();

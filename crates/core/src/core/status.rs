@@ -117,22 +117,24 @@ fn node_status(now: Now, leader: &Leader, me: NodeId) -> Vec<NodeStatus> {
         .collect()
 }
 
-/// The n of `WAIT n`: eligible and joining members, and every attached replica outside (invariant 4).
+/// The n of `WAIT n`: eligible and joining members, and every other replica that may be attached (invariant 4).
+/// A member outside the set counts unless its Redis is known to be down: it may attach before the next probe shows it.
 fn wait_replicas(
     g: &GroupModel,
     cluster: &ClusterSpec,
     spec: &GroupSpec,
     members: &[MemberStatus],
 ) -> usize {
-    let inside: Vec<_> = spec
-        .members
-        .iter()
-        .filter(|m| g.eligible.iter().chain(&g.joining).any(|e| e.node == m.node))
-        .filter_map(|m| cluster.node(m.node).map(|n| n.peer.ip()))
-        .collect();
+    let inside = |node: NodeId| g.eligible.iter().chain(&g.joining).any(|e| e.node == node);
+    let others = members.iter().filter(|m| Some(m.node) != g.master());
+    let counted = others.filter(|m| {
+        inside(m.node) || matches!(m.redis, RedisView::Up(_) | RedisView::Doubtful(..))
+    });
+    let member_ips: Vec<_> =
+        spec.members.iter().filter_map(|m| cluster.node(m.node)).map(|n| n.peer.ip()).collect();
     let master =
         members.iter().find(|m| Some(m.node) == g.master()).and_then(|m| m.redis.observation());
     let attached: &[AttachedReplica] = master.map_or(&[], |o| &o.replicas);
-    let outside = attached.iter().filter(|r| r.online && !inside.contains(&r.addr)).count();
-    inside.len() + outside
+    let strangers = attached.iter().filter(|r| r.online && !member_ips.contains(&r.addr)).count();
+    counted.count() + strangers
 }

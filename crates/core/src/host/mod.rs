@@ -130,11 +130,14 @@ impl HostGroup {
         cx.model.group(&self.spec.id)
     }
 
-    /// Bring the host nearer to what the log says.
-    pub(crate) fn reconcile(&mut self, cx: &mut Cx<'_>) {
+    /// Bring the host nearer to what the log says. Until the model `may_act`, only closing is safe.
+    pub(crate) fn reconcile(&mut self, cx: &mut Cx<'_>, may_act: bool) {
         let Some(group) = self.model(cx) else { return };
         let Some(a) = &group.assignment else { return };
         self.guard(cx, a);
+        if !may_act {
+            return;
+        }
         if a.master == self.me {
             self.released = false;
             self.as_master(cx, group, a);

@@ -127,8 +127,10 @@ impl Grantor {
         }
     }
 
-    /// A new master was assigned: it has a full lease's time to appear before it counts as silent.
-    pub fn assigned(&mut self, now_raw: Mono, group: &GroupId) {
+    /// A new master was assigned: it has a full lease's time to appear before it counts as silent, and its tenure
+    /// begins with a clean record, or one that missed two grants once could never be granted again.
+    pub fn assigned(&mut self, now_raw: Mono, group: &GroupId, master: NodeId) {
+        self.holders.entry(master).or_default().unconfirmed = 0;
         let until = Mono(now_raw.0 + self.wait(self.timing.lease_ttl).0);
         let g = self.group(group);
         g.not_before = g.not_before.max(until);

@@ -212,6 +212,19 @@ fn a_deaf_holder_gets_two_grants_and_then_none_until_its_lease_is_over() {
     assert!(g.grant(at(460 + 355), A, &group(), TTL), "nobody else was named: it may go on");
 }
 
+/// Found by the simulator: its two grants were lost, and every new assignment put `not_before` ahead again.
+#[test]
+fn a_new_assignment_is_granted_although_earlier_grants_were_lost() {
+    let mut g = grantor(0);
+    let at = |ms: u64| Mono(ms * MS);
+    for ms in [400, 460] {
+        assert!(g.grant(at(ms), A, &group(), TTL));
+        g.sent(A);
+    }
+    g.assigned(at(900), &group(), A);
+    assert!(g.grant(at(910), A, &group(), TTL));
+}
+
 #[test]
 fn naming_a_grant_that_arrived_lifts_the_limit() {
     let mut g = grantor(0);
@@ -235,4 +248,18 @@ fn a_request_is_answered_only_when_its_round_is_back_and_its_index_applied() {
     assert!(g.take_answerable(4).is_empty(), "not applied");
     assert_eq!(g.take_answerable(5).len(), 1);
     assert!(g.take_answerable(5).is_empty());
+}
+
+/// Simulator finding: two lost grants, then the same node assigned anew, was refused for ever.
+#[test]
+fn a_new_tenure_begins_with_a_clean_record() {
+    let mut g = grantor(0);
+    let at = |ms: u64| Mono(ms * MS);
+    for ms in [400, 460] {
+        assert!(g.grant(at(ms), A, &group(), TTL));
+        g.sent(A);
+    }
+    assert!(!g.grant(at(500), A, &group(), TTL));
+    g.assigned(at(900), &group(), A);
+    assert!(g.grant(at(901), A, &group(), TTL));
 }

@@ -249,7 +249,8 @@ fn choose(p: &PlanInput<'_>, a: &Assignment, cause: Cause) -> Plan {
     {
         return Plan::Hold(hold);
     }
-    if best.keys == 0 && fuller_elsewhere(p, best).is_some() {
+    // An eligible replica of the same history is as full as the master was, whatever has expired since.
+    if best.keys == 0 && !best.same_history && fuller_elsewhere(p, best).is_some() {
         return Plan::Hold(HoldReason::EmptyDataSet);
     }
     let evidence = match cause {
@@ -285,6 +286,7 @@ fn cold_start(p: &PlanInput<'_>, a: &Assignment) -> Plan {
     let Some(best) = pool.first() else { return Plan::Hold(HoldReason::NoCandidate) };
     match fuller_elsewhere(p, best) {
         Some(hold) => Plan::Hold(hold),
+        None if best.keys == 0 && !everybody => Plan::Hold(HoldReason::EmptyDataSet),
         None if p.paused => Plan::Hold(HoldReason::Paused),
         None => Plan::Assign(assign(
             p,
@@ -301,7 +303,12 @@ fn fuller_elsewhere(p: &PlanInput<'_>, best: &Candidate) -> Option<HoldReason> {
     let others = p.candidates.spec.members.iter().filter(|m| m.node != best.node);
     let mut hold = None;
     for m in others {
-        let Some(o) = c.report(m.node).and_then(|r| r.redis.observation()) else { continue };
+        // The last known data set counts also while its Redis is down: it will be back.
+        let Some(o) =
+            p.candidates.nodes.get(&m.node).and_then(|n| n.last_observation(&p.candidates.spec.id))
+        else {
+            continue;
+        };
         if best.keys == 0 && o.keys > 0 {
             return Some(HoldReason::EmptyDataSet);
         }

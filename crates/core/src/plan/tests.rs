@@ -402,3 +402,24 @@ fn each_exclusion_names_its_rule() {
     assert_eq!(c.judge(node_id("c")), Err(Exclusion::NotEligible));
     assert_eq!(c.judge(node_id("x")), Err(Exclusion::SupervisorSilent));
 }
+
+/// Simulator finding: the fuller member's Redis was down for a moment when the empty last master was named.
+#[test]
+fn an_empty_last_master_does_not_win_against_data_whose_redis_is_down() {
+    let mut case = Case::well().fenced(FenceCause::RedisDead);
+    case.group.eligible.clear();
+    case.report("a").redis = RedisView::Up(RedisObservation {
+        run_id: RunId::new("new"),
+        keys: 0,
+        ..redis("a", 0, true)
+    });
+    for n in ["b", "c"] {
+        case.report(n).redis = RedisView::Down(DownReason::Dead);
+    }
+    case.seen_before.insert("b", redis("b", 900, false));
+    case.now = Mono(1000 * SEC);
+    for (heard, _) in case.reports.values_mut() {
+        *heard = Mono(1000 * SEC);
+    }
+    assert_eq!(case.hold(), HoldReason::EmptyDataSet);
+}
