@@ -110,10 +110,6 @@ impl Driver {
                     }
                     self.core.handle(now, input);
                 }
-                Some(Post::Publish) => {
-                    self.news = true;
-                    continue;
-                }
                 Some(Post::Stop) => return self.hands.disk,
                 None => self.core.handle(now, Input::Wake),
             }
@@ -143,7 +139,7 @@ impl Driver {
                 }
             },
             Effect::Act { group, id, action } => {
-                self.hands.kernel.put(KernelWork::Act { group, id, action })
+                self.hands.kernel.put(KernelWork::Act { group, id, action });
             }
             Effect::ProbeNow { group } => {
                 if let Some((_, redis)) = self.groups.get(&group) {
@@ -200,6 +196,13 @@ impl Driver {
             self.front.publish(status, self.leader_heard);
             self.news = false;
             self.published = now.boot;
+            let dropped = self.hands.inbox.take_dropped();
+            if dropped > 0 {
+                tracing::warn!(
+                    dropped,
+                    "the core is behind: messages and probe results were dropped"
+                );
+            }
         }
         let Some(interval) = self.service.watchdog_interval() else { return };
         if now.boot.0.saturating_sub(self.alive.0)

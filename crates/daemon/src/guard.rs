@@ -1,18 +1,25 @@
-//! `redkeepd guard`: ports closed in the kernel without a supervisor (lease rule 9: closed unless granted).
+//! `redkeepd guard`: ports closed in the kernel without a supervisor (closed unless granted).
 //!
-//! `--ports` is for the boot unit, which runs before Redis: it makes the lock's tables, closed. `--close` is for the
-//! drop-in of the Redis unit: it takes one port out of everything before each start, whatever state the supervisor is in.
+//! `--config` or `--ports` is for the boot unit, which runs before Redis: it makes the lock's tables, closed. `--close`
+//! is for the drop-in of the Redis unit: it shuts one port before each start, whatever state the supervisor is in.
 
-use anyhow::Context as _;
+use std::path::PathBuf;
+
 use clap::Args;
 use redkeep_agent::lock::{LockError, close_ports, install_closed};
 
-use crate::executor::lock::lock_config;
+use crate::{
+    config::{Config, ConfigError},
+    executor::lock::{links, lock_config},
+};
 
 /// What to close.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct GuardArguments {
+    /// Make the lock's tables, closed for the ports of this host's groups.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Make the lock's tables, closed for these ports (separated by commas).
     #[arg(long, value_name = "PORTS", value_delimiter = ',')]
     ports: Vec<u16>,
@@ -21,15 +28,33 @@ pub(crate) struct GuardArguments {
     close: Option<u16>,
 }
 
-pub(crate) fn run(arguments: &GuardArguments) -> anyhow::Result<()> {
-    let config = lock_config(Vec::new(), Vec::new());
+/// Why ports may be open: Redis must not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GuardError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("port {port} cannot be closed: Redis must not start")]
+    Close { port: u16, source: LockError },
+    #[error("the lock's tables cannot be made: Redis must not start")]
+    Install { source: LockError },
+}
+
+pub(crate) fn run(arguments: &GuardArguments) -> Result<(), GuardError> {
     if let Some(port) = arguments.close {
-        return close_ports(&config, &[port])
-            .with_context(|| format!("port {port} cannot be closed: Redis must not start"));
+        let config = lock_config(Vec::new(), Vec::new());
+        return close_ports(&config, &[port]).map_err(|source| GuardError::Close { port, source });
     }
-    match install_closed(&config, &arguments.ports) {
+    let (links, ports) = match &arguments.config {
+        None => (Vec::new(), arguments.ports.clone()),
+        Some(file) => {
+            let config = Config::load(file)?;
+            let ports = config.local_groups().map(|g| g.port).collect();
+            (links(&config.spec, config.node_id), ports)
+        }
+    };
+    match install_closed(&lock_config(links, Vec::new()), &ports) {
         // A supervisor is running: it guards by itself.
         Ok(()) | Err(LockError::OwnedByAnother) => Ok(()),
-        Err(error) => Err(error).context("the lock's tables cannot be made: Redis must not start"),
+        Err(source) => Err(GuardError::Install { source }),
     }
 }

@@ -21,8 +21,6 @@ const PERISHABLE_MAX: usize = 4_096;
 #[derive(Debug)]
 pub(crate) enum Post {
     Input(Input),
-    /// Publish the status now.
-    Publish,
     /// End the driver after the queue before it is worked off.
     Stop,
 }
@@ -73,17 +71,13 @@ impl Inbox {
         self.answer(Input::RedisDied { group, run_id });
     }
 
-    pub(crate) fn publish(&self) {
-        let _ = self.posts.send((false, Post::Publish));
-    }
-
     pub(crate) fn stop(&self) {
         let _ = self.posts.send((false, Post::Stop));
     }
 
-    /// Perishable inputs lost since the start.
-    pub(crate) fn dropped(&self) -> u64 {
-        self.depth.dropped.load(Ordering::Relaxed)
+    /// Perishable inputs lost since this was last asked.
+    pub(crate) fn take_dropped(&self) -> u64 {
+        self.depth.dropped.swap(0, Ordering::Relaxed)
     }
 }
 
@@ -115,7 +109,7 @@ mod tests {
         for _ in 0..PERISHABLE_MAX + 10 {
             inbox.offer(Input::PeerDied { peer: NodeId(1) });
         }
-        assert_eq!(inbox.dropped(), 10);
+        assert_eq!(inbox.take_dropped(), 10);
         for number in 0..10 {
             inbox.answer(Input::Persisted { number });
         }
@@ -127,7 +121,7 @@ mod tests {
                     answers += 1;
                 }
                 Post::Input(_) => perishable += 1,
-                Post::Publish | Post::Stop => unreachable!(),
+                Post::Stop => unreachable!(),
             }
         }
         assert_eq!((perishable, answers), (PERISHABLE_MAX, 10));

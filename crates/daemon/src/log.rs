@@ -32,11 +32,6 @@ impl LineQueue {
         let (lines, received) = sync_channel(capacity);
         (Self { lines, dropped: Arc::default() }, received)
     }
-
-    /// Lines lost since the start.
-    pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
 }
 
 impl<'a> MakeWriter<'a> for LineQueue {
@@ -92,22 +87,20 @@ fn write_lines(received: &Receiver<Vec<u8>>, dropped: &AtomicU64, out: &mut impl
 ///
 /// # Errors
 /// The writer thread cannot be started.
-pub(crate) fn init(format: LogFormat) -> io::Result<LineQueue> {
+pub(crate) fn init(format: LogFormat) -> io::Result<()> {
     let (queue, received) = LineQueue::new(LINES_MAX);
     let dropped = Arc::clone(&queue.dropped);
     std::thread::Builder::new()
         .name("log".into())
         .spawn(move || write_lines(&received, &dropped, &mut io::stderr()))?;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(queue.clone())
-        .with_ansi(false);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(queue).with_ansi(false);
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.event_format(crate::json_lines::JsonLines).init(),
     }
-    Ok(queue)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -121,7 +114,7 @@ mod tests {
             let mut line = queue.make_writer();
             writeln!(line, "line {n}").unwrap();
         }
-        assert_eq!(queue.dropped(), 3);
+        assert_eq!(queue.dropped.load(Ordering::Relaxed), 3);
         let dropped = Arc::clone(&queue.dropped);
         drop(queue);
         let mut out = Vec::new();

@@ -73,13 +73,19 @@ fn main() -> ExitCode {
         (Some(Command::Config { command: ConfigCommand::Show { file } }), _) => {
             print(&file, config::effective)
         }
-        (Some(Command::Guard(arguments)), _) => report(guard::run(&arguments)),
+        (Some(Command::Guard(arguments)), _) => guarded(&arguments),
         (None, Some(file)) => match Config::load(&file) {
             Ok(config) => run(config),
             Err(error) => refuse(&error),
         },
         (None, None) => ExitCode::from(EXIT_USAGE),
     }
+}
+
+/// Whether the command line is one of ours; for the units in `deploy/`.
+#[cfg(test)]
+fn parses<'a>(words: impl Iterator<Item = &'a str>) -> Result<(), clap::Error> {
+    Arguments::try_parse_from(std::iter::once("redkeepd").chain(words)).map(|_| ())
 }
 
 fn run(config: Config) -> ExitCode {
@@ -90,6 +96,13 @@ fn run(config: Config) -> ExitCode {
             ExitCode::from(EXIT_IDENTITY)
         }
         Err(error) => report(Err(error)),
+    }
+}
+
+fn guarded(arguments: &guard::GuardArguments) -> ExitCode {
+    match guard::run(arguments) {
+        Err(guard::GuardError::Config(error)) => refuse(&error),
+        other => report(other.map_err(anyhow::Error::from)),
     }
 }
 

@@ -4,11 +4,13 @@
 use std::time::Duration;
 
 use redkeep_consensus::Role;
-use redkeep_core::{AdminReply, AdminRequest, NodeId, status::StatusView};
+use redkeep_core::{AdminRequest, NodeId, status::StatusView};
+use redkeep_proto::admin::v1::{SwitchoverRequest, admin_service_client::AdminServiceClient};
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinHandle,
 };
+use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     admin::ServeError,
@@ -16,6 +18,7 @@ use crate::{
     executor::lock::chain,
     front::Front,
     sd_notify::ServiceManager,
+    tls::TlsFiles,
 };
 
 /// How long the servers may take to end their streams.
@@ -24,7 +27,7 @@ const SERVERS_END: Duration = Duration::from_millis(500);
 const TRANSFER: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(10);
 
-pub(crate) async fn wait_and_hand_over(config: &Config, front: &Front) {
+pub(crate) async fn wait_and_hand_over(config: &Config, tls: Option<&TlsFiles>, front: &Front) {
     wait_for_signal().await;
     tracing::info!(on_stop = ?config.on_stop, "stopping");
     let service = ServiceManager::from_env();
@@ -33,7 +36,7 @@ pub(crate) async fn wait_and_hand_over(config: &Config, front: &Front) {
         OnStop::Keep => {}
         OnStop::Switchover => {
             service.status("handing over masters");
-            hand_masters_over(config, front).await;
+            hand_masters_over(config, tls, front).await;
         }
     }
     service.status("handing over leadership");
@@ -80,20 +83,53 @@ fn successor(node: NodeId, status: &StatusView) -> Option<NodeId> {
     heard.min_by_key(|n| (holds(n.node), n.heard_ago)).map(|n| n.node)
 }
 
-async fn hand_masters_over(config: &Config, front: &Front) {
-    let status = front.status();
+/// Through the own operators' server, which finds the leader.
+async fn hand_masters_over(config: &Config, tls: Option<&TlsFiles>, front: &Front) {
+    let held = |status: &StatusView| -> Vec<String> {
+        let mine = status.groups.iter().filter(|g| g.master == Some(config.node_id));
+        mine.map(|g| g.group.to_string()).collect()
+    };
+    let groups = held(&front.status());
+    if groups.is_empty() {
+        return;
+    }
+    let mut client = match operators(config, tls).await {
+        Ok(client) => client,
+        Err(error) => {
+            tracing::error!(error = %chain(&error), "the own operators' server cannot be reached: nothing is handed over");
+            return;
+        }
+    };
     let limit = Duration::from_nanos(config.spec.timing.switchover_timeout.0) + TRANSFER;
-    for group in status.groups.iter().filter(|g| g.master == Some(config.node_id)) {
-        let request =
-            AdminRequest::Switchover { group: group.group.clone(), to: None, dry_run: false };
-        let reply = front.ask(request, limit).await;
-        match reply {
-            AdminReply::Done { .. } => tracing::info!(group = %group.group, "handed over"),
-            AdminReply::Refused(_) | AdminReply::NotLeader { .. } | AdminReply::Unknown { .. } => {
-                tracing::warn!(group = %group.group, ?reply, "not handed over: the others take over once the lease is out");
+    for group in groups {
+        let request = SwitchoverRequest { group: group.clone(), ..SwitchoverRequest::default() };
+        match tokio::time::timeout(limit, client.switchover(request)).await {
+            Ok(Ok(_)) => tracing::info!(group, "handed over"),
+            Ok(Err(status)) => {
+                let reason = status.message();
+                tracing::warn!(
+                    group,
+                    reason,
+                    "not handed over: the others take over once the lease is out"
+                );
             }
+            Err(_elapsed) => tracing::warn!(group, "the handing over did not end in time"),
         }
     }
+}
+
+async fn operators(
+    config: &Config,
+    tls: Option<&TlsFiles>,
+) -> Result<AdminServiceClient<Channel>, tonic::transport::Error> {
+    let address = config.spec.node(config.node_id).map(|n| n.admin.to_string()).unwrap_or_default();
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let mut endpoint =
+        Endpoint::from_shared(format!("{scheme}://{address}"))?.connect_timeout(TRANSFER);
+    if let Some(tls) = tls {
+        endpoint = endpoint.tls_config(tls.client(&config.node))?;
+    }
+    Ok(AdminServiceClient::new(endpoint.connect().await?))
 }
 
 /// The servers were told; give them a moment to end their streams.

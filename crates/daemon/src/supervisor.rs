@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use redkeep_agent::redis::Secret;
-use redkeep_core::{Boot, Core, Epoch, GroupId, Mutations, spec::NodeSpec};
+use redkeep_core::{Boot, Core, Epoch, GroupId, spec::NodeSpec};
 use redkeep_wal::{Identity, State, Wal};
 use tokio::{net::TcpListener, runtime::Runtime, sync::watch};
 
@@ -114,6 +114,7 @@ impl Start {
         };
         let service = ServiceManager::from_env();
         service.ready();
+        service.status("running");
         let driver =
             Driver::new((self.config.node_id, core, clocks), hands, Arc::clone(&front), service);
         let driver = std::thread::Builder::new()
@@ -121,7 +122,7 @@ impl Start {
             .spawn(move || driver.run(&outlet))
             .context("the driver cannot be started")?;
         tracing::info!(node = %self.config.node, cluster = %self.config.spec.name, incarnation = self.state.incarnation, "running");
-        runtime.block_on(stop::wait_and_hand_over(&self.config, &front));
+        runtime.block_on(stop::wait_and_hand_over(&self.config, local.tls.as_deref(), &front));
         stopping.send_replace(true);
         inbox.stop();
         let Ok(disk) = driver.join() else { bail!("the driver ended by a panic") };
@@ -163,6 +164,10 @@ impl Start {
     fn introduce(&mut self, runtime: &Runtime, local: &Local) -> anyhow::Result<()> {
         let dir = self.state.dir_id.to_be_bytes();
         let nodes = &self.config.spec.nodes;
+        if self.state.fresh {
+            ServiceManager::from_env()
+                .status("new data directory: waiting for a majority of peers");
+        }
         runtime.block_on(identity::introduce(local, nodes, dir, self.state.fresh))?;
         if self.state.fresh {
             self.wal.mark_bootstrapped().context("the data directory cannot be written")?;
@@ -184,7 +189,7 @@ impl Start {
             incarnation: self.state.incarnation,
             lock,
             seed: seed().context("no randomness")?,
-            mutations: Mutations::default(),
+            mutations: Default::default(),
         };
         Core::new(boot, clocks.now()).context("the recovered state or the timings cannot be used")
     }

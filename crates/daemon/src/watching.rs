@@ -63,7 +63,7 @@ impl Relay {
                 self.lock.put(LockWork::ReadStarts);
             }
             Seen::AddressRemoved(held) => {
-                self.kernel.put(KernelWork::AddressRemoved(held.vip.address))
+                self.kernel.put(KernelWork::AddressRemoved(held.vip.address));
             }
             Seen::AddressAdded(_) => self.kernel.put(KernelWork::Compare),
             Seen::LinkAppeared(link) => self.lock.put(LockWork::Link(link)),

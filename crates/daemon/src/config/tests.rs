@@ -220,3 +220,49 @@ fn the_consequences_name_the_wait_for_a_silent_holder() {
     assert!(text.contains("355ms"), "{text}");
     assert!(text.contains("850ms"), "{text}");
 }
+
+#[test]
+fn the_shipped_example_is_valid_and_so_is_every_default_it_shows() {
+    let text =
+        include_str!("../../../../deploy/redkeep.toml").replacen("node = \"a\"", "node = \"w\"", 1);
+    let config = parse(&text).unwrap();
+    // Its comments show keys with their defaults: uncommented, they must change nothing.
+    let shown = |line: &str| {
+        let key = line.strip_prefix("# ")?;
+        let known = key
+            .split_once(" = ")
+            .is_some_and(|(name, _)| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
+        let secret = ["username", "unix_socket", "rename_commands", "ca", "cert", "key"];
+        (known && !secret.iter().any(|s| key.starts_with(&format!("{s} ="))))
+            .then(|| key.to_owned())
+    };
+    let uncommented: String =
+        text.lines().map(|l| shown(l).unwrap_or_else(|| l.to_owned()) + "\n").collect();
+    assert_ne!(
+        uncommented.lines().filter(|l| l.starts_with('#')).count(),
+        text.lines().filter(|l| l.starts_with('#')).count()
+    );
+    assert_eq!(effective(&parse(&uncommented).unwrap()), effective(&config));
+}
+
+#[test]
+fn the_shipped_units_call_what_there_is() {
+    let units = [
+        include_str!("../../../../deploy/systemd/redkeepd.service"),
+        include_str!("../../../../deploy/systemd/redkeep-guard.service"),
+        include_str!("../../../../deploy/systemd/redis-server.service.d/redkeep.conf"),
+    ];
+    let mut calls = 0;
+    for line in units.iter().flat_map(|u| u.lines()) {
+        let Some((_, call)) = line
+            .split_once("=/usr/bin/redkeepd ")
+            .or_else(|| line.split_once("=+/usr/bin/redkeepd "))
+        else {
+            continue;
+        };
+        crate::parses(call.split_whitespace()).unwrap();
+        calls += 1;
+    }
+    assert_eq!(calls, 3);
+    assert!(units[0].contains("RestartPreventExitStatus=2 3"));
+}

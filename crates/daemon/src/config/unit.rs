@@ -44,7 +44,7 @@ pub(super) fn show_duration(span: Span) -> String {
         return "0s".to_owned();
     }
     for (size, unit) in UNITS {
-        if span.0 % size == 0 {
+        if span.0.is_multiple_of(size) {
             return format!("{}{unit}", span.0 / size);
         }
     }

@@ -458,7 +458,7 @@ fn check_nodes(host: &str, nodes: &[NodeSpec], p: &mut Problems) {
             "at least three [[node]] blocks make a quorum that survives one",
             mend,
         );
-    } else if nodes.len() % 2 == 0 {
+    } else if nodes.len().is_multiple_of(2) {
         let mend = "add or remove one; an even number survives no more failures than one less";
         p.add("node", nodes.len(), "the number of nodes must be odd", mend);
     }

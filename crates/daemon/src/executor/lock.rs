@@ -74,7 +74,7 @@ pub(crate) fn links(spec: &ClusterSpec, node: redkeep_core::NodeId) -> Vec<LinkN
             Ok(link) if !links.contains(&link) => links.push(link),
             Ok(_) => {}
             Err(error) => {
-                tracing::error!(group = %group.id, %error, "the group's interface cannot be used")
+                tracing::error!(group = %group.id, %error, "the group's interface cannot be used");
             }
         }
     }
@@ -258,10 +258,14 @@ impl LockThread {
             Ok(LockHealth::Intact) => return,
             // No lease is in it: nobody need be disturbed.
             Ok(LockHealth::StartAltered) => {
-                tracing::warn!("the table by which a starting Redis closes its port was changed by somebody else: put back");
+                tracing::warn!(
+                    "the table by which a starting Redis closes its port was changed by somebody else: put back"
+                );
                 match self.lock.mend_start() {
                     Ok(()) => return,
-                    Err(error) => tracing::error!(error = %chain(&error), "it cannot be put back: all tables are made anew"),
+                    Err(error) => {
+                        tracing::error!(error = %chain(&error), "it cannot be put back: all tables are made anew");
+                    }
                 }
             }
             Ok(health) => tracing::error!(
@@ -269,7 +273,7 @@ impl LockThread {
                 "the lock's tables were changed by somebody else: made anew, closed"
             ),
             Err(error) => {
-                tracing::error!(error = %chain(&error), "the lock's tables cannot be read: made anew, closed")
+                tracing::error!(error = %chain(&error), "the lock's tables cannot be read: made anew, closed");
             }
         }
         let items: Vec<GuardedPort> = self.items.values().cloned().collect();
@@ -305,7 +309,7 @@ impl LockThread {
                 // Its own process will be watched in turn.
                 Err(LockError::StartSuperseded) => {}
                 Err(error) => {
-                    tracing::error!(port, error = %chain(&error), "a start cannot be admitted")
+                    tracing::error!(port, error = %chain(&error), "a start cannot be admitted");
                 }
             }
         }

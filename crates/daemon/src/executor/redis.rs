@@ -76,7 +76,7 @@ impl Settling {
     }
     fn set(&self, settled: bool) {
         let now = self.0.load(Ordering::Acquire);
-        if (now % 2 == 0) != settled {
+        if now.is_multiple_of(2) != settled {
             self.0.store(now + 1, Ordering::Release);
         }
     }
@@ -201,7 +201,7 @@ impl Prober {
     async fn look(&mut self) {
         let before = self.shared.settling.read();
         let result = self.probe.observe().await;
-        let settled = before % 2 == 0 && self.shared.settling.read() == before;
+        let settled = before.is_multiple_of(2) && self.shared.settling.read() == before;
         let result = match result {
             Ok(seen) => {
                 self.watch_process(&seen);
@@ -266,7 +266,7 @@ impl Prober {
                 }
             }
             Err(error) => {
-                tracing::warn!(%group, %error, "the listening sockets of Redis cannot be checked")
+                tracing::warn!(%group, %error, "the listening sockets of Redis cannot be checked");
             }
         }
     }

@@ -29,7 +29,7 @@ impl Outbox {
         let mut waiting = lock(&self.waiting);
         match &message {
             PeerMessage::Raft { class: RaftClass::Heartbeat, .. } => {
-                waiting.heartbeat = Some(message)
+                waiting.heartbeat = Some(message);
             }
             PeerMessage::Report(_) => waiting.report = Some(message),
             PeerMessage::Raft { class: RaftClass::Other, .. }

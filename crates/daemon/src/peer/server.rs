@@ -202,7 +202,7 @@ impl Reader {
             match codec::decode(message) {
                 Ok(message) => self.inbox.offer(Input::Peer { from: self.peer.id, message }),
                 Err(error) => {
-                    tracing::warn!(peer = %self.peer.name, %error, "a message was not understood")
+                    tracing::warn!(peer = %self.peer.name, %error, "a message was not understood");
                 }
             }
         }

@@ -148,7 +148,8 @@ async fn a_black_holed_connection_is_replaced_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_ended_and_a_port_that_refuses_are_a_death() {
     // A runtime of its own is the peer's process: with it go the listener and all connections.
-    let process = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let process =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let server = process.spawn(serve(local("b"), "death", &["a", "b"])).await.unwrap();
     let (links, outlet) = links(local("a"), server.addr);
     links.send(node_id("b"), message(1));
@@ -190,13 +191,17 @@ fn envelope(from: &str, seq: u64) -> ExchangeRequest {
     }
 }
 
-async fn open(addr: SocketAddr, first: ExchangeRequest) -> Result<tonic::Streaming<redkeep_proto::peer::v1::ExchangeResponse>, tonic::Status> {
+async fn open(
+    addr: SocketAddr,
+    first: ExchangeRequest,
+) -> Result<tonic::Streaming<redkeep_proto::peer::v1::ExchangeResponse>, tonic::Status> {
     let mut client = PeerServiceClient::connect(format!("http://{addr}")).await.unwrap();
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
     sender.send(first).await.unwrap();
-    let envelopes = futures_util::stream::unfold((receiver, sender), |(mut receiver, sender)| async move {
-        receiver.recv().await.map(|envelope| (envelope, (receiver, sender)))
-    });
+    let envelopes =
+        futures_util::stream::unfold((receiver, sender), |(mut receiver, sender)| async move {
+            receiver.recv().await.map(|envelope| (envelope, (receiver, sender)))
+        });
     client.exchange(envelopes).await.map(tonic::Response::into_inner)
 }
 
@@ -207,7 +212,8 @@ async fn the_newest_stream_of_a_peer_wins() {
     assert_eq!(first.message().await.unwrap().unwrap().seq, 1);
     let mut second = open(server.addr, envelope("a", 1)).await.unwrap();
     assert_eq!(second.message().await.unwrap().unwrap().seq, 1);
-    let ended = tokio::time::timeout(BOUND, first.message()).await.expect("the older stream must end");
+    let ended =
+        tokio::time::timeout(BOUND, first.message()).await.expect("the older stream must end");
     assert!(!matches!(ended, Ok(Some(_))));
 }
 
