@@ -110,14 +110,12 @@ fn deny(root: &Path) -> Result<()> {
         println!("cargo-deny is missing; building it takes minutes, once");
         run_program(cargo().args(["install", "cargo-deny", "--locked"]))?;
     }
-    let check = |options: &[&str], what: &[&str]| {
-        let mut command = cargo();
-        command.arg("deny").args(options).arg("check").args(what);
-        run_program(command.current_dir(root))
+    let check = |what: &[&str]| {
+        run_program(cargo().args(["deny", "--locked", "check"]).args(what).current_dir(root))
     };
-    check(&["--offline"], &["licenses", "bans", "sources"])?;
+    check(&["licenses", "bans", "sources"])?;
     if has_advisory_database() {
-        check(&["--offline"], &["advisories"])
+        check(&["--disable-fetch", "advisories"])
     } else {
         println!("advisories: not checked, no database here; `cargo deny fetch db` gets it");
         Ok(())
