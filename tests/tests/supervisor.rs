@@ -1,0 +1,237 @@
+//! Supervisors that die: beside the master, and at the head of the cluster.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use redkeep_lab::{
+    ClusterFile, DataSet, Figure, Lab, Mono, Pair, RedisOptions, VIP, Verdict, Writer, WriterSpec,
+    redis_at, repetitions, wait_until,
+};
+
+const LEASE: Duration = Duration::from_millis(300);
+const LIMIT: Duration = Duration::from_secs(60);
+
+#[test]
+fn supervisor_restarted_within_the_lease_disturbs_nobody() -> Result<()> {
+    let mut pair = Pair::start("300ms")?;
+    pair.start_writers(&[])?;
+    let before = pair.assignment("w")?;
+    let mut gap = Figure::new("write gap, supervisor beside the master restarted");
+    for _ in 0..repetitions(3, 20) {
+        let fault = pair.supervisor(&before.master)?.process().kill()?;
+        let started = pair.restart_supervisor(&before.master)?;
+        pair.keep_writing(LEASE * 4)?;
+        let end = Mono::now();
+        let outcome = pair.outcome()?.since(fault - LEASE);
+        let verdict = outcome.verdict(fault, end);
+        println!("restarted after {:?}: {verdict}", started.since(fault));
+        let judge = || -> Result<()> {
+            let after = pair.assignment("w")?;
+            let same = (&after.master, after.epoch) == (&before.master, before.epoch);
+            ensure!(same, "moved: {after:?}");
+            ensure!(!pair.vip_was_lost(fault, end), "the VIP was gone");
+            for writer in ["fresh", "held"] {
+                let refusals = outcome.refusals(writer, fault, end);
+                ensure!(refusals.is_empty(), "{writer} was disturbed: {refusals:?}");
+            }
+            ensure!(verdict.lost == 0 && verdict.service_back.is_none(), "{verdict}");
+            Ok(())
+        };
+        judge().with_context(|| {
+            let log = pair.supervisor(&before.master).map(|it| it.process().log_text());
+            format!("{verdict}\n{}\n{}", pair.story(fault, end), log.unwrap_or_default())
+        })?;
+        gap.add(verdict.write_gap);
+        pair.wait_healthy()?;
+    }
+    gap.print();
+    Ok(())
+}
+
+#[test]
+fn supervisor_killed_for_good_leaves_a_host_that_refuses_all_writers() -> Result<()> {
+    let mut pair = Pair::start("300ms")?;
+    pair.start_writers(&["na", "nb"])?;
+    let mut back = Figure::new("service back, supervisor beside the master killed for good");
+    for _ in 0..repetitions(2, 10) {
+        let old = pair.master()?;
+        let instance = pair.redis(&old)?.instance();
+        let begun = Mono::now();
+        // One writer on the old host itself and one straight to its Redis, past the VIP.
+        let own = WriterSpec::fresh("own", std::net::SocketAddr::from((VIP, redkeep_lab::PORT)));
+        let own = Writer::start(pair.host(&old)?, own.beside_victim())?;
+        let direct = WriterSpec::held("direct", redis_at(pair.host(&old)?.address()));
+        let direct = Writer::start(pair.host("c")?, direct.beside_victim())?;
+        for writer in [&own, &direct] {
+            writer.wait_more(20, LIMIT)?;
+        }
+        let fault = pair.supervisor(&old)?.process().kill()?;
+        let taken =
+            pair.wait_taken_over(&old, fault).with_context(|| pair.story(begun, Mono::now()))?;
+        let new = taken.server.split(':').next().unwrap_or_default().to_owned();
+        // Past the kernel's own removal of the address, which takes 1.75 s at most.
+        pair.keep_writing(Duration::from_millis(2500))?;
+        ensure!(!pair.host(&old)?.has_address(IpAddr::V4(VIP))?, "{old} still has the VIP");
+        let refused = Mono::now();
+        let mut records = pair.records();
+        records.extend([own.finish(), direct.finish()]);
+        let outcome = redkeep_lab::Outcome::collect(
+            records,
+            pair.host("c")?,
+            (VIP, redkeep_lab::PORT).into(),
+        )?;
+        let outcome = outcome.since(begun);
+        let verdict = outcome.verdict(fault, refused);
+        println!("{old} unsupervised: {verdict}");
+        let judge = || -> Result<()> {
+            outcome.ensure_silent_after(&instance, fault + LEASE)?;
+            verdict.ensure_one_master()?;
+            verdict.ensure_lost_within(LEASE)?;
+            ensure!(verdict.service_back.is_some_and(|back| back < LEASE * 12), "too late");
+            Ok(())
+        };
+        judge().with_context(|| format!("{verdict}\n{}", pair.story(begun, refused)))?;
+        back.add(verdict.service_back.unwrap_or_default());
+        pair.restart_supervisor(&old)?;
+        pair.wait_replica(&old, &new, "w").with_context(|| pair.story(begun, Mono::now()))?;
+    }
+    back.print();
+    Ok(())
+}
+
+/// The leader must be a host without a VIP, as the rule says; waits until it is.
+fn leader_without_vip(pair: &Pair, endpoint: &str) -> Result<String> {
+    wait_until("a leader that holds no VIP", LIMIT, || {
+        let now = pair.assignment(endpoint).ok()?;
+        (now.leader != now.master).then_some(now.leader)
+    })
+}
+
+fn lose_leaders_host(lease: &str, limit: Duration) -> Result<()> {
+    let mut pair = Pair::start(lease)?;
+    pair.start_writers(&[])?;
+    let mut gap = Figure::new(&format!("write gap, leader's host lost, lease {lease}"));
+    for _ in 0..repetitions(2, 10) {
+        let master = pair.master()?;
+        let before = pair.assignment(&master)?;
+        let leader = leader_without_vip(&pair, &master)?;
+        let fault = pair.lab().power_off(&leader)?;
+        pair.keep_writing(Duration::from_secs(3))?;
+        pair.lab().power_on(&leader)?;
+        if leader != "w" {
+            pair.restart_redis(&leader, DataSet::Kept)?;
+        }
+        pair.restart_supervisor(&leader)?;
+        pair.wait_healthy_at(&master)?;
+        let end = Mono::now();
+        let after = pair.assignment(&master)?;
+        let verdict = pair.outcome()?.since(fault - LEASE).verdict(fault, end);
+        println!("leader {leader} lost, then {}: {verdict}", after.leader);
+        let judge = || -> Result<()> {
+            verdict.ensure_one_master()?;
+            verdict.ensure_lost_within(LEASE)?;
+            ensure!(verdict.write_gap < limit * 10, "writes stopped");
+            ensure!(after.master == before.master, "moved to {}", after.master);
+            Ok(())
+        };
+        judge().with_context(|| format!("{verdict}\n{}", pair.story(fault, end)))?;
+        gap.add(verdict.write_gap);
+    }
+    gap.print();
+    Ok(())
+}
+
+#[test]
+fn leaders_host_lost_stops_no_write_with_the_default_lease() -> Result<()> {
+    // Without a gap: no longer than a busy machine needs to schedule a writer.
+    lose_leaders_host("1s", Duration::from_millis(50))
+}
+
+#[test]
+fn leaders_host_lost_stops_writes_briefly_with_a_short_lease() -> Result<()> {
+    lose_leaders_host("300ms", Duration::from_millis(150))
+}
+
+#[test]
+fn leaders_process_and_then_the_masters_redis_killed() -> Result<()> {
+    for lease in ["1s", "300ms"] {
+        let mut pair = Pair::start(lease)?;
+        pair.start_writers(&[])?;
+        let name = format!("service back, leader's process and 10 ms later Redis, lease {lease}");
+        let mut back = Figure::new(&name);
+        for _ in 0..repetitions(2, 10) {
+            let old = pair.master()?;
+            let leader = leader_without_vip(&pair, &old)?;
+            let killed = pair.supervisor(&leader)?.process().kill_without_waiting()?;
+            while Mono::now() < killed + Duration::from_millis(10) {
+                std::hint::spin_loop();
+            }
+            let fault = pair.redis(&old)?.process().kill_without_waiting()?;
+            let verdict = replaced(&mut pair, &old, fault, Duration::from_millis(600))?;
+            back.add(verdict.service_back.unwrap_or_default());
+            pair.redis(&old)?.process().wait(LIMIT)?;
+            pair.restart_redis(&old, DataSet::Kept)?;
+            pair.restart_supervisor(&leader)?;
+            let new = pair.master()?;
+            pair.wait_replica(&old, &new, &new)?;
+        }
+        back.print();
+    }
+    Ok(())
+}
+
+/// Five supervisors: two hosts lost leave a majority.
+#[test]
+fn leaders_host_lost_together_with_the_masters() -> Result<()> {
+    for lease in ["1s", "300ms"] {
+        let lab = Lab::builder().host("x", 5).host("y", 6).build()?;
+        let mut file = ClusterFile::founding(&lab, lease)?;
+        for name in ["x", "y"] {
+            file.nodes.push((name.to_owned(), lab.host(name)?.address()));
+        }
+        let mut pair = Pair::start_in(lab, &file, &RedisOptions::default())?;
+        pair.start_writers(&["na", "nb"])?;
+        let name = format!("service back, leader's and master's hosts lost, lease {lease}");
+        let mut back = Figure::new(&name);
+        for _ in 0..repetitions(1, 10) {
+            let old = pair.master()?;
+            let new = pair.other(&old)?.to_owned();
+            let leader = leader_without_vip(&pair, &new)?;
+            let fault = pair.lab().power_off(&leader)?;
+            pair.lab().power_off(&old)?;
+            if leader == new {
+                anyhow::bail!("the replica's host leads: nobody is left to take over");
+            }
+            let verdict = replaced(&mut pair, &old, fault, Duration::from_secs(2))?;
+            back.add(verdict.service_back.unwrap_or_default());
+            for host in [&leader, &old] {
+                pair.lab().power_on(host)?;
+            }
+            pair.restart_redis(&old, DataSet::Kept)?;
+            for host in [&leader, &old] {
+                pair.restart_supervisor(host)?;
+            }
+            pair.wait_replica(&old, &new, &new)?;
+        }
+        back.print();
+    }
+    Ok(())
+}
+
+/// Waits for the other member and judges.
+fn replaced(pair: &mut Pair, old: &str, fault: Mono, limit: Duration) -> Result<Verdict> {
+    pair.wait_taken_over(old, fault).with_context(|| pair.story(fault, Mono::now()))?;
+    pair.keep_writing(LEASE)?;
+    let end = Mono::now();
+    let verdict = pair.outcome()?.since(fault - Duration::from_secs(1)).verdict(fault, end);
+    println!("{old} replaced: {verdict}");
+    let judge = || -> Result<()> {
+        verdict.ensure_one_master()?;
+        verdict.ensure_lost_within(LEASE)?;
+        ensure!(verdict.service_back.is_some_and(|back| back < limit * 10), "too late");
+        Ok(())
+    };
+    judge().with_context(|| format!("{verdict}\n{}", pair.story(fault, end)))?;
+    Ok(verdict)
+}
