@@ -110,12 +110,13 @@ fn deny(root: &Path) -> Result<()> {
         println!("cargo-deny is missing; building it takes minutes, once");
         run_program(cargo().args(["install", "cargo-deny", "--locked"]))?;
     }
-    let check = |what: &[&str]| {
-        run_program(cargo().args(["deny", "--locked", "check"]).args(what).current_dir(root))
+    let check = |option: &str, what: &[&str]| {
+        run_program(cargo().args(["deny", option, "check"]).args(what).current_dir(root))
     };
-    check(&["licenses", "bans", "sources"])?;
+    check("--locked", &["licenses", "bans", "sources"])?;
     if has_advisory_database() {
-        check(&["--disable-fetch", "advisories"])
+        // The first check fetched the manifests of all targets.
+        check("--offline", &["advisories"])
     } else {
         println!("advisories: not checked, no database here; `cargo deny fetch db` gets it");
         Ok(())
