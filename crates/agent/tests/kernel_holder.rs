@@ -8,8 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use kernel_lab::{
-    HOST4, Lab, PORT, ask, ask_once, config, connect, is_refused, item, lease, port_only,
-    serve_echo,
+    HOST4, Lab, PORT, ask, ask_once, config, connect, connect_within, is_refused, item, lease,
+    port_only, serve_echo,
 };
 use redkeep_agent::lock::Generation::{A, B};
 use redkeep_agent::lock::{KernelLock, LockError, Ownership, close_ports};
@@ -73,7 +73,8 @@ impl Drop for Holder {
 /// Signals the holder, and asks until both an old and new connections are refused; the time of the last
 /// request that was answered, from the signal.
 fn last_answer_after(lab: &Lab, holder: &Holder, signal: Signal) -> Duration {
-    let mut held = lab.peer.within(|| connect(HOST4, PORT)).unwrap();
+    let silence = Duration::from_millis(500);
+    let mut held = lab.peer.within(|| connect_within(HOST4, PORT, silence)).unwrap();
     ask(&mut held).unwrap();
     let signalled = Instant::now();
     holder.signal(signal);
@@ -82,7 +83,8 @@ fn last_answer_after(lab: &Lab, holder: &Holder, signal: Signal) -> Duration {
         loop {
             let asked = Instant::now();
             let old = ask(&mut held).is_ok();
-            let new = ask_once(HOST4, PORT).is_ok();
+            let silence = Duration::from_millis(500);
+            let new = connect_within(HOST4, PORT, silence).and_then(|mut s| ask(&mut s)).is_ok();
             if old || new {
                 last = asked;
             } else {

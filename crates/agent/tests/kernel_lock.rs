@@ -10,8 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kernel_lab::{
-    HOST4, HOST6, Lab, MARK, OWN_SOURCE, PORT, ask, ask_once, config, connect, is_refused, item,
-    lease, local, port_only, serve_echo, wait_for,
+    HOST4, HOST6, Lab, MARK, OWN_SOURCE, PORT, ask, ask_once, config, connect, connect_within,
+    is_refused, item, lease, local, port_only, retransmitted, serve_echo, wait_for,
 };
 use redkeep_agent::lock::Generation::{A, B};
 use redkeep_agent::lock::{
@@ -62,6 +62,24 @@ fn arming_the_open_generation_closes_its_gate() {
     assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))));
 }
 
+/// Asks on one old connection and on a new one each time, until both are refused. The times of the last
+/// requests that were answered, if any was.
+fn ask_to_the_end() -> Option<(Instant, Instant)> {
+    let silence = Duration::from_millis(500);
+    let once = || connect_within(HOST4, PORT, silence).and_then(|mut stream| ask(&mut stream));
+    let mut stream = connect_within(HOST4, PORT, silence).ok()?;
+    let (mut held, mut fresh) = (None, None);
+    loop {
+        let asked = Instant::now();
+        let old = ask(&mut stream).inspect(|()| held = Some(asked));
+        let asked = Instant::now();
+        let new = once().inspect(|()| fresh = Some(asked));
+        if old.is_err() && new.is_err() {
+            return held.zip(fresh);
+        }
+    }
+}
+
 #[test]
 fn the_lease_ends_by_itself_within_the_ttl() {
     let lab = Lab::new();
@@ -69,42 +87,30 @@ fn the_lease_ends_by_itself_within_the_ttl() {
     let mut lock = KernelLock::open(config()).unwrap();
     let mut longest = Duration::ZERO;
     for round in 0..20 {
-        // The client asks on one old connection and on a new one each time, until both are refused.
         let (opened, when_opened) = mpsc::channel();
-        let (held, fresh) = thread::scope(|scope| {
+        let (armed, last) = thread::scope(|scope| {
             let peer = &lab.peer;
             let client = scope.spawn(move || {
                 peer.enter();
                 when_opened.recv().unwrap();
-                let mut stream = connect(HOST4, PORT).unwrap();
-                let (mut held, mut fresh) = (Instant::now(), Instant::now());
-                loop {
-                    let asked = Instant::now();
-                    let a = ask(&mut stream).inspect(|()| held = asked).is_err();
-                    let asked = Instant::now();
-                    let b = ask_once(HOST4, PORT).inspect(|()| fresh = asked).is_err();
-                    if a && b {
-                        return (held, fresh);
-                    }
-                }
+                ask_to_the_end()
             });
             lock.arm(A, &[item(PORT, round)], TTL).unwrap();
             let armed = Instant::now();
-            lock.open_gates(A, &[item(PORT, round)]).unwrap();
+            // A starved test may come too late for its own arming: then there is nothing to see.
+            let _ = lock.open_gates(A, &[item(PORT, round)]);
             opened.send(()).unwrap();
-            let (held, fresh) = client.join().unwrap();
-            (held.duration_since(armed), fresh.duration_since(armed))
+            (armed, client.join().unwrap())
         });
+        let Some((held, fresh)) = last else { continue };
+        let (held, fresh) = (held.duration_since(armed), fresh.duration_since(armed));
         println!("last answered request: old connection {held:?}, new connections {fresh:?}");
-        for last in [held, fresh] {
-            assert!(last <= TTL, "{last:?} after arming");
-        }
+        assert!(held <= TTL && fresh <= TTL);
         longest = longest.max(held.min(fresh));
         if round >= 4 && longest >= TTL * 3 / 4 {
             return;
         }
     }
-    // A starved client may stop asking early in some rounds, not in all.
     panic!("no round lasted longer than {longest:?}");
 }
 
@@ -200,7 +206,8 @@ fn a_stalled_server_acknowledges_nothing_after_the_lease() {
     for duration in [Duration::from_millis(900), Duration::from_secs(20)] {
         // The request lies in the server's buffer while the lease lives; the answer comes after a wait.
         lease(&mut lock, A, &[item(PORT, 1)], duration);
-        let mut client = lab.peer.within(|| connect(HOST4, PORT)).unwrap();
+        let silence = Duration::from_millis(500);
+        let mut client = lab.peer.within(|| connect_within(HOST4, PORT, silence)).unwrap();
         client.write_all(b"x").unwrap();
         let (mut server, _) = listener.accept().unwrap();
         let mut byte = [0];
@@ -265,7 +272,8 @@ fn renewals_by_turns_reset_no_connection() {
     });
     println!("{answers} answers, {renewals} renewals");
     assert!(failures.is_empty(), "{failures:?}");
-    assert!(answers > 1000 && renewals > 30);
+    assert_eq!((retransmitted(), lab.peer.within(retransmitted)), (0, 0), "something was dropped");
+    assert!(answers > 100 && renewals > 10);
 }
 
 #[test]
