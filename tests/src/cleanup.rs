@@ -60,7 +60,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() || std::env::var_os("LAB_KEEP_LOGS").is_some() {
             keep_logs(&self.prefix, &self.dir);
         }
         for problem in remove(&self.prefix, &self.dir) {

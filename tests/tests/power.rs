@@ -150,13 +150,16 @@ fn run_commands(host: &Host, unit: &Path, directive: &str) -> Result<()> {
     let text = std::fs::read_to_string(unit)?;
     let program = redkeepd()?.display().to_string();
     let port = PORT.to_string();
+    let file = host.dir().join("redkeep.toml").display().to_string();
     let mut count = 0;
     for command in text.lines().filter_map(|line| line.strip_prefix(directive)) {
         let words: Vec<&str> = command.trim_start_matches(['+', '-', '!']).split(' ').collect();
         ensure!(words.first().is_some_and(|word| word.ends_with("/redkeepd")), "{command}");
-        // Units carry an example's port.
-        let localised = |word: &&str| {
-            if word.parse::<u16>().is_ok() { port.clone() } else { (*word).to_owned() }
+        // Units carry an example's port and the usual place of the file.
+        let localised = |word: &&str| match *word {
+            "/etc/redkeep/redkeep.toml" => file.clone(),
+            word if word.parse::<u16>().is_ok() => port.clone(),
+            word => word.to_owned(),
         };
         let arguments: Vec<String> = words[1..].iter().map(localised).collect();
         let mut all = vec![program.as_str()];
