@@ -118,7 +118,8 @@ fn node_status(now: Now, leader: &Leader, me: NodeId) -> Vec<NodeStatus> {
 }
 
 /// The n of `WAIT n`: eligible and joining members, and every other replica that may be attached (invariant 4).
-/// A member outside the set counts unless its Redis is known to be down: it may attach before the next probe shows it.
+/// A member outside the set counts unless its Redis is known to be down: it may attach before the next probe shows it,
+/// and a node that does not lead knows nothing of the others.
 fn wait_replicas(
     g: &GroupModel,
     cluster: &ClusterSpec,
@@ -127,8 +128,9 @@ fn wait_replicas(
 ) -> usize {
     let inside = |node: NodeId| g.eligible.iter().chain(&g.joining).any(|e| e.node == node);
     let others = members.iter().filter(|m| Some(m.node) != g.master());
-    let counted = others.filter(|m| {
-        inside(m.node) || matches!(m.redis, RedisView::Up(_) | RedisView::Doubtful(..))
+    let counted = others.filter(|m| match m.redis {
+        RedisView::Unknown | RedisView::Up(_) | RedisView::Doubtful(..) => true,
+        RedisView::Down(_) => inside(m.node),
     });
     let member_ips: Vec<_> =
         spec.members.iter().filter_map(|m| cluster.node(m.node)).map(|n| n.peer.ip()).collect();
@@ -137,4 +139,80 @@ fn wait_replicas(
     let attached: &[AttachedReplica] = master.map_or(&[], |o| &o.replicas);
     let strangers = attached.iter().filter(|r| r.online && !member_ips.contains(&r.addr)).count();
     counted.count() + strangers
+}
+
+#[cfg(test)]
+mod tests {
+    use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+    use super::*;
+    use crate::{
+        ids::RunId,
+        observe::{DownReason, EligibleMember},
+        spec::{Member, NodeSpec, ProbeTiming, Timing, Vip},
+    };
+
+    const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
+
+    fn cluster() -> ClusterSpec {
+        let ms = Span::from_millis;
+        let addr = |n: u64| {
+            let last = u8::try_from(n).unwrap();
+            SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)), 1)
+        };
+        let node = |id: NodeId| NodeSpec {
+            id,
+            name: format!("n{}", id.0),
+            peer: addr(id.0),
+            admin: addr(id.0),
+        };
+        let timing = Timing {
+            lease_ttl: ms(300),
+            max_clock_drift_ppm: 100_000,
+            margin: ms(25),
+            switchover_timeout: ms(2_000),
+            takeover_timeout: ms(2_000),
+            cold_start_wait: ms(2_000),
+            failover_cooldown: Span(0),
+        };
+        let group = GroupSpec {
+            id: GroupId::new("g"),
+            port: 6379,
+            vip: Vip { addr: addr(100).ip(), prefix: 32 },
+            interface: "eth0".into(),
+            members: NODES.map(|node| Member { node, priority: 100 }).to_vec(),
+            probe: ProbeTiming {
+                interval: ms(100),
+                timeout: ms(250),
+                fall: 3,
+                loading_timeout: ms(1_000),
+            },
+            max_lag: ms(3_000),
+            min_replicas_to_write: 0,
+        };
+        ClusterSpec {
+            name: "c".into(),
+            timing,
+            nodes: NODES.map(node).to_vec(),
+            groups: vec![group],
+        }
+    }
+
+    fn member(node: NodeId, redis: RedisView) -> MemberStatus {
+        MemberStatus { node, redis, fenced: None, serving: None, excluded: None, known: false }
+    }
+
+    /// Found by the simulator: n was 1 at the master's node, which knew nothing of the member outside the set.
+    #[test]
+    fn a_member_outside_the_set_counts_unless_its_redis_is_known_to_be_down() {
+        let spec = cluster();
+        let eligible = vec![EligibleMember { node: NODES[1], run_id: RunId::new("r") }];
+        let model = GroupModel { eligible, ..GroupModel::default() };
+        for (outside, n) in [(RedisView::Unknown, 2), (RedisView::Down(DownReason::Dead), 1)] {
+            let mut members: Vec<_> = NODES.map(|n| member(n, RedisView::Unknown)).to_vec();
+            members[2].redis = outside;
+            members.remove(0); // The master.
+            assert_eq!(wait_replicas(&model, &spec, &spec.groups[0], &members), n);
+        }
+    }
 }
