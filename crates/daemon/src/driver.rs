@@ -121,6 +121,7 @@ impl Driver {
         while let Some(effect) = self.core.next_effect() {
             self.carry_out(effect, now);
         }
+        self.hands.links.flush();
     }
 
     fn carry_out(&mut self, effect: Effect, now: Now) {

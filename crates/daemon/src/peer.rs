@@ -56,6 +56,8 @@ pub(crate) struct Links {
 struct Link {
     peer: SocketAddr,
     outbox: Arc<Outbox>,
+    /// Something was put since the last flush.
+    waiting: bool,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -84,16 +86,26 @@ impl Links {
                     Arc::clone(&outbox),
                     self.inbox.clone(),
                 );
-                let link = Link { peer: node.peer, outbox, task: self.runtime.spawn(run) };
+                let link =
+                    Link { peer: node.peer, outbox, waiting: false, task: self.runtime.spawn(run) };
                 self.links.insert(node.id, link);
             }
         }
     }
 
-    /// Never waits. A message to a node that is no peer (any more) is dropped.
-    pub(crate) fn send(&self, to: NodeId, message: PeerMessage) {
-        if let Some(link) = self.links.get(&to) {
+    /// Never waits; leaves with [`Self::flush`]. A message to a node that is no peer (any more) is dropped.
+    pub(crate) fn send(&mut self, to: NodeId, message: PeerMessage) {
+        if let Some(link) = self.links.get_mut(&to) {
             link.outbox.put(message);
+            link.waiting = true;
+        }
+    }
+
+    /// Let everything that was sent leave, one envelope a peer.
+    pub(crate) fn flush(&mut self) {
+        for link in self.links.values_mut().filter(|l| l.waiting) {
+            link.waiting = false;
+            link.outbox.flush();
         }
     }
 }

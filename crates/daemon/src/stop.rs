@@ -21,8 +21,8 @@ use crate::{
     tls::TlsFiles,
 };
 
-/// How long the servers may take to end their streams.
-const SERVERS_END: Duration = Duration::from_millis(500);
+/// How long the operators' server may take to end its streams.
+const SERVER_END: Duration = Duration::from_millis(200);
 /// How long leadership may take to go over.
 const TRANSFER: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(10);
@@ -132,22 +132,13 @@ async fn operators(
     Ok(AdminServiceClient::new(endpoint.connect().await?))
 }
 
-/// The servers were told; give them a moment to end their streams.
-pub(crate) async fn end_servers(
-    peers: JoinHandle<Result<(), tonic::transport::Error>>,
-    admin: JoinHandle<Result<(), ServeError>>,
-) {
-    let ended = async {
-        for ended in [
-            peers.await.map(|r| r.err().map(|e| chain(&e))),
-            admin.await.map(|r| r.err().map(|e| chain(&e))),
-        ] {
-            if let Ok(Some(error)) = ended {
-                tracing::warn!(error, "a server ended with an error");
-            }
+/// The operators' server was told; give it a moment to end its streams.
+pub(crate) async fn end_operators(server: JoinHandle<Result<(), ServeError>>) {
+    match tokio::time::timeout(SERVER_END, server).await {
+        Ok(Ok(Err(error))) => {
+            tracing::warn!(error = %chain(&error), "the operators' server ended with an error");
         }
-    };
-    if tokio::time::timeout(SERVERS_END, ended).await.is_err() {
-        tracing::debug!("open streams are cut");
+        Ok(Ok(Ok(())) | Err(_)) => {}
+        Err(_elapsed) => tracing::debug!("open streams of operators are cut"),
     }
 }

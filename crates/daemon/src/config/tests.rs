@@ -1,6 +1,6 @@
 //! The rules of the configuration, one case each.
 
-use std::{fmt::Write as _, path::Path};
+use std::path::Path;
 
 use super::*;
 
@@ -209,7 +209,7 @@ fn a_syntax_error_names_the_line_of_the_file() {
 #[test]
 fn a_key_in_both_parts_is_refused() {
     let mut text = example(&password_file("twice"));
-    let _ = write!(text, "[insecure]\n");
+    text.push_str("[insecure]\n");
     assert!(problems(&text).iter().any(|p| p.rule.contains("once")));
 }
 

@@ -42,7 +42,10 @@ impl Outbox {
                 waiting.queue.push_back(message);
             }
         }
-        drop(waiting);
+    }
+
+    /// What was put may leave now: one envelope for all that one input led to.
+    pub(crate) fn flush(&self) {
         self.wake.notify_one();
     }
 

@@ -7,16 +7,23 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use redkeep_core::{Input, NodeId, spec::NodeSpec};
 use redkeep_proto::peer::v1::{
     ExchangeRequest, ExchangeResponse, IdentifyRequest, IdentifyResponse,
     peer_service_server::{PeerService, PeerServiceServer},
 };
-use tokio::{net::TcpListener, sync::watch};
-use tonic::{Request, Response, Status, Streaming, transport::Server};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+use tonic::{
+    Request, Response, Status, Streaming,
+    transport::{Server, server::TcpIncoming},
+};
 
-use super::{Local, PROTOCOL_VERSION, codec, identity::KnownPeers};
+use super::{Local, PROTOCOL_VERSION, codec, identity::KnownPeers, patience};
 use crate::{inbox::Inbox, tls};
 
 type Acknowledgements = Pin<Box<dyn Stream<Item = Result<ExchangeResponse, Status>> + Send>>;
@@ -42,15 +49,11 @@ impl PeerEndpoint {
         Self { local, nodes, inbox, known, streams: Mutex::default() }
     }
 
-    /// Serve until `stop` changes.
+    /// Serve for the life of the process.
     ///
     /// # Errors
     /// The TLS files do not fit together.
-    pub(crate) async fn serve(
-        self,
-        listener: TcpListener,
-        mut stop: watch::Receiver<bool>,
-    ) -> Result<(), tonic::transport::Error> {
+    pub(crate) async fn serve(self, listener: TcpListener) -> Result<(), tonic::transport::Error> {
         let mut server = Server::builder()
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(8 << 20)
@@ -58,16 +61,8 @@ impl PeerEndpoint {
         if let Some(files) = &self.local.tls {
             server = server.tls_config(files.server())?;
         }
-        let incoming =
-            tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
-        let stopped = async move {
-            // An error means that nobody can say stop any more, which is the same.
-            let _ = stop.wait_for(|stop| *stop).await;
-        };
-        server
-            .add_service(PeerServiceServer::new(self))
-            .serve_with_incoming_shutdown(incoming, stopped)
-            .await
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        server.add_service(PeerServiceServer::new(self)).serve_with_incoming(incoming).await
     }
 
     /// The peer that an envelope says it is from, if it may say so.
@@ -136,15 +131,11 @@ impl PeerService for PeerEndpoint {
         }
         let (number, newer) = self.newest(peer.id);
         tracing::debug!(peer = %peer.name, number, "stream accepted");
-        let reader = Reader {
-            peer,
-            number,
-            newer,
-            envelopes,
-            inbox: self.inbox.clone(),
-            first: Some(first),
-        };
-        Ok(Response::new(Box::pin(stream::unfold(reader, Reader::next))))
+        let delay = patience(self.local.lease_ttl) / 5;
+        let reader = Reader { peer, number, newer, envelopes, inbox: self.inbox.clone(), delay };
+        let opening = reader.deliver(first).map(|seq| Ok(ExchangeResponse { seq }));
+        let later = stream::unfold(reader, Reader::next);
+        Ok(Response::new(Box::pin(stream::iter(opening).chain(later))))
     }
 
     async fn identify(
@@ -172,29 +163,39 @@ impl PeerService for PeerEndpoint {
     }
 }
 
-/// One stream of one peer: envelopes become inputs, each answered by its number.
+/// One stream of one peer: envelopes become inputs, and their numbers are acknowledged, some at a time.
 struct Reader {
     peer: NodeSpec,
     number: u64,
     newer: watch::Receiver<u64>,
     envelopes: Streaming<ExchangeRequest>,
     inbox: Inbox,
-    first: Option<ExchangeRequest>,
+    /// How long an acknowledgement may wait for the next one.
+    delay: Duration,
 }
 
 impl Reader {
     async fn next(mut self) -> Option<(Result<ExchangeResponse, Status>, Self)> {
-        let envelope = match self.first.take() {
-            Some(first) => first,
-            None => {
-                let number = self.number;
-                tokio::select! {
-                    biased;
-                    _ = self.newer.wait_for(|newest| *newest != number) => return None,
-                    envelope = self.envelopes.message() => envelope.ok().flatten()?,
-                }
-            }
-        };
+        let first = self.receive().await?;
+        let due = Instant::now() + self.delay;
+        let mut seq = self.deliver(first)?;
+        while let Ok(received) = timeout_at(due, self.receive()).await {
+            seq = self.deliver(received?)?;
+        }
+        Some((Ok(ExchangeResponse { seq }), self))
+    }
+
+    /// The next envelope; none when the stream ended or is no longer the newest.
+    async fn receive(&mut self) -> Option<ExchangeRequest> {
+        let number = self.number;
+        tokio::select! {
+            biased;
+            _ = self.newer.wait_for(|newest| *newest != number) => None,
+            envelope = self.envelopes.message() => envelope.ok().flatten(),
+        }
+    }
+
+    fn deliver(&self, envelope: ExchangeRequest) -> Option<u64> {
         if envelope.from != self.peer.id.0 {
             return None;
         }
@@ -206,6 +207,6 @@ impl Reader {
                 }
             }
         }
-        Some((Ok(ExchangeResponse { seq: envelope.seq }), self))
+        Some(envelope.seq)
     }
 }

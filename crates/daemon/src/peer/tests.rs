@@ -38,7 +38,6 @@ struct Server {
     addr: SocketAddr,
     outlet: Outlet,
     _task: JoinHandle<()>,
-    _stop: watch::Sender<bool>,
 }
 
 fn scratch(test: &str) -> std::path::PathBuf {
@@ -54,11 +53,10 @@ async fn serve(local: Local, test: &str, peers: &[&str]) -> Server {
     let (inbox, outlet) = inbox();
     let known = Arc::new(KnownPeers::open(&scratch(test)).unwrap());
     let endpoint = PeerEndpoint::new(local, watch::Sender::new(nodes).subscribe(), inbox, known);
-    let (stop, stopped) = watch::channel(false);
     let task = tokio::spawn(async move {
-        endpoint.serve(listener, stopped).await.unwrap();
+        endpoint.serve(listener).await.unwrap();
     });
-    Server { addr, outlet, _task: task, _stop: stop }
+    Server { addr, outlet, _task: task }
 }
 
 /// Links of node `a` to node `b` at `addr`.
@@ -127,14 +125,16 @@ async fn carry(
 async fn a_black_holed_connection_is_replaced_at_once() {
     let server = serve(local("b"), "black-hole", &["a", "b"]).await;
     let (path, freeze) = freezable_path(server.addr).await;
-    let (links, _outlet) = links(local("a"), path);
+    let (mut links, _outlet) = links(local("a"), path);
     links.send(node_id("b"), message(1));
+    links.flush();
     assert!(next(&server.outlet, is_message(1)).await.is_some());
     freeze.store(true, Ordering::SeqCst);
     let cut = Instant::now();
     let sender = tokio::spawn(async move {
         for n in 2.. {
             links.send(node_id("b"), message(n));
+            links.flush();
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });
@@ -151,8 +151,9 @@ async fn a_stream_that_ended_and_a_port_that_refuses_are_a_death() {
     let process =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let server = process.spawn(serve(local("b"), "death", &["a", "b"])).await.unwrap();
-    let (links, outlet) = links(local("a"), server.addr);
+    let (mut links, outlet) = links(local("a"), server.addr);
     links.send(node_id("b"), message(1));
+    links.flush();
     assert!(next(&server.outlet, is_message(1)).await.is_some());
     assert!(outlet.take(Duration::ZERO).is_none(), "nobody has died yet");
     process.shutdown_background();
@@ -165,8 +166,9 @@ async fn a_port_that_refuses_from_the_start_proves_nothing() {
     let reserved = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = reserved.local_addr().unwrap();
     drop(reserved);
-    let (links, outlet) = links(local("a"), addr);
+    let (mut links, outlet) = links(local("a"), addr);
     links.send(node_id("b"), message(1));
+    links.flush();
     // Some refusals later the peer appears; until then nothing may have been said.
     for _ in 0..5 {
         assert!(TcpStream::connect(addr).await.is_err());
@@ -279,8 +281,9 @@ async fn a_peer_is_who_its_certificate_names() {
     let authority = Authority::new();
     let server = serve(secured("b", authority.files("b")), "tls", &["a", "b"]).await;
     let (_links, _outlet) = {
-        let (links, outlet) = links(secured("a", authority.files("a")), server.addr);
+        let (mut links, outlet) = links(secured("a", authority.files("a")), server.addr);
         links.send(node_id("b"), message(1));
+        links.flush();
         (links, outlet)
     };
     assert!(next(&server.outlet, is_message(1)).await.is_some());
