@@ -20,6 +20,7 @@ mod redis;
 mod resp;
 mod supervisor;
 mod switch;
+mod tail;
 mod time;
 mod timeline;
 mod verdict;

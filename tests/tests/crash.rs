@@ -1,0 +1,152 @@
+//! The master's Redis is killed: another serves at once, and what comes back is a replica.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use redkeep_lab::{
+    ClusterFile, DataSet, Figure, GROUP, Lab, Mono, PASSWORD, Pair, RedisOptions, Verdict,
+    redis_at, repetitions,
+};
+
+const LIMIT: Duration = Duration::from_secs(60);
+/// The table says 100 ms; ten times that catches a hang on a busy machine.
+const SERVICE_LIMIT: Duration = Duration::from_secs(1);
+/// How far back an unreplicated tail may reach: one lease.
+const TAIL: Duration = Duration::from_millis(300);
+
+/// Kills the master's Redis and judges the window once the old one is a replica again.
+fn kill_and_return(pair: &mut Pair, data: DataSet) -> Result<Verdict> {
+    let old = pair.master()?;
+    let instance = pair.redis(&old)?.instance();
+    let begun = Mono::now();
+    let fault = match data {
+        DataSet::Kept => pair.redis(&old)?.process().kill_without_waiting()?,
+        // It is to be back before anybody had time to notice that it was gone.
+        DataSet::Removed => {
+            let fault = pair.redis(&old)?.process().kill()?;
+            pair.restart_redis(&old, data)?;
+            fault
+        }
+    };
+    let taken = pair.wait_taken_by(&old, &instance, fault)?;
+    if data == DataSet::Kept {
+        pair.redis(&old)?.process().wait(LIMIT)?;
+        pair.restart_redis(&old, data)?;
+    }
+    pair.wait_replica(&old, &taken, "w").with_context(|| pair.story(begun, Mono::now()))?;
+    pair.keep_writing(Duration::from_millis(100))?;
+    let end = Mono::now();
+    let outcome = pair.outcome()?.since(begun - TAIL * 2);
+    let verdict = outcome.verdict(fault, end);
+    println!("{old} killed, {taken} serves: {verdict}");
+    let judge = || -> Result<()> {
+        verdict.ensure_one_master()?;
+        outcome.ensure_only_tail_lost(&instance, fault, TAIL)?;
+        let back = verdict.service_back.context("no other server answered")?;
+        ensure!(back < SERVICE_LIMIT, "too late");
+        let log = pair.redis(&old)?.log_text();
+        ensure!(!log.contains("asks for synchronization"), "{old} fed a replica: {log}");
+        Ok(())
+    };
+    judge().with_context(|| format!("{verdict}\n{}", pair.story(begun, end)))?;
+    Ok(verdict)
+}
+
+/// Moves the master back to `a`, whose own file makes it a master when it starts.
+fn return_to_a(pair: &Pair) -> Result<()> {
+    let old = pair.master()?;
+    if old == "a" {
+        return Ok(());
+    }
+    let fault = Mono::now();
+    let outcome = pair.ctl(&["switchover", GROUP, "--to", "a", "--wait", "--yes"])?;
+    ensure!(outcome.code == Some(0), "switchover: {outcome:?}");
+    pair.wait_taken_over(&old, fault)?;
+    pair.wait_replica(&old, "a", "w")
+}
+
+trait TakenOver {
+    /// Waits until a member other than `old` acknowledges; its name.
+    fn wait_taken_by(&self, old: &str, instance: &str, fault: Mono) -> Result<String>;
+}
+
+impl TakenOver for Pair {
+    fn wait_taken_by(&self, old: &str, instance: &str, fault: Mono) -> Result<String> {
+        for writer in &self.writers()[..2] {
+            let ack = writer
+                .wait_other_server(instance, fault, LIMIT)
+                .with_context(|| self.story(fault, Mono::now()))?;
+            let name = ack.server.split(':').next().unwrap_or_default().to_owned();
+            ensure!(name != old, "{old} serves again, as {}", ack.server);
+        }
+        self.master()
+    }
+}
+
+#[test]
+fn killed_redis_is_replaced_at_once_and_returns_as_a_replica() -> Result<()> {
+    let mut pair = Pair::start("300ms")?;
+    pair.start_writers(&["na"])?;
+    let mut back = Figure::new("service back, Redis killed");
+    let mut lost = 0;
+    for run in 0..repetitions(3, 20) {
+        let verdict =
+            kill_and_return(&mut pair, DataSet::Kept).with_context(|| format!("run {run}"))?;
+        back.add(verdict.service_back.unwrap_or_default());
+        lost = verdict.lost;
+    }
+    back.print();
+    println!("FIGURE lost, Redis killed: {lost} in the last run, all of the tail");
+    Ok(())
+}
+
+/// The empty one is a master by its own file, as a container without its volume is.
+#[test]
+fn redis_restarted_empty_never_feeds_a_replica() -> Result<()> {
+    let mut pair = Pair::start("300ms")?;
+    pair.start_writers(&["na"])?;
+    let mut back = Figure::new("service back, Redis killed and at once restarted empty");
+    for run in 0..repetitions(3, 10) {
+        let verdict =
+            kill_and_return(&mut pair, DataSet::Removed).with_context(|| format!("run {run}"))?;
+        back.add(verdict.service_back.unwrap_or_default());
+        return_to_a(&pair).with_context(|| format!("after run {run}"))?;
+    }
+    back.print();
+    Ok(())
+}
+
+/// The kernel closes a dying process's sockets only after it has freed its memory.
+#[test]
+fn killed_redis_with_a_large_heap_is_replaced_as_fast() -> Result<()> {
+    let lab = Lab::builder().build()?;
+    let file = ClusterFile::founding(&lab, "300ms")?;
+    let mut options = RedisOptions::default();
+    options.extra.push(("enable-debug-command".to_owned(), "yes".to_owned()));
+    let mut pair = Pair::start_in(lab, &file, &options)?;
+    let megabytes = repetitions(300, 3000);
+    fill(&pair, megabytes)?;
+    pair.start_writers(&["na"])?;
+    let verdict = kill_and_return(&mut pair, DataSet::Kept)?;
+    let mut back = Figure::new(&format!("service back, Redis killed with {megabytes} MB in it"));
+    back.add(verdict.service_back.unwrap_or_default());
+    back.print();
+    Ok(())
+}
+
+/// Megabytes of data in the master alone, in steps too short to look like a hang.
+fn fill(pair: &Pair, megabytes: usize) -> Result<()> {
+    let mut connection = pair.host("c")?.connect(redis_at(redkeep_lab::VIP), PASSWORD)?;
+    for step in 0..megabytes / 10 {
+        let prefix = format!("fill{step}");
+        connection.call(&["DEBUG", "POPULATE", "10", &prefix, "1000000"])?;
+    }
+    let resident = pair.redis(&pair_master(pair)?)?.process().usage()?.resident;
+    let expected = (megabytes as u64) * 900_000;
+    ensure!(resident > expected, "only {resident} bytes are resident");
+    Ok(())
+}
+
+fn pair_master(pair: &Pair) -> Result<String> {
+    Ok(pair.assignment("w")?.master)
+}
