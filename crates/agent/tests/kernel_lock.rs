@@ -11,13 +11,10 @@ use std::time::{Duration, Instant};
 
 use kernel_lab::{
     HOST4, HOST6, Lab, MARK, OWN_SOURCE, PORT, ask, ask_once, config, connect, connect_within,
-    is_refused, item, lease, local, port_only, retransmitted, serve_echo, wait_for,
+    is_refused, item, kept, lease, local, port_only, serve_echo, tally, wait_for,
 };
 use redkeep_agent::lock::Generation::{A, B};
-use redkeep_agent::lock::{
-    KernelLock, LockConfig, LockError, LockHealth, Ownership, StartNotice, close_ports,
-    install_closed,
-};
+use redkeep_agent::lock::{KernelLock, LockConfig, LockError};
 
 const TTL: Duration = Duration::from_millis(300);
 
@@ -237,8 +234,10 @@ fn renewals_by_turns_reset_no_connection() {
     let lab = Lab::new();
     serve_echo(PORT);
     let mut lock = KernelLock::open(config()).unwrap();
-    let ttl = Duration::from_secs(2);
+    // Long beside the pace, so that a starved test is not late for its own lease.
+    let ttl = Duration::from_secs(3);
     lease(&mut lock, A, &[item(PORT, 0)], ttl);
+    tally(&lab.host);
     let (answers, failures, renewals) = thread::scope(|scope| {
         let (stop, stopped) = mpsc::channel::<()>();
         let peer = &lab.peer;
@@ -272,7 +271,9 @@ fn renewals_by_turns_reset_no_connection() {
     });
     println!("{answers} answers, {renewals} renewals");
     assert!(failures.is_empty(), "{failures:?}");
-    assert_eq!((retransmitted(), lab.peer.within(retransmitted)), (0, 0), "something was dropped");
+    let (kept, packets) = kept(&lab.host);
+    println!("{packets} packets");
+    assert_eq!(kept, (0, 0), "of {packets} packets");
     assert!(answers > 100 && renewals > 10);
 }
 
@@ -335,143 +336,10 @@ fn permitting_again_renews_the_time() {
 }
 
 #[test]
-fn a_running_master_is_adopted_without_an_interruption() {
-    let lab = Lab::new();
-    serve_echo(PORT);
-    let mut held = lab.peer.within(|| connect(HOST4, PORT)).unwrap();
-    let nothing_closed = LockConfig { closed_ports: vec![], ..config() };
-    let mut lock = KernelLock::open(nothing_closed).unwrap();
-    lock.arm(A, &[item(PORT, 7)], Duration::from_millis(1500)).unwrap();
-    ask(&mut held).unwrap();
-    lock.open_gates(A, &[item(PORT, 7)]).unwrap();
-    ask(&mut held).unwrap();
-    assert!(lock.snapshot().unwrap().guarded.contains(&PORT));
-    // From here on the lease rules.
-    wait_for("expiry", Duration::from_secs(5), || lock.snapshot().unwrap().a.timers.is_empty());
-    assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))));
-    lock.unguard(&[port_only(PORT)]).unwrap();
-    assert!(lab.peer.within(|| ask_once(HOST4, PORT)).is_ok());
-}
-
-#[test]
-fn a_successor_adopts_the_lease_and_voids_the_predecessors_grant() {
-    let lab = Lab::new();
-    serve_echo(PORT);
-    let mut first = KernelLock::open(config()).unwrap();
-    lease(&mut first, A, &[item(PORT, 1)], Duration::from_secs(5));
-    first.arm(B, &[item(PORT, 2)], Duration::from_secs(5)).unwrap();
-    let mut held = lab.peer.within(|| connect(HOST4, PORT)).unwrap();
-    ask(&mut held).unwrap();
-    if first.ownership() == Ownership::Owned {
-        assert!(matches!(KernelLock::open(config()), Err(LockError::OwnedByAnother)));
-    }
-    drop(first);
-    ask(&mut held).unwrap();
-    let mut second = KernelLock::open(config()).unwrap();
-    assert!(second.adopted());
-    ask(&mut held).unwrap();
-    let snapshot = second.snapshot().unwrap();
-    assert!(snapshot.leased(PORT) && snapshot.guarded.contains(&PORT), "{snapshot:?}");
-    assert!(snapshot.b.timers.contains_key(&PORT) && snapshot.b.gates.is_empty());
-    assert!(snapshot.a.timers[&PORT] <= Duration::from_secs(5));
-    assert!(matches!(second.open_gates(B, &[item(PORT, 2)]), Err(LockError::NotArmed)));
-    lease(&mut second, B, &[item(PORT, 3)], Duration::from_secs(5));
-    ask(&mut held).unwrap();
-    assert_eq!(second.verify().unwrap(), LockHealth::Intact);
-}
-
-#[test]
-fn an_owned_lock_survives_a_foreign_flush() {
-    let lab = Lab::new();
-    serve_echo(PORT);
-    let mut lock = KernelLock::open(config()).unwrap();
-    if lock.ownership() == Ownership::Plain {
-        println!("this kernel has no owned tables: nothing to show");
-        return;
-    }
-    lab.host.exec(&["nft", "flush", "ruleset"]);
-    assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))));
-    // The start table belongs to nobody and is gone; it comes back beside an undisturbed lease.
-    lease(&mut lock, A, &[item(PORT, 1)], Duration::from_secs(20));
-    let mut held = lab.peer.within(|| connect(HOST4, PORT)).unwrap();
-    ask(&mut held).unwrap();
-    assert_eq!(lock.mend(&[port_only(PORT)]).unwrap(), LockHealth::StartAltered);
-    assert_eq!(lock.verify().unwrap(), LockHealth::Intact);
-    ask(&mut held).unwrap();
-}
-
-#[test]
-fn losing_a_link_costs_no_lease() {
-    let lab = Lab::new();
-    serve_echo(PORT);
-    let mut lock = KernelLock::open(config()).unwrap();
-    lease(&mut lock, A, &[item(PORT, 1)], Duration::from_secs(20));
-    let mut held = connect(Ipv4Addr::LOCALHOST, PORT).unwrap();
-    ask(&mut held).unwrap();
-    lab.host.exec(&["ip", "link", "del", "eth0"]);
-    println!("a lost link is {:?}", lock.mend(&[port_only(PORT)]).unwrap());
-    assert_eq!(lock.verify().unwrap(), LockHealth::Intact);
-    ask(&mut held).unwrap();
-    lease(&mut lock, B, &[item(PORT, 2)], Duration::from_secs(20));
-    ask(&mut held).unwrap();
-}
-
-#[test]
 fn a_mark_that_everybody_has_is_refused() {
     let _lab = Lab::new();
     let unmarked = KernelLock::open(LockConfig { mark: 0, ..config() });
     assert!(matches!(unmarked, Err(LockError::UnmarkedSupervisor)));
-}
-
-#[test]
-fn a_start_that_was_seen_stays_closed_over_a_foreign_flush() {
-    let lab = Lab::new();
-    serve_echo(PORT);
-    let mut lock = KernelLock::open(config()).unwrap();
-    lease(&mut lock, A, &[item(PORT, 1)], Duration::from_secs(20));
-    lab.host.within(|| close_ports(&config(), &[PORT])).unwrap();
-    let start = lock.starts().unwrap()[0];
-    lab.host.exec(&["nft", "flush", "ruleset"]);
-    let health = lock.verify().unwrap();
-    assert!(matches!(health, LockHealth::StartAltered | LockHealth::Missing), "{health:?}");
-    lock.mend_start().unwrap();
-    assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))));
-    if lock.ownership() == Ownership::Owned {
-        lock.admit_start(start, None).unwrap();
-    }
-}
-
-#[test]
-fn a_flushed_plain_lock_is_mended_closed() {
-    let lab = Lab::new();
-    serve_echo(PORT);
-    let mut lock = KernelLock::open_plain(config()).unwrap();
-    lease(&mut lock, A, &[item(PORT, 1)], Duration::from_secs(5));
-    assert_eq!(lock.verify().unwrap(), LockHealth::Intact);
-    lab.host.exec(&["nft", "flush", "ruleset"]);
-    assert_eq!(lock.verify().unwrap(), LockHealth::Missing);
-    assert!(matches!(lock.arm(B, &[item(PORT, 2)], TTL), Err(LockError::Missing)));
-    assert_eq!(lock.mend(&[port_only(PORT)]).unwrap(), LockHealth::Missing);
-    assert_eq!(lock.verify().unwrap(), LockHealth::Intact);
-    assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))), "nothing is put back");
-    lease(&mut lock, B, &[item(PORT, 3)], Duration::from_secs(5));
-    assert!(lab.peer.within(|| ask_once(HOST4, PORT)).is_ok());
-}
-
-#[test]
-fn a_foreign_rule_or_a_missing_port_is_seen() {
-    let lab = Lab::new();
-    let mut lock = KernelLock::open_plain(config()).unwrap();
-    lab.host.exec(&["nft", "insert", "rule", "inet", "redkeep", "input", "accept"]);
-    assert_eq!(lock.verify().unwrap(), LockHealth::Altered);
-    lock.reinstall(&[port_only(PORT)]).unwrap();
-    assert_eq!(lock.verify().unwrap(), LockHealth::Intact);
-    let element = format!("{{ {PORT} }}");
-    lab.host.exec(&["nft", "delete", "element", "inet", "redkeep", "guarded", &element]);
-    assert_eq!(lock.verify().unwrap(), LockHealth::Altered);
-    lock.reinstall(&[port_only(PORT)]).unwrap();
-    lab.host.exec(&["nft", "flush", "chain", "inet", "redkeep", "output"]);
-    assert_eq!(lock.verify().unwrap(), LockHealth::Altered);
 }
 
 #[test]
@@ -483,65 +351,4 @@ fn a_ttl_below_what_the_tick_allows_is_refused() {
     let least = lock.least_ttl();
     lock.arm(A, &[item(PORT, 1)], least).unwrap();
     assert!(least >= Duration::from_millis(10) && least <= Duration::from_millis(30), "{least:?}");
-}
-
-#[test]
-fn the_boot_unit_closes_before_any_supervisor_and_is_adopted() {
-    let lab = Lab::new();
-    serve_echo(PORT);
-    let boot = LockConfig { links: vec![], closed_ports: vec![], ..config() };
-    install_closed(&boot, &[PORT]).unwrap();
-    assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))));
-    install_closed(&boot, &[PORT]).unwrap();
-    let lock = KernelLock::open(LockConfig { closed_ports: vec![], ..config() }).unwrap();
-    assert!(lock.adopted());
-    assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))));
-}
-
-#[test]
-fn a_starting_redis_closes_its_port_under_a_live_lease_of_an_owning_supervisor() {
-    let lab = Lab::new();
-    serve_echo(PORT);
-    serve_echo(PORT + 1);
-    let mut lock = KernelLock::open(config()).unwrap();
-    let items = [item(PORT, 1), item(PORT + 1, 2)];
-    lease(&mut lock, A, &items, Duration::from_secs(20));
-    let mut held = lab.peer.within(|| connect(HOST4, PORT)).unwrap();
-    ask(&mut held).unwrap();
-    // The owner does nothing at all here: the call works from another socket, as from another process.
-    lab.host.within(|| close_ports(&config(), &[PORT])).unwrap();
-    assert!(ask(&mut held).is_err());
-    assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))));
-    assert!(is_refused(&local(None, None, HOST4.into())));
-    assert!(local(Some(MARK), Some(OWN_SOURCE), HOST4.into()).is_ok(), "the supervisor looks in");
-    assert!(lab.peer.within(|| ask_once(HOST4, PORT + 1)).is_ok(), "another group's port");
-    // A new lease does not lift it either.
-    lease(&mut lock, B, &[item(PORT, 3), item(PORT + 1, 4)], Duration::from_secs(20));
-    assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))));
-    // Admitting the start hands the port, closed, to the main table.
-    let starts = lock.starts().unwrap();
-    assert_eq!(starts.iter().map(|start| start.port).collect::<Vec<_>>(), [PORT]);
-    lock.admit_start(starts[0], None).unwrap();
-    assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))));
-    assert!(lab.peer.within(|| ask_once(HOST4, PORT + 1)).is_ok());
-    lease(&mut lock, A, &[item(PORT, 5)], Duration::from_secs(5));
-    assert!(lab.peer.within(|| ask_once(HOST4, PORT)).is_ok());
-}
-
-#[test]
-fn admitting_an_earlier_start_lifts_nothing() {
-    let lab = Lab::new();
-    serve_echo(PORT);
-    let mut lock = KernelLock::open(config()).unwrap();
-    lab.host.within(|| close_ports(&config(), &[PORT])).unwrap();
-    let first = lock.starts().unwrap()[0];
-    lab.host.within(|| close_ports(&config(), &[PORT])).unwrap();
-    lease(&mut lock, A, &[item(PORT, 1)], Duration::from_secs(5));
-    assert!(matches!(lock.admit_start(first, None), Err(LockError::StartSuperseded)));
-    assert!(lock.snapshot().unwrap().leased(PORT), "nothing was changed");
-    assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))));
-    let second = lock.starts().unwrap();
-    assert!(matches!(second.as_slice(), [StartNotice { .. }]) && second[0] > first);
-    lock.admit_start(second[0], None).unwrap();
-    assert!(lock.starts().unwrap().is_empty());
 }

@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kernel_lab::{Lab, PEER4, VIP4, eth0, run, vip4, vip6, wait_for};
+use kernel_lab::{Lab, VIP4, run, vip4, vip6, wait_for};
 use redkeep_agent::vip::{Foreign, HeldAddress, LinkName, Origin, Vip, VipError, VipTable};
 
 const ONE: NonZeroU32 = NonZeroU32::MIN;
@@ -123,6 +123,4 @@ fn a_peer_reaches_the_vip_while_it_lives() {
     run(&["ip", "-n", &name, "route", "add", "10.99.0.100/32", "dev", "eth0"]);
     kernel_lab::serve_echo(kernel_lab::PORT);
     assert!(lab.peer.within(|| kernel_lab::ask_once(VIP4, kernel_lab::PORT)).is_ok());
-    assert_eq!(eth0().as_str(), "eth0");
-    assert_ne!(PEER4, VIP4);
 }

@@ -1,6 +1,7 @@
 //! Two network namespaces joined by a cable, a TCP echo server, clients, and bounded waits.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -165,13 +166,30 @@ pub fn connect_within(to: impl Into<IpAddr>, port: u16, limit: Duration) -> io::
     Ok(stream)
 }
 
-/// How many TCP segments the calling thread's namespace sent again: on a cable that loses nothing, what
-/// the lock dropped.
-pub fn retransmitted() -> u64 {
-    let table = std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
-    let mut tcp = table.lines().filter(|line| line.starts_with("Tcp:"));
-    let column = tcp.next().unwrap().split(' ').position(|name| name == "RetransSegs").unwrap();
-    tcp.next().unwrap().split(' ').nth(column).unwrap().parse().unwrap()
+/// Counts packets to and from the port in front of the lock and behind it.
+pub fn tally(host: &Netns) {
+    let mut table = String::from("table inet tally {\n");
+    for (hook, port) in [("input", "dport"), ("output", "sport")] {
+        for (place, priority) in [("before", -15), ("behind", -5)] {
+            let hooked = format!("type filter hook {hook} priority {priority}; policy accept;");
+            let count = format!("tcp {port} {PORT} counter");
+            writeln!(table, "chain {hook}_{place} {{\n{hooked}\n{count}\n}}").unwrap();
+        }
+    }
+    table.push_str("}\n");
+    let file = std::env::temp_dir().join(format!("{}.nft", host.name));
+    std::fs::write(&file, table).unwrap();
+    host.exec(&["nft", "-f", file.to_str().unwrap()]);
+    std::fs::remove_file(&file).unwrap();
+}
+
+/// The packets that the lock kept: (to the port, from the port), of how many.
+pub fn kept(host: &Netns) -> ((u64, u64), u64) {
+    let listed = host.exec(&["nft", "list", "table", "inet", "tally"]);
+    let after = |word: &str| word.split(' ').next().unwrap().parse::<u64>().unwrap();
+    let counts: Vec<u64> = listed.split("counter packets ").skip(1).map(after).collect();
+    let [in_before, in_behind, out_before, out_behind] = counts[..] else { panic!("{listed}") };
+    ((in_before - in_behind, out_before - out_behind), in_before + out_before)
 }
 
 /// One byte there and back.
