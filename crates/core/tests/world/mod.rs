@@ -1,6 +1,10 @@
 //! Three cores on one virtual clock, with a perfect network, disk and kernel lock, and a Redis that does as it is told.
 //! For claims about the whole path; faults of every kind are the simulator's.
 #![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(
+    clippy::default_constructed_unit_structs,
+    reason = "it has fields with the feature `mutations`"
+)]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -120,7 +124,7 @@ impl World {
                 incarnation: 1,
                 lock: LockAtStart::default(),
                 seed: 7 + i as u64,
-                mutations: Mutations,
+                mutations: Mutations::default(),
             };
             let redis = match name {
                 "w" => None,
