@@ -1,6 +1,7 @@
 //! Not being master: give back what an earlier tenure held, follow the master that serves, and let clients read from a true replica.
 
 use core::net::SocketAddr;
+use std::collections::BTreeSet;
 
 use redkeep_consensus::{Mono, Span};
 
@@ -24,8 +25,10 @@ pub(super) struct ReplicaSide {
     follow: Option<ActionId>,
     follow_retry: Option<Mono>,
     permitted_at: Option<Mono>,
-    /// An observation came since the element was last renewed.
+    /// An observation came since the element was last renewed, and since the last role-changing command was answered.
     fresh: bool,
+    /// Role-changing commands that were handed out. A timed-out one may still run, which `settled` then tells.
+    changing: BTreeSet<ActionId>,
 }
 
 impl ReplicaSide {
@@ -37,6 +40,19 @@ impl ReplicaSide {
             follow_retry: None,
             permitted_at: None,
             fresh: false,
+            changing: BTreeSet::new(),
+        }
+    }
+
+    /// From here on, what was seen of the role is out of date (lease-review R6).
+    pub(super) fn role_ordered(&mut self, id: ActionId) {
+        self.fresh = false;
+        self.changing.insert(id);
+    }
+
+    pub(super) fn role_answered(&mut self, id: ActionId) {
+        if self.changing.remove(&id) {
+            self.fresh = false;
         }
     }
 
@@ -47,7 +63,7 @@ impl ReplicaSide {
     }
 
     pub(super) fn observed(&mut self, o: &RedisObservation) {
-        self.fresh = true;
+        self.fresh = self.changing.is_empty();
         if o.is_master() {
             self.taint();
         }
@@ -109,7 +125,9 @@ impl HostGroup {
             return;
         }
         self.replica.follow_retry = None;
-        self.replica.follow = Some(cx.sink.act(&self.spec.id, Action::Follow { master }));
+        let id = cx.sink.act(&self.spec.id, Action::Follow { master });
+        self.replica.follow = Some(id);
+        self.replica.role_ordered(id);
         self.tell(cx, EventKind::Following { master });
     }
 
@@ -147,6 +165,7 @@ impl HostGroup {
         outcome: &ActionOutcome,
     ) {
         let ok = !matches!(outcome, ActionOutcome::Failed(_));
+        self.replica.role_answered(id);
         if self.replica.destroying == Some(id) {
             self.replica.destroying = None;
             self.replica.tainted = !ok;
@@ -167,5 +186,48 @@ fn follows(o: &RedisObservation, master: SocketAddr) -> bool {
         RedisRole::Replica { master_host, master_port, .. } => {
             *master_port == master.port() && *master_host == master.ip().to_string()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::RunId;
+
+    fn replica() -> RedisObservation {
+        let role = RedisRole::Replica {
+            master_host: "10.0.0.1".into(),
+            master_port: 6379,
+            link_up: true,
+            read_only: true,
+        };
+        RedisObservation {
+            run_id: RunId::new("1"),
+            role,
+            replication_id: "h".into(),
+            previous: None,
+            offset: 7,
+            keys: 1,
+            replicas: Vec::new(),
+            version: "7.0.15".into(),
+            settled: true,
+        }
+    }
+
+    /// Found by the simulator: a promotion that a frozen Redis had not answered ran under a replica element that was
+    /// permitted by what had been seen before it.
+    #[test]
+    fn what_was_seen_before_a_role_change_was_answered_permits_nothing() {
+        let mut side = ReplicaSide::new(false);
+        side.observed(&replica());
+        assert!(side.fresh);
+        side.role_ordered(ActionId(1));
+        assert!(!side.fresh);
+        side.observed(&replica());
+        assert!(!side.fresh, "it may have been on its way already");
+        side.role_answered(ActionId(1));
+        assert!(!side.fresh);
+        side.observed(&replica());
+        assert!(side.fresh);
     }
 }

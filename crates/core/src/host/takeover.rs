@@ -97,7 +97,9 @@ impl HostGroup {
         }
         if granted && t.forbid == Work::Done && t.promote.due(now) {
             let min_replicas_to_write = self.spec.min_replicas_to_write;
-            t.promote = Work::Running(cx.sink.act(&id, Action::Promote { min_replicas_to_write }));
+            let action = cx.sink.act(&id, Action::Promote { min_replicas_to_write });
+            t.promote = Work::Running(action);
+            self.replica.role_ordered(action);
         }
         self.drive_address(cx);
     }
