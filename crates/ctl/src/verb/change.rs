@@ -1,0 +1,210 @@
+//! Verbs that change something.
+//!
+//! A change of a master shows its plan and asks first where somebody sits at a terminal; scripts are not asked.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    time::Duration,
+};
+
+use redkeep_proto::admin::v1::{
+    self as pb, FailoverRequest, GetStatusRequest, PauseRequest, RedisHealth, ResumeRequest,
+    SwitchoverRequest, TransferLeadershipRequest,
+};
+
+use super::{Kind, ask, name, pause_before_next_look};
+use crate::{args::Change, connect::Target, failure::Failure, out::Out, view::OutcomeView};
+
+pub(super) async fn switchover(
+    target: &Target,
+    group: &str,
+    change: &Change,
+    out: &mut Out,
+) -> Result<(), Failure> {
+    let request = |dry_run| SwitchoverRequest {
+        group: group.to_owned(),
+        to: name(change.to.as_deref()),
+        dry_run,
+        forwarded: false,
+    };
+    let call = async |dry_run| {
+        let answer = ask(target, Kind::Order, |mut client| {
+            let request = request(dry_run);
+            async move { client.switchover(request).await }
+        });
+        Ok::<_, Failure>(answer.await?.outcome.unwrap_or_default())
+    };
+    if change.dry_run {
+        return tell(out, call(true).await?, true);
+    }
+    if asks(change, out) {
+        confirm(&call(true).await?.text)?;
+    }
+    let outcome = call(false).await?;
+    finish(target, group, (change, outcome), out).await
+}
+
+pub(super) async fn failover(
+    target: &Target,
+    group: &str,
+    allow_data_loss: bool,
+    (change, out): (&Change, &mut Out),
+) -> Result<(), Failure> {
+    let request = |dry_run| FailoverRequest {
+        group: group.to_owned(),
+        to: name(change.to.as_deref()),
+        allow_data_loss,
+        dry_run,
+        forwarded: false,
+    };
+    let call = async |dry_run| {
+        let answer = ask(target, Kind::Order, |mut client| {
+            let request = request(dry_run);
+            async move { client.failover(request).await }
+        });
+        Ok::<_, Failure>(answer.await?.outcome.unwrap_or_default())
+    };
+    if change.dry_run {
+        return tell(out, call(true).await?, true);
+    }
+    if asks(change, out) {
+        let loss = if allow_data_loss { "; ACKNOWLEDGED WRITES MAY BE LOST" } else { "" };
+        confirm(&format!("{}{loss}", call(true).await?.text))?;
+    }
+    let outcome = call(false).await?;
+    finish(target, group, (change, outcome), out).await
+}
+
+pub(super) async fn pause(
+    target: &Target,
+    group: Option<&str>,
+    length: Duration,
+    out: &mut Out,
+) -> Result<(), Failure> {
+    let duration = prost_types::Duration::try_from(length)
+        .map_err(|_| Failure::Usage("--for is too long: at most 7d".to_owned()))?;
+    let request = PauseRequest { group: name(group), duration: Some(duration), forwarded: false };
+    let answer = ask(target, Kind::Order, |mut client| {
+        let request = request.clone();
+        async move { client.pause(request).await }
+    });
+    tell(out, answer.await?.outcome.unwrap_or_default(), false)
+}
+
+pub(super) async fn resume(
+    target: &Target,
+    group: Option<&str>,
+    out: &mut Out,
+) -> Result<(), Failure> {
+    let request = ResumeRequest { group: name(group), forwarded: false };
+    let answer = ask(target, Kind::Order, |mut client| {
+        let request = request.clone();
+        async move { client.resume(request).await }
+    });
+    tell(out, answer.await?.outcome.unwrap_or_default(), false)
+}
+
+pub(super) async fn transfer(
+    target: &Target,
+    node: &str,
+    wait: bool,
+    out: &mut Out,
+) -> Result<(), Failure> {
+    let request = TransferLeadershipRequest { to: node.to_owned(), forwarded: false };
+    let answer = ask(target, Kind::Order, |mut client| {
+        let request = request.clone();
+        async move { client.transfer_leadership(request).await }
+    });
+    let outcome = answer.await?.outcome.unwrap_or_default();
+    let mut leader = String::new();
+    while wait && leader != node {
+        if !pause_before_next_look(target.deadline).await {
+            let text = format!("{node} does not lead yet; {leader} does");
+            return Err(Failure::Unfinished(text));
+        }
+        // A cluster between two leaders, or an endpoint that is slow, is looked at again.
+        if let Ok(status) = look(target, "").await {
+            leader = status.leader;
+        }
+    }
+    tell(out, outcome, false)
+}
+
+fn tell(out: &mut Out, outcome: pb::Outcome, dry_run: bool) -> Result<(), Failure> {
+    out.answer(&OutcomeView::new(outcome, dry_run), |view, _| {
+        let mark = if view.dry_run { "dry run: " } else { "" };
+        format!("{mark}{}\n", view.text)
+    })
+}
+
+fn asks(change: &Change, out: &Out) -> bool {
+    !change.yes && out.is_table() && io::stdin().is_terminal()
+}
+
+fn confirm(plan: &str) -> Result<(), Failure> {
+    eprint!("{plan}.\nGo on? [y/N] ");
+    io::stderr().flush()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    match answer.trim().to_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(Failure::Declined),
+    }
+}
+
+/// Say what was done, after the wait that was asked for.
+async fn finish(
+    target: &Target,
+    group: &str,
+    (change, outcome): (&Change, pb::Outcome),
+    out: &mut Out,
+) -> Result<(), Failure> {
+    if change.wait {
+        healed(target, group, outcome.epoch).await?;
+    }
+    tell(out, outcome, false)
+}
+
+async fn look(target: &Target, group: &str) -> Result<pb::Status, Failure> {
+    let request = GetStatusRequest { local_only: false, group: group.to_owned() };
+    let answer = ask(target, Kind::Question, |mut client| {
+        let request = request.clone();
+        async move { client.get_status(request).await }
+    });
+    Ok(answer.await?.status.unwrap_or_default())
+}
+
+/// Wait until every other member follows the master of `epoch` (or a later one) and may be promoted itself.
+async fn healed(target: &Target, group: &str, epoch: u64) -> Result<(), Failure> {
+    let mut missing = "no answer".to_owned();
+    loop {
+        if let Ok(status) = look(target, group).await {
+            match status.groups.iter().find(|g| g.name == group) {
+                Some(found) => match unhealed(found, epoch) {
+                    Some(why) => missing = why,
+                    None => return Ok(()),
+                },
+                None => "the group is not known there".clone_into(&mut missing),
+            }
+        }
+        if !pause_before_next_look(target.deadline).await {
+            let text = format!("it was done at epoch {epoch}, but the wait ended early: {missing}");
+            return Err(Failure::Unfinished(text));
+        }
+    }
+}
+
+/// What is missing to full strength.
+fn unhealed(group: &pb::GroupStatus, epoch: u64) -> Option<String> {
+    if group.epoch < epoch || !group.serving {
+        return Some(format!("{} does not serve at epoch {epoch} yet", group.master));
+    }
+    let others = group.members.iter().filter(|m| m.node != group.master);
+    others
+        .filter(|m| {
+            let follows = m.redis.as_ref().is_some_and(|r| r.link_up);
+            !(m.eligible && follows && m.health() == RedisHealth::Up)
+        })
+        .map(|m| format!("{} does not follow {} in full yet", m.node, group.master))
+        .next()
+}

@@ -1,0 +1,5 @@
+//! `redkeepctl` as a program, against a supervisor with prepared answers.
+
+mod outcome;
+mod output;
+mod support;
