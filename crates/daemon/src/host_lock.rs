@@ -7,7 +7,11 @@ use std::{
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr, UnixListener},
     },
+    time::{Duration, Instant},
 };
+
+/// Pause between two tries.
+const RETRY: Duration = Duration::from_millis(2);
 
 /// Held until the process ends.
 #[derive(Debug)]
@@ -27,9 +31,24 @@ pub(crate) enum HostLockError {
 }
 
 impl HostLock {
+    /// Waits up to `patience` for another holder to end: a supervisor that was killed takes a moment to be gone, and
+    /// its successor has one lease's time.
+    ///
     /// # Errors
     /// [`HostLockError::Taken`] while another process holds it.
-    pub(crate) fn take(cluster: &str) -> Result<Self, HostLockError> {
+    pub(crate) fn take(cluster: &str, patience: Duration) -> Result<Self, HostLockError> {
+        let until = Instant::now() + patience;
+        loop {
+            match Self::try_take(cluster) {
+                Err(HostLockError::Taken { .. }) if Instant::now() < until => {
+                    std::thread::sleep(RETRY)
+                }
+                taken => return taken,
+            }
+        }
+    }
+
+    fn try_take(cluster: &str) -> Result<Self, HostLockError> {
         let bind = || {
             let address = SocketAddr::from_abstract_name(format!("redkeep/{cluster}"))?;
             UnixListener::bind_addr(&address)
@@ -51,9 +70,13 @@ mod tests {
     #[test]
     fn a_second_holder_is_refused_until_the_first_is_gone() {
         let cluster = format!("host-lock-{}", std::process::id());
-        let first = HostLock::take(&cluster).unwrap();
-        assert!(matches!(HostLock::take(&cluster), Err(HostLockError::Taken { .. })));
-        drop(first);
-        assert!(HostLock::take(&cluster).is_ok());
+        let take = |patience| HostLock::take(&cluster, patience);
+        let first = take(Duration::ZERO).unwrap();
+        assert!(matches!(take(Duration::ZERO), Err(HostLockError::Taken { .. })));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| take(Duration::from_secs(10)));
+            drop(first);
+            assert!(waiting.join().unwrap().is_ok());
+        });
     }
 }

@@ -3,12 +3,19 @@
 //! Order of the start: host lock (one process), log, kernel lock read back (L7), peers asked who we are, core, executors,
 //! servers, driver. Order of the stop: see [`crate::stop`]. Panics abort: the kernel's lease then fences the host.
 
-use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, bail};
 use redkeep_agent::redis::Secret;
 use redkeep_core::{Boot, Core, Epoch, GroupId, spec::NodeSpec};
-use redkeep_wal::{Identity, State, Wal};
+use redkeep_wal::{Identity, OpenError, State, Wal};
 use tokio::{net::TcpListener, runtime::Runtime, sync::watch};
 
 use crate::{
@@ -36,6 +43,9 @@ use crate::{
 /// of what an idle supervisor costs.
 const IO_THREADS: usize = 1;
 
+/// How long a supervisor that was killed may take to be gone.
+const PREDECESSOR_ENDS: Duration = Duration::from_secs(1);
+
 /// Run until told to stop.
 ///
 /// # Errors
@@ -46,9 +56,9 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         eprintln!("redkeepd: {info}");
         std::process::abort();
     }));
-    let _host = HostLock::take(&config.spec.name)?;
+    let _host = HostLock::take(&config.spec.name, PREDECESSOR_ENDS)?;
     let identity = Identity { cluster: config.spec.name.clone(), node: config.node.clone() };
-    let (wal, state) = Wal::open(&config.data_dir, &identity)?;
+    let (wal, state) = open_log(&config.data_dir, &identity)?;
     let known = Arc::new(
         KnownPeers::open(&config.data_dir).context("the list of known peers cannot be read")?,
     );
@@ -60,6 +70,19 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         .context("the IO runtime cannot be started")?;
     let start = Start { config, wal, state, known };
     start.go(&runtime)
+}
+
+/// The predecessor may hold the file for a moment longer than its socket.
+fn open_log(directory: &Path, identity: &Identity) -> Result<(Wal, State), OpenError> {
+    let until = Instant::now() + PREDECESSOR_ENDS;
+    loop {
+        match Wal::open(directory, identity) {
+            Err(OpenError::InUse { .. }) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(2))
+            }
+            opened => return opened,
+        }
+    }
 }
 
 struct Start {

@@ -191,7 +191,7 @@ fn envelopes(
     outbox: Arc<Outbox>,
     flight: Arc<Flight>,
 ) -> impl Stream<Item = ExchangeRequest> {
-    let quiet = patience(local.lease_ttl);
+    let quiet = patience(local.lease_ttl) * 2;
     stream::unfold((local, outbox, flight, 0_u64), move |(local, outbox, flight, seq)| async move {
         let mut messages = outbox.take();
         // The first envelope goes out at once: the peer checks who we are by it.

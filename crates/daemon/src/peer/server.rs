@@ -131,7 +131,7 @@ impl PeerService for PeerEndpoint {
         }
         let (number, newer) = self.newest(peer.id);
         tracing::debug!(peer = %peer.name, number, "stream accepted");
-        let delay = patience(self.local.lease_ttl) / 5;
+        let delay = patience(self.local.lease_ttl) / 3;
         let reader = Reader { peer, number, newer, envelopes, inbox: self.inbox.clone(), delay };
         let opening = reader.deliver(first).map(|seq| Ok(ExchangeResponse { seq }));
         let later = stream::unfold(reader, Reader::next);
