@@ -93,8 +93,11 @@ impl Capture {
         read_pcap(&self.file, self.offset)
     }
 
-    /// Waits until what the kernel had matched is written: SIGINT would end it before.
+    /// Waits until what the kernel had matched by now is written: SIGINT would end it before.
+    ///
+    /// Traffic goes on, so what is matched later is not waited for.
     fn drain(&self) -> Result<()> {
+        let mut goal = None;
         wait_until("tcpdump to write what it got", Duration::from_secs(10), || {
             let before = self.process.log_text().len();
             self.process.report().ok()?;
@@ -106,7 +109,7 @@ impl Capture {
                     .map(str::to_owned)
             });
             let (captured, received) = counts(&line.ok()?)?;
-            (captured >= received).then_some(())
+            (captured >= *goal.get_or_insert(received)).then_some(())
         })
         .with_context(|| self.process.log_text())
     }

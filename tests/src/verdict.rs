@@ -32,6 +32,8 @@ pub struct LostWrite {
 pub struct Outcome {
     writers: Vec<(WriterSpec, Record)>,
     lost: Vec<LostWrite>,
+    /// The clients' last acknowledgement before what is kept: who was master until then.
+    before: Option<Ack>,
 }
 
 impl Outcome {
@@ -59,12 +61,15 @@ impl Outcome {
                 }
             }
         }
-        Ok(Outcome { writers, lost })
+        Ok(Outcome { writers, lost, before: None })
     }
 
-    /// The same without what was acknowledged before `mark`.
+    /// The same without what was acknowledged before `mark`; who acknowledged last is kept.
     #[must_use]
     pub fn since(mut self, mark: Mono) -> Self {
+        let clients = self.writers.iter().filter(|(spec, _)| is_client(spec));
+        let earlier = clients.flat_map(|(_, record)| &record.acks).filter(|ack| ack.seen < mark);
+        self.before = earlier.max_by_key(seen).cloned().or(self.before);
         for (_, record) in &mut self.writers {
             record.acks.retain(|ack| ack.seen >= mark);
             record.refusals.retain(|refusal| refusal.at >= mark);
@@ -98,12 +103,12 @@ impl Outcome {
     /// Judges the time from `fault` to `end`.
     pub fn verdict(&self, fault: Mono, end: Mono) -> Verdict {
         let within = |ack: &&Ack| ack.seen >= fault && ack.seen < end;
-        let mut before: Option<&Ack> = None;
+        let mut before: Option<&Ack> = self.before.as_ref();
         let mut clients: Vec<&Ack> = Vec::new();
         let mut all: Vec<&Ack> = Vec::new();
         for (spec, record) in &self.writers {
             all.extend(record.acks.iter().filter(within));
-            if spec.standpoint == Standpoint::Clients {
+            if is_client(spec) {
                 clients.extend(record.acks.iter().filter(within));
                 let last = record.acks.iter().filter(|ack| ack.seen < fault).max_by_key(seen);
                 before = before.max_by(last);
@@ -203,6 +208,10 @@ fn seen(ack: &&Ack) -> Mono {
     ack.seen
 }
 
+fn is_client(spec: &WriterSpec) -> bool {
+    spec.standpoint == Standpoint::Clients
+}
+
 trait Later<'a> {
     fn max_by(self, other: Option<&'a Ack>) -> Option<&'a Ack>;
 }
@@ -264,7 +273,7 @@ mod tests {
             .collect();
         let spec = WriterSpec::fresh("t", SocketAddr::from(([127, 0, 0, 1], 1)));
         let record = Record { acks, refusals: Vec::new(), sent: 0 };
-        Outcome { writers: vec![(spec, record)], lost }
+        Outcome { writers: vec![(spec, record)], lost, before: None }
     }
 
     fn ms(count: u64) -> Mono {
@@ -289,6 +298,15 @@ mod tests {
         assert_eq!(found.seen, Duration::from_millis(10));
         assert_eq!(found.proven, Duration::from_millis(8));
         assert_eq!(found.writes, 1);
+    }
+
+    #[test]
+    fn old_master_is_known_although_its_earlier_writes_were_dropped() {
+        let acks = vec![ack(98, "a"), ack(110, "b"), ack(120, "a")];
+        let verdict = outcome(acks, &[]).since(ms(100)).verdict(ms(100), ms(140));
+        assert_eq!(verdict.old_server.as_deref(), Some("a"));
+        assert_eq!(verdict.two_masters.seen, Duration::from_millis(10));
+        assert_eq!(verdict.write_gap, Duration::from_millis(20));
     }
 
     #[test]

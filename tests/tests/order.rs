@@ -11,11 +11,13 @@ use redkeep_lab::{
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Three Redis, on `a`, `b` and `d`, and a witness.
+/// Three Redis, on `a`, `b` and `d`, and two witnesses, since nodes must be odd in number.
 fn three_members() -> Result<Pair> {
-    let lab = Lab::builder().host("d", 4).build()?;
+    let lab = Lab::builder().host("d", 4).host("x", 5).build()?;
     let mut file = ClusterFile::founding(&lab, "300ms")?;
-    file.nodes.push(("d".to_owned(), lab.host("d")?.address()));
+    for name in ["d", "x"] {
+        file.nodes.push((name.to_owned(), lab.host(name)?.address()));
+    }
     file.groups[0].members.push("d".to_owned());
     Pair::start_in(lab, &file, &RedisOptions::default())
 }
