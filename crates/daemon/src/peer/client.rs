@@ -4,11 +4,14 @@ use std::{
     collections::VecDeque,
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use futures_util::{Stream, stream};
+use futures_util::stream;
 use hyper_util::rt::TokioIo;
 use redkeep_core::{Input, NodeId, spec::NodeSpec};
 use redkeep_proto::peer::v1::{ExchangeRequest, peer_service_client::PeerServiceClient};
@@ -130,12 +133,42 @@ impl Flight {
     }
 }
 
+/// The right to take from an outbox, which ends with the exchange: the HTTP/2 layer keeps a connection that is cut, and
+/// the request stream on it, until TCP gives up, and would go on taking messages to nowhere.
+#[derive(Debug)]
+struct Turn {
+    outbox: Arc<Outbox>,
+    over: Arc<AtomicBool>,
+}
+
+impl Turn {
+    fn begin(outbox: &Arc<Outbox>) -> Self {
+        Self { outbox: Arc::clone(outbox), over: Arc::default() }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Release);
+        self.outbox.wake_all();
+    }
+}
+
 async fn exchange(local: &Local, peer: &NodeSpec, stream: TcpStream, outbox: &Arc<Outbox>) -> End {
     let patience = patience(local.lease_ttl);
+    let turn = Turn::begin(outbox);
     let opened = timeout(patience, async {
         let channel = channel(local, peer, stream).await.map_err(|e| opening_failure(&e))?;
         let flight = Arc::new(Flight::default());
-        let envelopes = envelopes(local.clone(), peer.id, Arc::clone(outbox), Arc::clone(&flight));
+        let sender = Sender {
+            local: local.clone(),
+            to: peer.id,
+            outbox: Arc::clone(outbox),
+            over: Arc::clone(&turn.over),
+            flight: Arc::clone(&flight),
+            seq: 0,
+        };
+        let envelopes = stream::unfold(sender, Sender::next);
         let mut client = PeerServiceClient::new(channel);
         let answer = client.exchange(envelopes).await.map_err(|status| end_of(&status))?;
         Ok((answer.into_inner(), flight))
@@ -185,32 +218,41 @@ fn end_of(status: &tonic::Status) -> End {
 }
 
 /// The outbox as envelopes; an empty one when nothing was to be said for a while, so that a cut is noticed.
-fn envelopes(
+struct Sender {
     local: Local,
     to: NodeId,
     outbox: Arc<Outbox>,
+    over: Arc<AtomicBool>,
     flight: Arc<Flight>,
-) -> impl Stream<Item = ExchangeRequest> {
-    let quiet = patience(local.lease_ttl) * 2;
-    stream::unfold((local, outbox, flight, 0_u64), move |(local, outbox, flight, seq)| async move {
-        let mut messages = outbox.take();
-        // The first envelope goes out at once: the peer checks who we are by it.
-        if messages.is_empty() && seq > 0 {
-            let quiet_until = Instant::now() + quiet;
-            while messages.is_empty() && timeout_at(quiet_until, outbox.filled()).await.is_ok() {
-                messages = outbox.take();
+    seq: u64,
+}
+
+impl Sender {
+    async fn next(mut self) -> Option<(ExchangeRequest, Self)> {
+        let quiet_until = Instant::now() + patience(self.local.lease_ttl) * 2;
+        let messages = loop {
+            if self.over.load(Ordering::Acquire) {
+                return None;
             }
-        }
-        let seq = seq + 1;
+            let messages = self.outbox.take();
+            // The first envelope goes out at once: the peer checks who we are by it.
+            if !messages.is_empty() || self.seq == 0 {
+                break messages;
+            }
+            if timeout_at(quiet_until, self.outbox.filled()).await.is_err() {
+                break messages;
+            }
+        };
+        self.seq += 1;
         let envelope = ExchangeRequest {
-            cluster: local.cluster.clone(),
-            from: local.node.0,
-            to: to.0,
+            cluster: self.local.cluster.clone(),
+            from: self.local.node.0,
+            to: self.to.0,
             protocol_version: PROTOCOL_VERSION,
-            seq,
+            seq: self.seq,
             messages: messages.iter().map(codec::encode).collect(),
         };
-        flight.sent(seq);
-        Some((envelope, (local, outbox, flight, seq)))
-    })
+        self.flight.sent(self.seq);
+        Some((envelope, self))
+    }
 }

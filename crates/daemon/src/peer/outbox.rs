@@ -58,6 +58,11 @@ impl Outbox {
         messages
     }
 
+    /// Whoever waits is to look again.
+    pub(super) fn wake_all(&self) {
+        self.wake.notify_waiters();
+    }
+
     /// Until something may wait.
     pub(super) async fn filled(&self) {
         self.wake.notified().await;

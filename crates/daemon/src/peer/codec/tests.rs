@@ -50,7 +50,7 @@ const TAKEOVERS: [Option<TakeoverFailure>; 5] = [
 ];
 
 fn observation(n: u64) -> RedisObservation {
-    let role = if n % 2 == 0 {
+    let role = if n.is_multiple_of(2) {
         RedisRole::Master
     } else {
         RedisRole::Replica {
@@ -64,7 +64,7 @@ fn observation(n: u64) -> RedisObservation {
         run_id: RunId::new("62bb0b8c"),
         role,
         replication_id: "7d1c".to_owned(),
-        previous: (n % 3 == 0)
+        previous: (n.is_multiple_of(3))
             .then(|| PreviousHistory { replication_id: "11aa".to_owned(), until_offset: n }),
         offset: u64::MAX - n,
         keys: n,
@@ -72,13 +72,13 @@ fn observation(n: u64) -> RedisObservation {
             .map(|addr| AttachedReplica {
                 addr: addr.parse().unwrap(),
                 port: 16_465,
-                online: n % 5 == 0,
+                online: n.is_multiple_of(5),
                 offset: n,
                 lag: Span(n),
             })
             .to_vec(),
         version: "7.0.15".to_owned(),
-        settled: n % 7 == 0,
+        settled: n.is_multiple_of(7),
     }
 }
 
@@ -119,14 +119,14 @@ fn message(n: u64) -> PeerMessage {
             let fenced = Fenced {
                 epoch: Epoch(n),
                 offset: n,
-                confirmed_by_target: n % 4 == 0,
+                confirmed_by_target: n.is_multiple_of(4),
                 cause: CAUSES[pick(7)],
             };
             let report = GroupReport {
                 group,
                 redis,
                 fenced: (n % 12 > 5).then_some(fenced),
-                serving: (n % 5 == 0).then_some(Epoch(n)),
+                serving: (n.is_multiple_of(5)).then_some(Epoch(n)),
                 takeover_failure: TAKEOVERS[pick(5)],
             };
             PeerMessage::Report(Report { incarnation: n, seq: n, applied: n, groups: vec![report] })
