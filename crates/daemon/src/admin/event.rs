@@ -50,11 +50,9 @@ fn told(view: &View, kind: &EventKind) -> (pb::EventKind, String, String) {
         EventKind::VipUp => plain(pb::EventKind::VipUp, "the VIP is up and announced"),
         EventKind::VipGone => plain(pb::EventKind::VipGone, "the VIP is removed"),
         EventKind::VipRestored => {
-            plain(pb::EventKind::VipRestored, "the VIP was removed by somebody and is back")
+            plain(pb::EventKind::VipRestored, "the VIP was removed and is back")
         }
-        EventKind::VipStray => {
-            plain(pb::EventKind::VipStray, "a VIP without a lease was found and removed")
-        }
+        EventKind::VipStray => plain(pb::EventKind::VipStray, "a VIP without a lease was removed"),
         EventKind::VipRival { who } => {
             plain(pb::EventKind::VipRival, &format!("another host answers for the VIP: {who}"))
         }
@@ -76,21 +74,21 @@ fn told(view: &View, kind: &EventKind) -> (pb::EventKind, String, String) {
             plain(pb::EventKind::SwitchoverAborted, &format!("switchover aborted: {reason}"))
         }
         EventKind::Paused { seconds } => {
-            plain(pb::EventKind::Paused, &format!("automatic failover is paused for {seconds} s"))
+            plain(pb::EventKind::Paused, &format!("failover is paused for {seconds} s"))
         }
         EventKind::Resumed => plain(pb::EventKind::Resumed, "automatic failover is on"),
-        EventKind::LockLost => {
-            plain(pb::EventKind::LockLost, "the kernel's table was changed by somebody")
-        }
+        EventKind::LockLost => plain(pb::EventKind::LockLost, "the kernel's table was changed"),
         EventKind::LockRestored => {
             plain(pb::EventKind::LockRestored, "the kernel's table is back, closed")
         }
-        EventKind::LeaderChanged { leader: Some(leader), term } => {
-            let text = format!("{} leads, term {term}", view.name(*leader));
-            node(pb::EventKind::LeaderChanged, text, *leader)
-        }
-        EventKind::LeaderChanged { leader: None, term } => {
-            plain(pb::EventKind::LeaderChanged, &format!("no leader is known, term {term}"))
+        EventKind::LeaderChanged { leader, term } => {
+            let name = leader.map_or_else(String::new, |l| view.name(l));
+            let who = if leader.is_some() {
+                format!("{name} leads")
+            } else {
+                "no leader is known".to_owned()
+            };
+            (pb::EventKind::LeaderChanged, format!("{who}, term {term}"), name)
         }
         EventKind::ActionFailed { action, text } => {
             plain(pb::EventKind::ActionFailed, &format!("{action} failed: {text}"))

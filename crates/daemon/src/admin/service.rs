@@ -62,7 +62,7 @@ impl<P: AdminPort> Service<P> {
     }
 
     /// The leader's answer to a read; else why there is none (empty where none was wanted).
-    async fn from_leader<T, F>(
+    async fn ask_leader<T, F>(
         &self,
         view: &View,
         local_only: bool,
@@ -170,7 +170,7 @@ impl<P: AdminPort> AdminService for Service<P> {
         let view = self.view();
         let ask = pb::GetStatusRequest { local_only: true, group: wanted.clone() };
         let remote = self
-            .from_leader(&view, local_only, |mut c| async move { c.get_status(ask).await })
+            .ask_leader(&view, local_only, |mut c| async move { c.get_status(ask).await })
             .await;
         let note = match remote.map(|r: pb::GetStatusResponse| r.status) {
             Ok(Some(mut status)) if leads(status.freshness.as_ref()) => {
@@ -212,7 +212,7 @@ impl<P: AdminPort> AdminService for Service<P> {
         let view = self.view();
         let ask = pb::GetHistoryRequest { local_only: true, group: wanted.clone(), limit };
         let remote = self
-            .from_leader(&view, local_only, |mut c| async move { c.get_history(ask).await })
+            .ask_leader(&view, local_only, |mut c| async move { c.get_history(ask).await })
             .await;
         let note = match remote {
             Ok(answer) if leads(answer.freshness.as_ref()) => return Ok(Response::new(answer)),
@@ -231,7 +231,7 @@ impl<P: AdminPort> AdminService for Service<P> {
         let id = group(&view, &wanted)?;
         let ask = pb::ExplainRequest { local_only: true, group: wanted };
         let remote =
-            self.from_leader(&view, local_only, |mut c| async move { c.explain(ask).await }).await;
+            self.ask_leader(&view, local_only, |mut c| async move { c.explain(ask).await }).await;
         let note = match remote {
             Ok(answer) if leads(answer.freshness.as_ref()) => return Ok(Response::new(answer)),
             Ok(_) => "the leader stepped down just now".to_owned(),

@@ -1,0 +1,148 @@
+//! Each trouble is said once, with its severity and the command that helps.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use redkeep_core::{
+    GroupId, Span,
+    ids::node_id,
+    observe::{DownReason, ProbeFailure, RedisRole, RedisView},
+    plan::HoldReason,
+    status::StatusView,
+};
+use redkeep_proto::admin::v1::{Problem, Severity};
+
+use super::prepared::{observation, pair, replica_of};
+use crate::admin::{problems, view::View};
+
+fn of(status: StatusView) -> Vec<Problem> {
+    let me = "a".to_owned();
+    let history = Arc::default();
+    problems::of(&View { me, status: Arc::new(status), history, leader_heard_ago: None })
+}
+
+/// One change to a sound view gives exactly these problems.
+fn check(change: impl FnOnce(&mut StatusView), expected: &[(Severity, &str, &str)]) {
+    let mut view = pair().leading();
+    change(&mut view);
+    let found = of(view);
+    let told: Vec<_> =
+        found.iter().map(|p| (p.severity(), p.text.as_str(), p.help.as_str())).collect();
+    assert_eq!(told, expected);
+}
+
+const EXPLAIN: &str = "redkeepctl explain pair";
+const REDIS: &str = "systemctl status redis-server (on that node)";
+use Severity::{Critical, Warning};
+
+#[test]
+fn a_sound_cluster_has_no_problems() {
+    check(|_| {}, &[]);
+}
+
+#[test]
+fn a_silent_supervisor_is_named_with_its_silence() {
+    let text = "the supervisor of w is silent for 1.5 s";
+    let help = "systemctl status redkeepd (on that node)";
+    check(|v| v.nodes[2].heard_ago = Some(Span::from_millis(1_500)), &[(Warning, text, help)]);
+    let text = "the supervisor of w was never heard by this leader";
+    check(|v| v.nodes[2].heard_ago = None, &[(Warning, text, help)]);
+}
+
+#[test]
+fn a_group_that_nobody_serves_is_critical_and_says_why() {
+    check(
+        |v| {
+            v.groups[0].serving = false;
+            v.groups[0].hold = Some(HoldReason::TakeoverRunning { left: Span::from_millis(900) });
+        },
+        &[(
+            Critical,
+            "a was made master and does not serve yet: the new master has 900ms left to start serving",
+            EXPLAIN,
+        )],
+    );
+    check(
+        |v| {
+            v.groups[0].master = None;
+            v.groups[0].serving = false;
+            v.groups[0].hold = Some(HoldReason::AdoptionIncomplete);
+        },
+        &[(
+            Critical,
+            "no master was assigned yet: first start: not all members have reported yet",
+            EXPLAIN,
+        )],
+    );
+}
+
+#[test]
+fn a_dead_master_comes_before_a_lost_link() {
+    check(
+        |v| {
+            v.groups[0].members[0].redis = RedisView::Down(DownReason::Dead);
+            v.groups[0].hold = Some(HoldReason::NoCandidate);
+            let RedisView::Up(seen) = &mut v.groups[0].members[1].redis else { panic!() };
+            let RedisRole::Replica { link_up, .. } = &mut seen.role else { panic!() };
+            *link_up = false;
+        },
+        &[
+            (Critical, "the group waits: no eligible replica is up", EXPLAIN),
+            (Critical, "Redis at a is down: its process died", REDIS),
+            (Warning, "Redis at b has lost its link to the master", EXPLAIN),
+        ],
+    );
+}
+
+#[test]
+fn a_replica_that_is_not_one_is_named() {
+    let b = |redis| move |v: &mut StatusView| v.groups[0].members[1].redis = redis;
+    check(
+        b(RedisView::Up(observation("rb", RedisRole::Master, 1))),
+        &[(Warning, "Redis at b is a master, but not the group's; its port is closed", EXPLAIN)],
+    );
+    check(
+        b(RedisView::Up(observation("rb", replica_of("10.99.0.9"), 1))),
+        &[(Warning, "Redis at b follows 10.99.0.9:16465 and not 10.99.0.1:16465", EXPLAIN)],
+    );
+    let seen = observation("rb", replica_of("10.99.0.1"), 1);
+    check(
+        b(RedisView::Doubtful(seen, ProbeFailure::Timeout)),
+        &[(Warning, "Redis at b did not answer its last probe", EXPLAIN)],
+    );
+    check(
+        b(RedisView::Unknown),
+        &[(Warning, "Redis at b has not answered since its supervisor started", EXPLAIN)],
+    );
+}
+
+#[test]
+fn no_eligible_replica_and_a_pause_are_warnings() {
+    check(
+        |v| v.groups[0].eligible.clear(),
+        &[(
+            Warning,
+            "no replica may be promoted: losing the master now stops the service",
+            EXPLAIN,
+        )],
+    );
+    check(
+        |v| v.groups[0].paused_for = Some(Span::from_secs(61)),
+        &[(Warning, "automatic failover is paused for 61 s more", "redkeepctl resume pair")],
+    );
+}
+
+#[test]
+fn without_a_leader_the_cluster_comes_first() {
+    let found = of(pair().leaderless());
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((found[0].severity(), found[0].group.as_str()), (Critical, ""));
+}
+
+#[test]
+fn a_follower_does_not_guess_about_others() {
+    let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
+    let view = pair().following_at(nobody);
+    assert_eq!(view.groups[0].group, GroupId::new("pair"));
+    assert_eq!(view.node, node_id("w"));
+    assert_eq!(of(view), []);
+}
