@@ -124,7 +124,7 @@ fn member_row(group: &GroupView, member: &MemberView) -> Vec<String> {
     };
     let health = match (member.health.as_deref(), &member.trouble) {
         (_, _) if !member.known => "?".to_owned(),
-        (Some(health), Some(why)) if health == "down" => format!("DOWN: {why}"),
+        (Some("down"), Some(why)) => format!("DOWN: {why}"),
         (health, _) => health.unwrap_or("?").to_owned(),
     };
     let joining = group.joining.iter().any(|j| j.node == member.node);

@@ -1,6 +1,6 @@
 //! Times of the wire as numbers and words.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use prost_types::{Duration as PbDuration, Timestamp};
 
@@ -20,10 +20,15 @@ pub(super) fn rfc3339(mut at: Timestamp) -> String {
     }
 }
 
-/// Since then, by this host's wall clock; for display only.
+/// Since then, by this host's wall clock.
+#[allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "shown to people, never compared"
+)]
 pub(super) fn ms_ago(at: Timestamp) -> Option<u64> {
-    let at: SystemTime = at.try_into().ok()?;
-    let ago = SystemTime::now().duration_since(at.max(UNIX_EPOCH)).ok()?;
+    let at: std::time::SystemTime = at.try_into().ok()?;
+    let ago = std::time::SystemTime::now().duration_since(at).ok()?;
     u64::try_from(ago.as_millis()).ok()
 }
 
