@@ -82,6 +82,18 @@ impl Pair {
         wait_status(self.lab(), endpoint, &what, LIMIT, eligible).map(drop)
     }
 
+    /// Waits until the leader, as `endpoint` forwards, hears all nodes.
+    pub fn wait_all_heard(&self, endpoint: &str) -> Result<()> {
+        let heard = |status: &Value| {
+            let nodes = status["nodes"].as_array().map_or(&[][..], Vec::as_slice);
+            let all = |node: &Value| {
+                node["heard"].as_bool() == Some(true) && node["applied"] == status["applied"]
+            };
+            !nodes.is_empty() && nodes.iter().all(all)
+        };
+        wait_status(self.lab(), endpoint, "all nodes to be heard", LIMIT, heard).map(drop)
+    }
+
     /// Lets the clients on `c` write for at least `span`.
     pub fn keep_writing(&self, span: Duration) -> Result<()> {
         let started = Mono::now();
@@ -121,6 +133,7 @@ impl Verdict {
     /// old answer late, which is no second master.
     pub fn ensure_one_master(&self) -> Result<()> {
         let found = self.two_masters;
+        ensure!(self.old_server.is_some(), "nobody wrote before the fault: {self}");
         ensure!(found.proven == Duration::ZERO && found.writes == 0, "two masters: {self}");
         Ok(())
     }

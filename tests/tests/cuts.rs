@@ -12,6 +12,8 @@ use redkeep_lab::{
 };
 
 const LEASE: Duration = Duration::from_millis(300);
+/// Writes of this long before the fault tell who was master.
+const WARM: Duration = Duration::from_millis(100);
 /// The table says three leases; ten times that catches a hang on a busy machine.
 const SERVICE_LIMIT: Duration = Duration::from_secs(9);
 
@@ -73,7 +75,7 @@ fn recover(
     pair.wait_replica(old, &new, "w").with_context(|| pair.story(begun, Mono::now()))?;
     pair.keep_writing(Duration::from_millis(100))?;
     let end = Mono::now();
-    let verdict = pair.outcome()?.since(begun).verdict(fault, end);
+    let verdict = pair.outcome()?.since(begun - WARM).verdict(fault, end);
     println!("{old} to {new}, supervisor {supervised:?}: {verdict}");
     let judge = || {
         verdict.ensure_one_master()?;
@@ -240,7 +242,7 @@ fn freeze_in_takeover(pair: &mut Pair, delay: Duration) -> Result<Verdict> {
         pair.wait_replica(member, third, "w").with_context(|| pair.story(begun, Mono::now()))?;
     }
     let end = Mono::now();
-    let outcome = pair.outcome()?.since(begun);
+    let outcome = pair.outcome()?.since(begun - WARM);
     let verdict = outcome.verdict(fault, end);
     println!("{first} killed, {second} frozen after {delay:?}, {third} serves: {verdict}");
     let judge = || -> Result<()> {

@@ -10,6 +10,8 @@ use redkeep_lab::{
 };
 
 const LEASE: Duration = Duration::from_millis(300);
+/// Writes of this long before the fault tell who was master.
+const WARM: Duration = Duration::from_millis(100);
 const LIMIT: Duration = Duration::from_secs(60);
 /// The table says lease + 60 ms; ten times that catches a hang on a busy machine.
 const SERVICE_LIMIT: Duration = Duration::from_millis(3600);
@@ -33,7 +35,7 @@ fn host_powered_off_is_replaced_when_its_lease_is_over() -> Result<()> {
         pair.restart_supervisor(&old)?;
         pair.wait_replica(&old, &new, "w").with_context(|| pair.story(begun, Mono::now()))?;
         let end = Mono::now();
-        let verdict = pair.outcome()?.since(begun).verdict(fault, end);
+        let verdict = pair.outcome()?.since(begun - WARM).verdict(fault, end);
         println!("{old} off: {verdict}");
         let judge = || -> Result<()> {
             verdict.ensure_one_master()?;
@@ -59,11 +61,11 @@ fn witness_lost_and_back_moves_nothing() -> Result<()> {
         pair.keep_writing(LEASE * 5)?;
         pair.lab().power_on("w")?;
         pair.restart_supervisor("w")?;
-        pair.wait_healthy_at("w")?;
+        pair.wait_all_heard("w")?;
         pair.keep_writing(LEASE * 2)?;
         let end = Mono::now();
         let after = pair.assignment("w")?;
-        let verdict = pair.outcome()?.since(fault - LEASE).verdict(fault, end);
+        let verdict = pair.outcome()?.since(fault - WARM).verdict(fault, end);
         println!("witness off and on, leader {} then {}: {verdict}", before.leader, after.leader);
         let judge = || -> Result<()> {
             let same = (&after.master, after.epoch) == (&before.master, before.epoch);
@@ -117,7 +119,7 @@ fn rebooted_host_keeps_its_port_closed_until_it_is_a_replica() -> Result<()> {
         let end = Mono::now();
         let (_, record) = direct.finish();
         ensure!(record.acks.is_empty(), "a acknowledged {} direct writes", record.acks.len());
-        let verdict = pair.outcome()?.since(begun).verdict(fault, end);
+        let verdict = pair.outcome()?.since(begun - WARM).verdict(fault, end);
         println!("a rebooted: {verdict}");
         verdict.ensure_one_master()?;
         verdict.ensure_lost_within(LEASE)?;

@@ -10,6 +10,8 @@ use redkeep_lab::{
 };
 
 const LEASE: Duration = Duration::from_millis(300);
+/// Writes of this long before the fault tell who was master.
+const WARM: Duration = Duration::from_millis(100);
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
@@ -23,7 +25,7 @@ fn supervisor_restarted_within_the_lease_disturbs_nobody() -> Result<()> {
         let started = pair.restart_supervisor(&before.master)?;
         pair.keep_writing(LEASE * 4)?;
         let end = Mono::now();
-        let outcome = pair.outcome()?.since(fault - LEASE);
+        let outcome = pair.outcome()?.since(fault - WARM);
         let verdict = outcome.verdict(fault, end);
         println!("restarted after {:?}: {verdict}", started.since(fault));
         let judge = || -> Result<()> {
@@ -81,7 +83,7 @@ fn supervisor_killed_for_good_leaves_a_host_that_refuses_all_writers() -> Result
             pair.host("c")?,
             (VIP, redkeep_lab::PORT).into(),
         )?;
-        let outcome = outcome.since(begun);
+        let outcome = outcome.since(begun - WARM);
         let verdict = outcome.verdict(fault, refused);
         println!("{old} unsupervised: {verdict}");
         let judge = || -> Result<()> {
@@ -124,9 +126,10 @@ fn lose_leaders_host(lease: &str, limit: Duration) -> Result<()> {
         }
         pair.restart_supervisor(&leader)?;
         pair.wait_healthy_at(&master)?;
+        pair.wait_all_heard(&master)?;
         let end = Mono::now();
         let after = pair.assignment(&master)?;
-        let verdict = pair.outcome()?.since(fault - LEASE).verdict(fault, end);
+        let verdict = pair.outcome()?.since(fault - WARM).verdict(fault, end);
         println!("leader {leader} lost, then {}: {verdict}", after.leader);
         let judge = || -> Result<()> {
             verdict.ensure_one_master()?;
@@ -175,6 +178,7 @@ fn leaders_process_and_then_the_masters_redis_killed() -> Result<()> {
             pair.restart_supervisor(&leader)?;
             let new = pair.master()?;
             pair.wait_replica(&old, &new, &new)?;
+            pair.wait_all_heard(&new)?;
         }
         back.print();
     }
@@ -213,6 +217,7 @@ fn leaders_host_lost_together_with_the_masters() -> Result<()> {
                 pair.restart_supervisor(host)?;
             }
             pair.wait_replica(&old, &new, &new)?;
+            pair.wait_all_heard(&new)?;
         }
         back.print();
     }
@@ -224,7 +229,7 @@ fn replaced(pair: &mut Pair, old: &str, fault: Mono, limit: Duration) -> Result<
     pair.wait_taken_over(old, fault).with_context(|| pair.story(fault, Mono::now()))?;
     pair.keep_writing(LEASE)?;
     let end = Mono::now();
-    let verdict = pair.outcome()?.since(fault - Duration::from_secs(1)).verdict(fault, end);
+    let verdict = pair.outcome()?.since(fault - WARM).verdict(fault, end);
     println!("{old} replaced: {verdict}");
     let judge = || -> Result<()> {
         verdict.ensure_one_master()?;
