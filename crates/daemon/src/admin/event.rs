@@ -1,6 +1,6 @@
 //! Events of this node for operators.
 
-use redkeep_core::{Event, EventKind, observe::FenceCause};
+use redkeep_core::{Event, EventKind, NodeId, observe::FenceCause};
 use redkeep_proto::admin::v1 as pb;
 
 use super::{port::StampedEvent, time::unix_us, view::View};
@@ -8,7 +8,6 @@ use super::{port::StampedEvent, time::unix_us, view::View};
 pub(super) fn to_proto(view: &View, stamped: &StampedEvent) -> pb::Event {
     let StampedEvent { mono_ns, unix_us: at, event } = stamped;
     let Event { group, epoch, index, kind } = event;
-    let (kind, text, about) = told(view, kind);
     pb::Event {
         node: view.me.clone(),
         mono_ns: *mono_ns,
@@ -16,83 +15,89 @@ pub(super) fn to_proto(view: &View, stamped: &StampedEvent) -> pb::Event {
         group: group.as_ref().map_or_else(String::new, ToString::to_string),
         epoch: epoch.0,
         index: *index,
-        kind: kind.into(),
-        text,
-        about,
+        kind: kind_of(kind).into(),
+        text: sentence(view, kind),
+        about: about(kind).map_or_else(String::new, |n| view.name(n)),
     }
 }
 
-/// Kind, sentence, and the node it is about.
-fn told(view: &View, kind: &EventKind) -> (pb::EventKind, String, String) {
-    let plain = |kind, text: &str| (kind, text.to_owned(), String::new());
-    let node = |kind, text: String, node| (kind, text, view.name(node));
+const fn kind_of(kind: &EventKind) -> pb::EventKind {
     match kind {
-        EventKind::RedisUp { run_id, role } => {
-            plain(pb::EventKind::RedisUp, &format!("Redis is up as {role}, run id {run_id}"))
+        EventKind::RedisUp { .. } => pb::EventKind::RedisUp,
+        EventKind::RedisDown { .. } => pb::EventKind::RedisDown,
+        EventKind::Fencing { .. } => pb::EventKind::Fencing,
+        EventKind::Fenced { .. } => pb::EventKind::Fenced,
+        EventKind::LeaseGranted => pb::EventKind::LeaseGranted,
+        EventKind::LeaseLost => pb::EventKind::LeaseLost,
+        EventKind::Assigned { .. } => pb::EventKind::Assigned,
+        EventKind::Promoted => pb::EventKind::Promoted,
+        EventKind::VipUp => pb::EventKind::VipUp,
+        EventKind::VipGone => pb::EventKind::VipGone,
+        EventKind::VipRestored => pb::EventKind::VipRestored,
+        EventKind::VipStray => pb::EventKind::VipStray,
+        EventKind::VipRival { .. } => pb::EventKind::VipRival,
+        EventKind::Serving { .. } => pb::EventKind::Serving,
+        EventKind::Following { .. } => pb::EventKind::Following,
+        EventKind::Eligible { .. } => pb::EventKind::Eligible,
+        EventKind::SwitchoverStarted { .. } => pb::EventKind::SwitchoverStarted,
+        EventKind::SwitchoverAborted { .. } => pb::EventKind::SwitchoverAborted,
+        EventKind::Paused { .. } => pb::EventKind::Paused,
+        EventKind::Resumed => pb::EventKind::Resumed,
+        EventKind::LockLost => pb::EventKind::LockLost,
+        EventKind::LockRestored => pb::EventKind::LockRestored,
+        EventKind::LeaderChanged { .. } => pb::EventKind::LeaderChanged,
+        EventKind::ActionFailed { .. } => pb::EventKind::ActionFailed,
+    }
+}
+
+/// The node it is about, where another than the one where it happened.
+const fn about(kind: &EventKind) -> Option<NodeId> {
+    match kind {
+        EventKind::Assigned { master, .. } | EventKind::Serving { master } => Some(*master),
+        EventKind::SwitchoverStarted { to } => Some(*to),
+        EventKind::LeaderChanged { leader, .. } => *leader,
+        _ => None,
+    }
+}
+
+fn sentence(view: &View, kind: &EventKind) -> String {
+    let plain = str::to_owned;
+    match kind {
+        EventKind::RedisUp { run_id, role } => format!("Redis is up as {role}, run id {run_id}"),
+        EventKind::RedisDown { reason } => format!("Redis is down: {reason}"),
+        EventKind::Fencing { cause } => format!("fencing: {}", fence_cause(*cause)),
+        EventKind::Fenced { cause, offset } => {
+            format!("fenced at offset {offset}: {}", fence_cause(*cause))
         }
-        EventKind::RedisDown { reason } => {
-            plain(pb::EventKind::RedisDown, &format!("Redis is down: {reason}"))
-        }
-        EventKind::Fencing { cause } => {
-            plain(pb::EventKind::Fencing, &format!("fencing: {}", fence_cause(*cause)))
-        }
-        EventKind::Fenced { cause, offset } => plain(
-            pb::EventKind::Fenced,
-            &format!("fenced at offset {offset}: {}", fence_cause(*cause)),
-        ),
-        EventKind::LeaseGranted => plain(pb::EventKind::LeaseGranted, "the lease is granted"),
-        EventKind::LeaseLost => plain(pb::EventKind::LeaseLost, "the lease ended"),
+        EventKind::LeaseGranted => plain("the lease is granted"),
+        EventKind::LeaseLost => plain("the lease ended"),
         EventKind::Assigned { master, cause } => {
-            let text = format!("{} is assigned as master: {cause}", view.name(*master));
-            node(pb::EventKind::Assigned, text, *master)
+            format!("{} is assigned as master: {cause}", view.name(*master))
         }
-        EventKind::Promoted => plain(pb::EventKind::Promoted, "Redis is promoted"),
-        EventKind::VipUp => plain(pb::EventKind::VipUp, "the VIP is up and announced"),
-        EventKind::VipGone => plain(pb::EventKind::VipGone, "the VIP is removed"),
-        EventKind::VipRestored => {
-            plain(pb::EventKind::VipRestored, "the VIP was removed and is back")
-        }
-        EventKind::VipStray => plain(pb::EventKind::VipStray, "a VIP without a lease was removed"),
-        EventKind::VipRival { who } => {
-            plain(pb::EventKind::VipRival, &format!("another host answers for the VIP: {who}"))
-        }
-        EventKind::Serving { master } => {
-            let text = format!("{} serves as master", view.name(*master));
-            node(pb::EventKind::Serving, text, *master)
-        }
-        EventKind::Following { master } => {
-            plain(pb::EventKind::Following, &format!("Redis follows {master}"))
-        }
-        EventKind::Eligible { members } => {
-            plain(pb::EventKind::Eligible, &format!("eligible set: {members}"))
-        }
-        EventKind::SwitchoverStarted { to } => {
-            let text = format!("switchover to {} begins", view.name(*to));
-            node(pb::EventKind::SwitchoverStarted, text, *to)
-        }
-        EventKind::SwitchoverAborted { reason } => {
-            plain(pb::EventKind::SwitchoverAborted, &format!("switchover aborted: {reason}"))
-        }
+        EventKind::Promoted => plain("Redis is promoted"),
+        EventKind::VipUp => plain("the VIP is up and announced"),
+        EventKind::VipGone => plain("the VIP is removed"),
+        EventKind::VipRestored => plain("the VIP was removed by somebody and is back"),
+        EventKind::VipStray => plain("a VIP without a lease was found and removed"),
+        EventKind::VipRival { who } => format!("another host answers for the VIP: {who}"),
+        EventKind::Serving { master } => format!("{} serves as master", view.name(*master)),
+        EventKind::Following { master } => format!("Redis follows {master}"),
+        EventKind::Eligible { members } => format!("eligible set: {members}"),
+        EventKind::SwitchoverStarted { to } => format!("switchover to {} begins", view.name(*to)),
+        EventKind::SwitchoverAborted { reason } => format!("switchover aborted: {reason}"),
         EventKind::Paused { seconds } => {
-            plain(pb::EventKind::Paused, &format!("failover is paused for {seconds} s"))
+            format!("automatic failover is paused for {seconds} s")
         }
-        EventKind::Resumed => plain(pb::EventKind::Resumed, "automatic failover is on"),
-        EventKind::LockLost => plain(pb::EventKind::LockLost, "the kernel's table was changed"),
-        EventKind::LockRestored => {
-            plain(pb::EventKind::LockRestored, "the kernel's table is back, closed")
+        EventKind::Resumed => plain("automatic failover is on"),
+        EventKind::LockLost => plain("the kernel's table was changed by somebody"),
+        EventKind::LockRestored => plain("the kernel's table is back, closed"),
+        EventKind::LeaderChanged { leader: Some(leader), term } => {
+            format!("{} leads, term {term}", view.name(*leader))
         }
-        EventKind::LeaderChanged { leader, term } => {
-            let name = leader.map_or_else(String::new, |l| view.name(l));
-            let who = if leader.is_some() {
-                format!("{name} leads")
-            } else {
-                "no leader is known".to_owned()
-            };
-            (pb::EventKind::LeaderChanged, format!("{who}, term {term}"), name)
+        EventKind::LeaderChanged { leader: None, term } => {
+            format!("no leader is known, term {term}")
         }
-        EventKind::ActionFailed { action, text } => {
-            plain(pb::EventKind::ActionFailed, &format!("{action} failed: {text}"))
-        }
+        EventKind::ActionFailed { action, text } => format!("{action} failed: {text}"),
     }
 }
 
