@@ -21,10 +21,10 @@ impl Outcome {
         };
         let foreign = self.lost().iter().find(|lost| *lost.ack.server != *server);
         ensure!(foreign.is_none(), "lost by another than {server}: {foreign:?}");
-        let age = fault.since(first.ack.seen);
-        ensure!(age <= span, "lost {age:?} before the fault: {first:?}");
         let survivor = self.survivors(server).find(|ack| ack.sent > first.ack.seen);
         ensure!(survivor.is_none(), "{first:?} is lost, the later {survivor:?} is not");
+        let age = fault.since(first.ack.seen);
+        ensure!(age <= span, "lost {age:?} before the fault: {first:?}");
         Ok(())
     }
 

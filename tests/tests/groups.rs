@@ -11,7 +11,8 @@ use redkeep_lab::{
 };
 use serde_json::Value;
 
-const LEASE: Duration = Duration::from_millis(300);
+/// How far back an unreplicated tail may reach: `max_lag` (3 s) and one lease.
+const TAIL: Duration = Duration::from_millis(3300);
 const LIMIT: Duration = Duration::from_secs(60);
 /// Name and first master of each group; the n-th has the n-th port and VIP.
 const GROUPS: [(&str, &str); 3] = [("one", "a"), ("two", "b"), ("three", "a")];
@@ -106,7 +107,7 @@ impl Stage {
             if index == failed {
                 continue;
             }
-            let outcome = self.outcome(index, from - LEASE)?;
+            let outcome = self.outcome(index, from - TAIL)?;
             for kind in ["fresh", "held"] {
                 let writer = format!("{name}-{kind}");
                 let refusals = outcome.refusals(&writer, from, to);
@@ -152,11 +153,11 @@ fn fail_over(stage: &mut Stage, index: usize) -> Result<Duration> {
     stage.wait_settled()?;
     stage.write_on(50)?;
     let end = Mono::now();
-    let outcome = stage.outcome(index, begun - LEASE)?;
+    let outcome = stage.outcome(index, begun - TAIL)?;
     let verdict = outcome.verdict(fault, end);
     println!("group {name}, {old} killed: {verdict}");
     verdict.ensure_one_master()?;
-    outcome.ensure_only_tail_lost(&instance, fault, LEASE)?;
+    outcome.ensure_only_tail_lost(&instance, fault, TAIL)?;
     stage.ensure_others_undisturbed(index, begun, end)?;
     verdict.service_back.context("nobody took over")
 }
@@ -189,7 +190,7 @@ fn switchover_of_one_group_leaves_the_others_connections_undisturbed() -> Result
         }
         stage.write_on(50)?;
         let end = Mono::now();
-        let verdict = stage.outcome(index, begun - LEASE)?.verdict(begun, end);
+        let verdict = stage.outcome(index, begun - TAIL)?.verdict(begun, end);
         println!("group {name} switched over: {verdict}");
         verdict.ensure_one_master()?;
         ensure!(verdict.lost == 0, "{name} lost writes: {verdict}");
