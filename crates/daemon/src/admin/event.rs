@@ -82,6 +82,7 @@ fn sentence(view: &View, kind: &EventKind) -> String {
         EventKind::VipRival { who } => format!("another host answers for the VIP: {who}"),
         EventKind::Serving { master } => format!("{} serves as master", view.name(*master)),
         EventKind::Following { master } => format!("Redis follows {master}"),
+        EventKind::Eligible { members } if members.is_empty() => plain("the eligible set is empty"),
         EventKind::Eligible { members } => format!("eligible set: {members}"),
         EventKind::SwitchoverStarted { to } => format!("switchover to {} begins", view.name(*to)),
         EventKind::SwitchoverAborted { reason } => format!("switchover aborted: {reason}"),

@@ -40,23 +40,22 @@ pub(super) fn of(view: &View) -> Vec<Problem> {
 }
 
 fn silent_nodes(view: &View, spec: &ClusterSpec) -> Vec<Problem> {
-    let silent =
-        |n: &&redkeep_core::status::NodeStatus| n.node != view.status.node && !is_heard(spec, n);
-    view.status
-        .nodes
-        .iter()
-        .filter(silent)
-        .map(|n| {
-            let name = view.name(n.node);
-            let text = match n.heard_ago {
-                Some(ago) => {
-                    format!("the supervisor of {name} is silent for {:.1} s", seconds(ago))
-                }
-                None => format!("the supervisor of {name} was never heard by this leader"),
-            };
-            cluster(Severity::Warning, &name, text, "systemctl status redkeepd (on that node)")
-        })
-        .collect()
+    let mut found = Vec::new();
+    for node in spec.nodes.iter().filter(|n| n.id != view.status.node) {
+        // A node that was never heard may be missing among those the leader knows.
+        let seen = view.status.nodes.iter().find(|n| n.node == node.id);
+        if seen.is_some_and(|n| is_heard(spec, n)) {
+            continue;
+        }
+        let name = &node.name;
+        let text = match seen.and_then(|n| n.heard_ago) {
+            Some(ago) => format!("the supervisor of {name} is silent for {:.1} s", seconds(ago)),
+            None => format!("the supervisor of {name} was never heard by this leader"),
+        };
+        let help = "systemctl status redkeepd (on that node)";
+        found.push(cluster(Severity::Warning, name, text, help));
+    }
+    found
 }
 
 fn seconds(span: redkeep_core::Span) -> f64 {
@@ -96,12 +95,27 @@ fn of_group(view: &View, spec: &ClusterSpec, group: &GroupStatus) -> Vec<Problem
         found.push(report.say(Severity::Warning, "", text, help));
     }
     found.extend(group.members.iter().filter_map(|m| of_member(view, spec, group, m)));
+    found.extend(lapsed_master(view, group));
     let others = group.members.len() > 1;
     if group.serving && others && group.eligible.is_empty() {
         let text = "no replica may be promoted: losing the master now stops the service".to_owned();
         found.push(report.say(Severity::Warning, "", text, report.explain()));
     }
     found
+}
+
+/// The log says that it serves; its own host knows better.
+fn lapsed_master(view: &View, group: &GroupStatus) -> Option<Problem> {
+    let member = group.members.iter().find(|m| group.master == Some(m.node))?;
+    let up = matches!(member.redis, RedisView::Up(_) | RedisView::Doubtful(_, _));
+    let lapsed = group.serving && member.known && up && member.serving != Some(group.epoch);
+    lapsed.then(|| {
+        let report = Reporter { group: group.group.as_str() };
+        let name = view.name(member.node);
+        let text =
+            format!("{name} is the master but does not serve at the VIP now: it holds no lease");
+        report.say(Severity::Critical, &name, text, report.explain())
+    })
 }
 
 fn of_member(

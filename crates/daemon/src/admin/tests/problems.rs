@@ -46,6 +46,7 @@ fn a_silent_supervisor_is_named_with_its_silence() {
     check(|v| v.nodes[2].heard_ago = Some(Span::from_millis(1_500)), &[(Warning, text, help)]);
     let text = "the supervisor of w was never heard by this leader";
     check(|v| v.nodes[2].heard_ago = None, &[(Warning, text, help)]);
+    check(|v| drop(v.nodes.pop()), &[(Warning, text, help)]);
 }
 
 #[test]
@@ -73,6 +74,13 @@ fn a_group_that_nobody_serves_is_critical_and_says_why() {
             EXPLAIN,
         )],
     );
+}
+
+/// Without a quorum the log still says "serving"; the holder's own host says that its lease ended.
+#[test]
+fn a_master_whose_lease_ended_is_critical() {
+    let text = "a is the master but does not serve at the VIP now: it holds no lease";
+    check(|v| v.groups[0].members[0].serving = None, &[(Critical, text, EXPLAIN)]);
 }
 
 #[test]
