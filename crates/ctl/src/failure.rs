@@ -19,7 +19,7 @@ pub(crate) enum Failure {
     Usage(String),
     #[error("{path} cannot be read: {source}", path = path.display())]
     File { path: PathBuf, source: io::Error },
-    #[error("no supervisor answers")]
+    #[error("no supervisor could answer")]
     Unreachable { tried: Vec<String> },
     #[error("the outcome is not known: {0}")]
     Unknown(String),

@@ -90,10 +90,19 @@ fn master(group: &GroupView, paint: Paint) -> String {
     };
     let cause =
         group.cause.as_deref().map_or_else(String::new, |c| format!(", cause: {}", spaced(c)));
-    if group.serving {
-        format!("{} serves at epoch {}{since}{cause}", paint.strong(master), group.epoch)
-    } else {
-        paint.bad(&format!("{master} does NOT serve yet at epoch {}{since}{cause}", group.epoch))
+    let epoch = group.epoch;
+    let own = group.members.iter().find(|m| m.node == *master && m.known);
+    match (group.serving, own) {
+        (false, _) => {
+            paint.bad(&format!("{master} does NOT serve yet at epoch {epoch}{since}{cause}"))
+        }
+        (true, Some(own)) if own.serving_epoch != Some(epoch) => paint
+            .bad(&format!("{master} does NOT serve now, assigned at epoch {epoch}{since}{cause}")),
+        (true, Some(_)) => {
+            format!("{} serves at epoch {epoch}{since}{cause}", paint.strong(master))
+        }
+        // Only the log is known here, and it does not know of leases.
+        (true, None) => format!("{master} by the log, at epoch {epoch}{since}{cause}"),
     }
 }
 

@@ -24,6 +24,15 @@ fn status_of_a_broken_cluster_says_what_is_wrong_first() {
     check(broken(), &["status", "pair"], "status-broken.txt");
 }
 
+/// The log says "serving"; the holder's own host says that its lease ended.
+#[test]
+fn status_of_a_master_whose_lease_ended_does_not_say_that_it_serves() {
+    let mut status = healthy();
+    status.groups[0].lease_left = None;
+    status.groups[0].members[0].serving = None;
+    check(status, &["status"], "status-lapsed.txt");
+}
+
 #[test]
 fn status_of_a_follower_without_its_leader_says_how_old_it_is() {
     let mut status = healthy();
