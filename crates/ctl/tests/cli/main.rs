@@ -4,4 +4,5 @@
 
 mod outcome;
 mod output;
+mod secure;
 mod support;

@@ -247,6 +247,31 @@ fn events_are_lines_as_they_happen() {
     golden("events.json", &read(&["-o", "json", "events"], 2));
 }
 
+/// One node answers and one does not: the lines of the first come, and the gap is said.
+#[test]
+fn events_of_all_nodes_say_which_are_missing() {
+    let other = Supervisor::start(events(1));
+    let mut status = healthy();
+    status.nodes[0].admin = other.addr.to_string();
+    status.nodes[1].admin = closed_port();
+    status.nodes.truncate(2);
+    let asked = Supervisor::start(Prepared { statuses: vec![status].into(), ..events(1) });
+    let endpoint = asked.addr.to_string();
+    let mut child = command(&["--endpoint", &endpoint, "events", "--all"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut line, mut gap) = (String::new(), String::new());
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut gap).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(line.contains("the VIP is up and announced"), "{line}");
+    assert!(gap.starts_with("redkeepctl: events may be missing: "), "{gap}");
+    assert!(asked.asked().is_empty());
+}
+
 #[test]
 fn a_reader_that_goes_away_is_no_failure() {
     let server = Supervisor::start(events(100_000));

@@ -18,7 +18,7 @@ use redkeep_proto::{
 use tokio::net::TcpListener;
 use tonic::{
     Code, Request, Response, Status,
-    transport::{Server, server::TcpIncoming},
+    transport::{Server, ServerTlsConfig, server::TcpIncoming},
 };
 
 /// What the service answers, and what it was asked.
@@ -150,6 +150,10 @@ impl Drop for Supervisor {
 
 impl Supervisor {
     pub(crate) fn start(prepared: Prepared) -> Self {
+        Self::start_with(prepared, None)
+    }
+
+    pub(crate) fn start_with(prepared: Prepared, tls: Option<ServerTlsConfig>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -160,7 +164,11 @@ impl Supervisor {
         let prepared = Arc::new(prepared);
         let service = AdminServiceServer::new(Service(Arc::clone(&prepared)));
         runtime.spawn(async move {
-            let serve = Server::builder().add_service(service);
+            let mut server = Server::builder();
+            if let Some(tls) = tls {
+                server = server.tls_config(tls).unwrap();
+            }
+            let serve = server.add_service(service);
             serve.serve_with_incoming(TcpIncoming::from(listener)).await.unwrap();
         });
         Self { addr, prepared, runtime: Some(runtime) }
