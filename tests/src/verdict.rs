@@ -189,7 +189,7 @@ impl fmt::Display for Verdict {
             (Some(back), Some(server)) => {
                 write!(f, "; service back at {server} after {:.1} ms", millis(back))?;
             }
-            (Some(_) | None, _) => write!(f, "; no other server answered")?,
+            (Some(_) | None, _) => write!(f, "; the same server went on")?,
         }
         write!(f, "; two masters for {:.1} ms", millis(self.two_masters.seen))?;
         if self.two_masters.seen > Duration::ZERO {

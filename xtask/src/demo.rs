@@ -108,7 +108,12 @@ fn tell(pair: &Pair, act: &Act, since: Mono) -> Result<Mono> {
     let verdict = pair.outcome()?.since(since).verdict(act.fault, act.end);
     println!("\n== {}\n", act.title);
     print!("{}", story::timeline(pair, act, &verdict));
-    println!("\n   {verdict}");
+    let steps = story::steps(pair, act, &verdict);
+    if steps.is_empty() {
+        println!("\n   {verdict}");
+    } else {
+        println!("\n   {steps}\n   {verdict}");
+    }
     Ok(act.end)
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use redkeep_lab::{Pair, Timeline, Verdict, WallOffset};
+use redkeep_lab::{EventWatch, Pair, Timeline, Verdict, WallOffset};
 use serde_json::Value;
 
 use super::Act;
@@ -25,6 +25,32 @@ const TOLD: [&str; 15] = [
     "SWITCHOVER_ABORTED",
     "LEADER_CHANGED",
 ];
+
+/// The steps of a takeover by the first event that tells each; a node that is cut off or dead
+/// tells nothing, so a step may be missing.
+const STEPS: [(&str, &str); 5] = [
+    ("REDIS_DOWN", "detected"),
+    ("FENCED", "fenced"),
+    ("ASSIGNED", "decided"),
+    ("PROMOTED", "promoted"),
+    ("VIP_UP", "VIP up"),
+];
+
+/// One line: when each step of the takeover was done, from the fault; empty if there was none.
+pub(super) fn steps(pair: &Pair, act: &Act, verdict: &Verdict) -> String {
+    let Some(back) = verdict.service_back else { return String::new() };
+    let events: Vec<_> = pair.events().iter().flat_map(EventWatch::events).collect();
+    let first = |wanted: &str| {
+        let told = events.iter().filter(|(at, event)| *at >= act.fault && is_kind(event, wanted));
+        told.map(|(at, _)| at.since(act.fault)).filter(|after| *after <= back).min()
+    };
+    let mut steps: Vec<String> = Vec::new();
+    for (kind, step) in STEPS {
+        steps.extend(first(kind).map(|after| format!("{step} {:.1}", after.as_secs_f64() * 1e3)));
+    }
+    steps.push(format!("first write {:.1} ms", back.as_secs_f64() * 1e3));
+    steps.join(", ")
+}
 
 pub(super) fn timeline(pair: &Pair, act: &Act, verdict: &Verdict) -> Timeline {
     let (fault, end) = (act.fault, act.end);
@@ -58,13 +84,13 @@ pub(super) fn timeline(pair: &Pair, act: &Act, verdict: &Verdict) -> Timeline {
     timeline
 }
 
-/// `KIND: sentence` of an event worth telling.
+fn is_kind(event: &Value, wanted: &str) -> bool {
+    event["kind"].as_str().is_some_and(|kind| kind.eq_ignore_ascii_case(wanted))
+}
+
+/// Kind and sentence of an event worth telling.
 fn words(event: &Value) -> Option<String> {
-    let kind = event["kind"].as_str()?.to_uppercase().replace('-', "_");
-    let kind = kind.trim_start_matches("EVENT_KIND_");
-    if !TOLD.contains(&kind) {
-        return None;
-    }
+    let kind = TOLD.iter().find(|kind| is_kind(event, kind))?;
     let text = event["text"].as_str().unwrap_or_default();
     Some(format!("{:<18} {text}", kind.to_lowercase().replace('_', " ")))
 }
@@ -76,11 +102,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_are_told_by_kind_however_it_is_spelt() {
-        for kind in ["EVENT_KIND_PROMOTED", "promoted", "Promoted"] {
-            let told = words(&json!({ "kind": kind, "text": "master now" }));
-            assert_eq!(told.as_deref(), Some("promoted           master now"));
-        }
+    fn only_what_belongs_to_the_story_is_told() {
+        let told = words(&json!({ "kind": "vip_up", "text": "the VIP is up" }));
+        assert_eq!(told.as_deref(), Some("vip up             the VIP is up"));
         assert_eq!(words(&json!({ "kind": "lease_granted" })), None);
     }
 }
