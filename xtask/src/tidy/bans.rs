@@ -33,8 +33,12 @@ const UNFINISHED: [(&str, &str); 3] = [
 /// Type names that say nothing.
 const EMPTY_NAMES: [&str; 7] = ["Manager", "Helper", "Helpers", "Util", "Utils", "Info", "Handler"];
 
+/// Names that would be empty if they were not the field's own: systemd is a service manager.
+const FIELD_NAMES: [&str; 1] = ["ServiceManager"];
+
 /// A sleep in a test is allowed in functions named for waiting for a condition, in a loop that
-/// looks at how long it has lasted, and under a comment that names the pace it sets.
+/// counts or looks at how long it has lasted, and under a comment that names the pace it sets or
+/// the time that has to pass.
 const WAITERS: [&str; 4] = ["wait", "until", "eventually", "poll"];
 
 const PRESENT: [&str; 9] = [
@@ -113,7 +117,11 @@ fn is_body(line: &str) -> bool {
 fn empty_names(line: &str) -> Vec<String> {
     let keywords = ["struct", "enum", "trait", "type"];
     let names = keywords.iter().flat_map(|keyword| names_after(line, keyword));
-    names.filter(|name| EMPTY_NAMES.iter().any(|empty| name.ends_with(empty))).collect()
+    let says_nothing = |name: &String| {
+        let ours = !FIELD_NAMES.contains(&name.as_str());
+        ours && EMPTY_NAMES.iter().any(|empty| name.ends_with(empty))
+    };
+    names.filter(says_nothing).collect()
 }
 
 /// Whether the line is inside a function named for waiting, or only names one.
@@ -125,10 +133,14 @@ fn waits(functions: &[Function], line: usize) -> bool {
         || around.any(|function| WAITERS.iter().any(|word| function.name.contains(word)))
 }
 
-/// Whether the four lines above a line show a bounded loop, or a comment that speaks of a pace.
+/// Whether the four lines above a line show a bounded loop, or a comment that says why time passes.
 fn is_paced(text: &str, line: usize) -> bool {
     let above = text.lines().skip(line.saturating_sub(5)).take(line.saturating_sub(1).min(4));
-    let paced = |line: &str| line.trim_start().starts_with("//") && line.contains("pace");
+    let paced = |line: &str| {
+        let line = line.trim_start();
+        let speaks = line.contains("pace") || line.contains("passing of time");
+        line.starts_with("for ") || (line.starts_with("//") && speaks)
+    };
     let bounded = |line: &str| line.contains("elapsed()") || line.contains("Instant::now() ");
     above.into_iter().any(|line| bounded(line) || paced(line))
 }
