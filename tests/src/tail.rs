@@ -13,6 +13,19 @@ use crate::verdict::Outcome;
 use crate::writer::Ack;
 
 impl Outcome {
+    /// The same without what was acknowledged before `server` became the master that it was at
+    /// `fault`: what an earlier fault cost is not this one's.
+    #[must_use]
+    pub fn of_reign(self, server: &str, fault: Mono) -> Self {
+        let acks = self.writers().iter().flat_map(|(_, record)| &record.acks);
+        let earlier = acks.filter(|ack| *ack.server != *server && ack.seen < fault);
+        let last = earlier.map(|ack| ack.seen).max();
+        match last {
+            Some(last) => self.since(last + Duration::from_nanos(1)),
+            None => self,
+        }
+    }
+
     /// Fails unless all lost writes are the last that `server` acknowledged, none of them
     /// longer than `span` before `fault`.
     pub fn ensure_only_tail_lost(&self, server: &str, fault: Mono, span: Duration) -> Result<()> {

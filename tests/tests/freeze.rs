@@ -61,7 +61,7 @@ fn freeze_and_thaw(pair: &Pair, frozen: Frozen) -> Result<Verdict> {
     pair.wait_replica(&old, &new, "w").with_context(|| pair.story(begun, Mono::now()))?;
     pair.keep_writing(Duration::from_millis(100))?;
     let end = Mono::now();
-    let outcome = pair.outcome()?.since(begun - TAIL);
+    let outcome = pair.outcome()?.of_reign(&redis.instance(), fault);
     let verdict = outcome.verdict(fault, end);
     println!("{old} to {new}, frozen {frozen:?}: {verdict}");
     let leaked = replies_of(pair, &old, capture.finish()?, thawed)?;

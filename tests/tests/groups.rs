@@ -89,12 +89,11 @@ impl Stage {
         MEMBERS.into_iter().find(|member| *member == name).context("a member")
     }
 
-    /// What the group's writers saw since `mark`, looked for at its VIP.
-    fn outcome(&self, index: usize, mark: Mono) -> Result<Outcome> {
+    /// What the group's writers saw, looked for at its VIP.
+    fn outcome(&self, index: usize) -> Result<Outcome> {
         let writers = &self.writers[index * 2..index * 2 + 2];
         let records = writers.iter().map(|it| (it.spec().clone(), it.record())).collect();
-        let outcome = Outcome::collect(records, self.lab.host("c")?, target(index))?;
-        Ok(outcome.since(mark))
+        Outcome::collect(records, self.lab.host("c")?, target(index))
     }
 
     fn write_on(&self, count: usize) -> Result<()> {
@@ -107,7 +106,7 @@ impl Stage {
             if index == failed {
                 continue;
             }
-            let outcome = self.outcome(index, from - TAIL)?;
+            let outcome = self.outcome(index)?.since(from);
             for kind in ["fresh", "held"] {
                 let writer = format!("{name}-{kind}");
                 let refusals = outcome.refusals(&writer, from, to);
@@ -153,7 +152,7 @@ fn fail_over(stage: &mut Stage, index: usize) -> Result<Duration> {
     stage.wait_settled()?;
     stage.write_on(50)?;
     let end = Mono::now();
-    let outcome = stage.outcome(index, begun - TAIL)?;
+    let outcome = stage.outcome(index)?.of_reign(&instance, fault);
     let verdict = outcome.verdict(fault, end);
     println!("group {name}, {old} killed: {verdict}");
     verdict.ensure_one_master()?;
@@ -190,7 +189,7 @@ fn switchover_of_one_group_leaves_the_others_connections_undisturbed() -> Result
         }
         stage.write_on(50)?;
         let end = Mono::now();
-        let verdict = stage.outcome(index, begun - TAIL)?.verdict(begun, end);
+        let verdict = stage.outcome(index)?.since(begun).verdict(begun, end);
         println!("group {name} switched over: {verdict}");
         verdict.ensure_one_master()?;
         ensure!(verdict.lost == 0, "{name} lost writes: {verdict}");
