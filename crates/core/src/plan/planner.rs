@@ -241,8 +241,12 @@ fn brake(p: &PlanInput<'_>) -> Option<HoldReason> {
 
 /// Nobody holds a lease: name the next master.
 fn choose(p: &PlanInput<'_>, a: &Assignment, cause: Cause) -> Plan {
-    let c = Candidates { old_master: true, ..p.candidates };
-    let ranked = c.ranked();
+    // The old master may go on: it loses nothing. But not again and again, if it was named and was not heard to serve.
+    let unheard = cause == Cause::NodeSilent && !a.serving;
+    let mut ranked = Candidates { old_master: !unheard, ..p.candidates }.ranked();
+    if ranked.is_empty() {
+        ranked = Candidates { old_master: true, ..p.candidates }.ranked();
+    }
     let Some(best) = ranked.first() else { return cold_start(p, a) };
     if best.node != a.master
         && let Some(hold) = brake(p)

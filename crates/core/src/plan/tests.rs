@@ -230,6 +230,20 @@ fn a_silent_master_is_waited_for_until_its_lease_is_over() {
     assert_eq!(case.assigned(), ("c", Cause::NodeSilent));
 }
 
+/// Found by the simulator: its reports arrive, its grants do not; it was named again for ever.
+#[test]
+fn a_master_that_hears_no_grant_is_named_again_once_only() {
+    let mut case = Case::well();
+    case.lease_left = Span(0);
+    assert_eq!(case.assigned(), ("a", Cause::NodeSilent), "it has most");
+    let assignment = case.group.assignment.as_mut().unwrap();
+    assignment.serving = false;
+    assignment.cause = Cause::NodeSilent;
+    assert_eq!(case.assigned(), ("c", Cause::NodeSilent));
+    case.group.eligible.clear();
+    assert_eq!(case.assigned(), ("a", Cause::NodeSilent), "better it than nobody");
+}
+
 #[test]
 fn a_master_that_was_adopted_and_never_served_is_not_replaced() {
     let mut case = Case::well();
