@@ -52,6 +52,12 @@ faults! {
     Deaf = "deaf",
     /// Nobody hears the host.
     Mute = "mute",
+    /// The target's host and the leader's on one side, all others on the other.
+    Split = "split",
+    /// Grants to the host are lost, all else arrives.
+    LoseGrants = "lose-grants",
+    /// Reports of the host are held up until the end.
+    HoldReports = "hold-reports",
     LossyNet = "lossy-net",
     DuplicatingNet = "duplicating-net",
     /// Messages are held up and overtake each other.

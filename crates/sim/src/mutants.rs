@@ -15,6 +15,8 @@ pub struct Mutant {
     /// Lease rule of the design, or what else it stands for.
     pub rule: &'static str,
     pub switches: Switches,
+    /// It breaks safety; else it only keeps service away.
+    pub unsafe_without: bool,
     /// Where it shows soonest; none = in the plans of all seeds.
     pub hunted_in: Option<(Layout, Profile)>,
 }
@@ -22,18 +24,41 @@ pub struct Mutant {
 fn core(name: &'static str, rule: &'static str, set: fn(&mut Mutations)) -> Mutant {
     let mut switches = Switches::default();
     set(&mut switches.core);
-    Mutant { name, rule, switches, hunted_in: None }
+    Mutant { name, rule, switches, unsafe_without: true, hunted_in: None }
 }
 
 fn lock(name: &'static str, rule: &'static str, set: fn(&mut LockRules)) -> Mutant {
     let mut switches = Switches::default();
     set(&mut switches.lock);
-    Mutant { name, rule, switches, hunted_in: None }
+    Mutant { name, rule, switches, unsafe_without: true, hunted_in: None }
 }
 
 /// Every one of them.
 #[must_use]
 pub fn all() -> Vec<Mutant> {
+    let in_trio = |profile| Some((Layout::Trio, profile));
+    let mut all = list();
+    for mutant in &mut all {
+        match mutant.name {
+            // What costs service and nothing else: grants to one that never confirms, a gate closed by its own
+            // holder, decisions without end.
+            "no_grant_limit" | "one_generation" | "no_not_before" => {
+                mutant.unsafe_without = false;
+                mutant.hunted_in = in_trio(Profile::Single);
+            }
+            "arm_after_grant" | "ignore_in_flight" | "in_flight_times_out" | "ignore_nonce"
+            | "input_only" => mutant.hunted_in = in_trio(Profile::Duel),
+            "no_arm_id_check" | "fence_not_burned" | "burn_forgotten" => {
+                mutant.hunted_in = in_trio(Profile::Late);
+            }
+            "skip_read_index" => mutant.hunted_in = Some((Layout::Five, Profile::Late)),
+            _ => {}
+        }
+    }
+    all
+}
+
+fn list() -> Vec<Mutant> {
     vec![
         core("arm_after_grant", "L1", |m| m.arm_after_grant = true),
         core("no_arm_id_check", "L1", |m| m.no_arm_id_check = true),
@@ -61,6 +86,7 @@ pub fn all() -> Vec<Mutant> {
             name: "burn_forgotten",
             rule: "L5",
             switches: Switches { burn_forgotten: true, ..Switches::default() },
+            unsafe_without: true,
             hunted_in: None,
         },
     ]

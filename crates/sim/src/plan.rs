@@ -70,12 +70,14 @@ pub enum Profile {
     Single,
     /// Stops, cuts and late messages around the holder of a lease, clocks at their bounds.
     Duel,
+    /// Messages that come very late, and what makes them harmful: cuts, splits, stops, restarts.
+    Late,
     /// No faults at all.
     Calm,
 }
 
 impl Profile {
-    pub const ALL: [Self; 4] = [Self::Swarm, Self::Single, Self::Duel, Self::Calm];
+    pub const ALL: [Self; 5] = [Self::Swarm, Self::Single, Self::Duel, Self::Late, Self::Calm];
 
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -83,6 +85,7 @@ impl Profile {
             Self::Swarm => "swarm",
             Self::Single => "single",
             Self::Duel => "duel",
+            Self::Late => "late",
             Self::Calm => "calm",
         }
     }
@@ -129,7 +132,8 @@ impl Plan {
         let profile = match rng.below(20) {
             0..=7 => Profile::Swarm,
             8..=11 => Profile::Single,
-            12..=18 => Profile::Duel,
+            12..=16 => Profile::Duel,
+            17..=18 => Profile::Late,
             _ => Profile::Calm,
         };
         Self::draw(seed, layout, profile)
@@ -143,6 +147,7 @@ impl Plan {
             Profile::Swarm => draft.swarm(),
             Profile::Single => draft.single(),
             Profile::Duel => draft.duel(),
+            Profile::Late => draft.late(),
             Profile::Calm => {}
         }
         let mut faults = draft.faults;
@@ -162,9 +167,19 @@ impl Plan {
             delay_min: Span::from_micros(60),
             delay_max: Span::from_micros(rng.range(150, 3_000)),
         };
+        let late = self.profile == Profile::Late;
+        let weather = if late {
+            Weather {
+                straggler_ppm: rng.range(50_000, 250_000),
+                straggler_max: ms(rng.range(300, 700)),
+                ..weather
+            }
+        } else {
+            weather
+        };
         Knobs {
             weather,
-            lease_ttl: ms(*rng.pick(&[300, 300, 300, 1_000])),
+            lease_ttl: ms(if late { 300 } else { *rng.pick(&[300, 300, 300, 1_000]) }),
             max_lag: ms(*rng.pick(&[1_000, 3_000])),
             failover_cooldown: ms(*rng.pick(&[0, 0, 0, 3_000])),
             skew_max_ppm: *rng.pick(&[50, 10_000, 83_333]),
@@ -229,6 +244,9 @@ impl Draft {
             | F::Isolate
             | F::Deaf
             | F::Mute
+            | F::Split
+            | F::LoseGrants
+            | F::HoldReports
             | F::LossyNet
             | F::DuplicatingNet
             | F::StragglingNet
@@ -258,7 +276,15 @@ impl Draft {
         for _ in 0..self.rng.range(2, 3) {
             let kind = *self.rng.pick(FaultKind::ALL);
             let target = self.target();
-            let lasts = self.length(kind).min(ms(1_500));
+            let longest = if self.rng.chance(300_000) { 6_000 } else { 1_500 };
+            let lasts = match kind {
+                FaultKind::Deaf
+                | FaultKind::Isolate
+                | FaultKind::Mute
+                | FaultKind::LoseGrants
+                    if longest > 1_500 => ms(longest),
+                _ => self.length(kind).min(ms(longest)),
+            };
             self.add(at, kind, target, lasts);
             at = at + lasts + ms(self.rng.range(3_000, 4_500));
         }
@@ -276,6 +302,41 @@ impl Draft {
                 self.pair_up(later, target);
             }
             at += ms(self.rng.range(600, 2_500));
+        }
+    }
+
+    fn late(&mut self) {
+        use FaultKind as F;
+        let mut at = FAULTS_FROM;
+        for _ in 0..self.rng.range(2, 4) {
+            let master = Target::Master(self.group());
+            let some = ms(self.rng.range(400, 1_500));
+            match self.rng.below(6) {
+                0 => {
+                    let kind = *self.rng.pick(&[F::Isolate, F::Mute, F::Deaf]);
+                    self.add(at, kind, master, some);
+                }
+                1 | 2 => self.add(at, F::Split, master, some),
+                3 => {
+                    self.add(at, F::TransferLeadership, master, ms(1));
+                    let stop = at + ms(self.rng.range(20, 300));
+                    let stopped = ms(self.rng.range(300, 900));
+                    self.add(stop, F::FreezeSupervisor, master, stopped);
+                    let cut = stop + Span::from_micros(self.rng.below(100_000));
+                    self.add(cut, F::Isolate, master, stopped + some);
+                }
+                4 => {
+                    let frozen = ms(self.rng.range(550, 800));
+                    self.add(at, F::FreezeRedis, master, frozen);
+                    let held = ms(self.rng.range(1_000, 1_600));
+                    self.add(at, F::HoldReports, master, held);
+                    let kill = at + frozen + ms(self.rng.below(150));
+                    let away = ms(self.rng.range(5, 60));
+                    self.add(kill, F::KillSupervisor, master, away);
+                }
+                _ => self.add(at, F::LoseGrants, master, some + some),
+            }
+            at += some + ms(self.rng.range(600, 2_500));
         }
     }
 
@@ -365,15 +426,15 @@ mod tests {
 
     #[test]
     fn a_plan_reads_back_as_it_was_written() {
-        for seed in 0..50 {
+        for seed in 0..200 {
             let plan = Plan::of_seed(seed);
             assert_eq!(plan.to_string().parse(), Ok(plan));
         }
     }
 
     #[test]
-    fn the_first_thousand_seeds_plan_every_fault_in_every_layout() {
-        let plans: Vec<Plan> = (0..1000).map(Plan::of_seed).collect();
+    fn the_first_three_thousand_seeds_plan_every_fault_in_every_layout() {
+        let plans: Vec<Plan> = (0..3000).map(Plan::of_seed).collect();
         for layout in Layout::ALL {
             for kind in FaultKind::ALL {
                 let planned = |p: &Plan| p.layout == layout && p.faults.iter().any(|f| f.kind == *kind);

@@ -115,6 +115,9 @@ pub fn hunt(mutant: &Mutant, seeds: std::ops::Range<u64>) -> Option<(u64, Violat
     for seed in seeds {
         let plan = plan(seed);
         let Some(violation) = run(&plan, mutant.switches, Lines::Tail).violation else { continue };
+        if mutant.unsafe_without && !violation.is_of_safety() {
+            continue;
+        }
         if run(&plan, Switches::default(), Lines::Tail).violation.is_none() {
             return Some((seed, violation));
         }

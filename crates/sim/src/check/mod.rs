@@ -44,6 +44,8 @@ pub enum Violation {
     SilentWait { group: usize, since: Span },
     #[error("group {group}: not served {since} after everything was healed; the leader says: {hold}")]
     NotServing { group: usize, since: Span, hold: String },
+    #[error("group {group}: a single fault stopped service for {since}; the bound is {bound}")]
+    ServiceGap { group: usize, since: Span, bound: Span },
     #[error("group {group}: host {host} does not follow the master {since} after everything was healed")]
     NotFollowing { group: usize, host: usize, since: Span },
     #[error("an order to host {host} was never answered")]
@@ -54,6 +56,36 @@ pub enum Violation {
     Panicked { message: String },
     #[error("two runs of one plan differ: {first:016x} and {second:016x}")]
     NotDeterministic { first: u64, second: u64 },
+}
+
+impl Violation {
+    /// Harm that no healing undoes; the rest is service that does not come back.
+    #[must_use]
+    pub const fn is_of_safety(&self) -> bool {
+        match self {
+            Self::TwoLeases { .. }
+            | Self::TwoWriters { .. }
+            | Self::StaleAcknowledgement { .. }
+            | Self::EpochFell { .. }
+            | Self::EpochTwice { .. }
+            | Self::FollowedTooEarly { .. }
+            | Self::SwitchoverLost { .. }
+            | Self::ConfirmedLost { .. }
+            | Self::LostTooOld { .. }
+            | Self::EmptyReplaced { .. }
+            | Self::EmptyServes { .. }
+            | Self::MissingAtEnd { .. }
+            | Self::ModelsDiffer { .. } => true,
+            Self::SilentWait { .. }
+            | Self::NotServing { .. }
+            | Self::ServiceGap { .. }
+            | Self::NotFollowing { .. }
+            | Self::NoAnswer { .. }
+            | Self::NoStart { .. }
+            | Self::Panicked { .. }
+            | Self::NotDeterministic { .. } => false,
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -20,6 +20,7 @@ struct Waiting {
 
 #[derive(Debug)]
 pub struct Progress {
+    unserved_since: Vec<Option<Real>>,
     models: BTreeMap<u64, u64>,
     waiting: Vec<Waiting>,
 }
@@ -27,7 +28,7 @@ pub struct Progress {
 impl Progress {
     #[must_use]
     pub fn new(groups: usize) -> Self {
-        Self { models: BTreeMap::new(), waiting: vec![Waiting::default(); groups] }
+        Self { unserved_since: vec![None; groups], models: BTreeMap::new(), waiting: vec![Waiting::default(); groups] }
     }
 
     /// # Errors
@@ -39,6 +40,16 @@ impl Progress {
             self.models.pop_first();
         }
         if known == digest { Ok(()) } else { Err(Violation::ModelsDiffer { applied: status.applied }) }
+    }
+
+    /// For how long nobody has served the group.
+    pub fn unserved(&mut self, now: Real, group: usize, served: bool) -> Span {
+        let slot = &mut self.unserved_since[group];
+        if served {
+            *slot = None;
+            return Span(0);
+        }
+        now.since(*slot.get_or_insert(now))
     }
 
     /// What the leader says of a group that is `served` or not.

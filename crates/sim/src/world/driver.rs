@@ -4,6 +4,7 @@ use redkeep_core::{Boot, Core, Input, Span, message::PeerMessage};
 
 use crate::{
     check::Violation,
+    clock::Real,
     net::{Endpoint, Fate},
     world::{
         World,
@@ -224,6 +225,17 @@ impl World {
         if !self.net.connected(from, to) {
             return;
         }
+        let mut held = Span(0);
+        match &message {
+            PeerMessage::Grant(_) if self.now < self.hosts[to].no_grants_until => {
+                return self.coverage.met("grant lost");
+            }
+            PeerMessage::Report(_) => held = self.hosts[from].reports_held_until.since(self.now),
+            PeerMessage::Raft { .. }
+            | PeerMessage::Renew(_)
+            | PeerMessage::Grant(_)
+            | PeerMessage::FenceRequest { .. } => {}
+        }
         let delays = match self.net.fate(&mut self.dice.net) {
             Fate::Lost => {
                 self.coverage.met("message lost");
@@ -240,12 +252,15 @@ impl World {
                 self.coverage.met("message held up");
             }
             let message = Box::new(message.clone());
-            self.after(delay, Event::Packet { from, to, message });
+            self.after(held + delay, Event::Packet { from, to, message, sent: self.now });
         }
     }
 
-    pub(super) fn packet_arrives(&mut self, from: Endpoint, to: Endpoint, message: PeerMessage) {
-        if self.net.connected(from, to) && self.hosts[to].powered {
+    /// What was held up lay beyond the cut already.
+    pub(super) fn packet_arrives(&mut self, way: (Endpoint, Endpoint), sent: Real, message: PeerMessage) {
+        let (from, to) = way;
+        let held_up = self.now.since(sent) > self.knobs.weather.delay_max;
+        if (held_up || self.net.connected(from, to)) && self.hosts[to].powered {
             let from = self.hosts[from].node;
             self.take_in(to, Input::Peer { from, message });
         }

@@ -3,6 +3,7 @@
 use redkeep_core::{Input, message::PeerMessage};
 
 use crate::{
+    clock::Real,
     net::Endpoint,
     redis::{DataSet, WriteId},
     world::host::LockJob,
@@ -19,7 +20,7 @@ pub(crate) enum Event {
     Process { host: Endpoint, life: u64, event: ProcessEvent },
     /// A lock batch of a dead process reaches the kernel.
     LateBatch { host: Endpoint, job: Box<LockJob> },
-    Packet { from: Endpoint, to: Endpoint, message: Box<PeerMessage> },
+    Packet { from: Endpoint, to: Endpoint, message: Box<PeerMessage>, sent: Real },
     /// Others notice that the process is gone.
     PeerDied { dead: Endpoint, notified: Endpoint, life: u64 },
     /// An adapter's news for the core.

@@ -99,8 +99,16 @@ impl World {
             F::KillRedis | F::KillRedisEmpty | F::KillRedisOld | F::FreezeRedis => {
                 self.fault_of_redis(host, fault)
             }
-            F::CutOneWay | F::CutPair | F::Isolate | F::Deaf | F::Mute => {
+            F::CutOneWay | F::CutPair | F::Isolate | F::Deaf | F::Mute | F::Split => {
                 self.fault_of_links(host, fault);
+                true
+            }
+            F::LoseGrants => {
+                self.hosts[host].no_grants_until = self.now.after(fault.lasts);
+                true
+            }
+            F::HoldReports => {
+                self.hosts[host].reports_held_until = self.now.after(fault.lasts);
                 true
             }
             F::LossyNet | F::DuplicatingNet | F::StragglingNet => {
@@ -167,7 +175,14 @@ impl World {
         let others: Vec<Endpoint> = (0..self.net.endpoints()).filter(|e| *e != host).collect();
         let pick = usize::try_from(fault.pick % 1_000).unwrap_or(0);
         let one = others[pick % others.len()];
+        let leader = self.leader().unwrap_or(host);
+        let far = |e: &Endpoint| *e != host && *e != leader;
         let cuts: Vec<(Endpoint, Endpoint)> = match fault.kind {
+            FaultKind::Split => others
+                .iter()
+                .filter(|o| far(o))
+                .flat_map(|o| [(host, *o), (*o, host), (leader, *o), (*o, leader)])
+                .collect(),
             FaultKind::CutOneWay => vec![(host, one)],
             FaultKind::CutPair => vec![(host, one), (one, host)],
             FaultKind::Deaf => others.iter().map(|o| (*o, host)).collect(),
@@ -287,7 +302,8 @@ impl World {
         let somewhere = fault.pick % 10 < 3;
         let leader = self.leader().filter(|_| !somewhere).unwrap_or(host);
         let pick = usize::try_from(fault.pick % 1_000).unwrap_or(0);
-        let to: NodeId = self.hosts[pick % self.hosts.len()].node;
+        let to = if matches!(fault.target, Target::Master(_)) { host } else { pick % self.hosts.len() };
+        let to: NodeId = self.hosts[to].node;
         let request = match fault.kind {
             FaultKind::Switchover => AdminRequest::Switchover { group: id, to: None, dry_run: false },
             FaultKind::Failover => {

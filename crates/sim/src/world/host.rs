@@ -137,6 +137,10 @@ pub(crate) struct Host {
     pub(crate) process: Option<Process>,
     pub(crate) disk_stalled_until: Real,
     pub(crate) lock_stalled_until: Real,
+    /// Grants to this host are lost until then.
+    pub(crate) no_grants_until: Real,
+    /// Reports of this host arrive then at the earliest.
+    pub(crate) reports_held_until: Real,
 }
 
 impl Host {

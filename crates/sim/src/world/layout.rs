@@ -101,6 +101,8 @@ pub(crate) fn hosts(
             process: None,
             disk_stalled_until: Real(0),
             lock_stalled_until: Real(0),
+            no_grants_until: Real(0),
+            reports_held_until: Real(0),
         }
     };
     spec.nodes.iter().map(host).collect()

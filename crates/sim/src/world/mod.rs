@@ -209,7 +209,9 @@ impl World {
             Event::Start { host } => self.start_supervisor(host),
             Event::Process { host, life, event } => self.process_event(host, life, event),
             Event::LateBatch { host, job } => self.late_batch(host, &job),
-            Event::Packet { from, to, message } => self.packet_arrives(from, to, *message),
+            Event::Packet { from, to, message, sent } => {
+                self.packet_arrives((from, to), sent, *message);
+            }
             Event::PeerDied { dead, notified, life } => self.peer_died(dead, notified, life),
             Event::News { host, life, input } => self.news_now(host, life, *input),
             Event::VipExpires { host, group } => self.vip_expires(host, group),

@@ -7,6 +7,7 @@ use crate::{
     check::Violation,
     clock::Real,
     net::Endpoint,
+    plan::Profile,
     redis::{Phase, Role},
     world::{
         World,
@@ -49,6 +50,7 @@ impl World {
             if let Some(hold) = leader.and_then(|l| l.groups.get(group)).and_then(|g| g.hold.as_ref()) {
                 self.coverage.met(hold_name(hold));
             }
+            self.check_gap(group, leader);
             let verdict = self.checks.progress.reasoned(self.now, group, served, leader);
             if let Err(violation) = verdict {
                 return self.fail(violation);
@@ -57,6 +59,27 @@ impl World {
         if let Some(healed) = self.ending.healed {
             self.look_at_the_end(healed, leader);
         }
+    }
+
+    /// One fault at a time, and a healthy replica: service is back within a few leases, healed or not.
+    fn check_gap(&mut self, group: Group, leader: Option<&StatusView>) {
+        let port = self.port(group);
+        let now = self.now;
+        let served = self.hosts.iter().any(|h| h.leased(port, now) && h.takes_writes(group, port, now));
+        let since = self.checks.progress.unserved(now, group, served);
+        let bound = self.knobs.lease_ttl * 3 + Span::from_millis(1_500);
+        let hold = leader.and_then(|l| l.groups.get(group)).and_then(|g| g.hold.as_ref());
+        let excused = hold.is_some_and(|h| needs_a_person(h) || is_ordered(h));
+        let one_by_one = self.plan.profile == Profile::Single && now > Real(0).after(Span::from_millis(1_500));
+        if one_by_one && since > bound && !excused && !self.net_is_bad() {
+            self.fail(Violation::ServiceGap { group, since, bound });
+        }
+    }
+
+    /// Faults of the network as a whole, for which no bound is promised.
+    fn net_is_bad(&self) -> bool {
+        let late = self.hosts.iter().any(|h| self.now < h.reports_held_until);
+        late || self.net.weather != self.knobs.weather
     }
 
     /// Of a supervisor that runs.
@@ -215,6 +238,11 @@ fn needs_a_person(hold: &HoldReason) -> bool {
         | HoldReason::LeadershipTransfer
         | HoldReason::TakeoverRunning { .. } => false,
     }
+}
+
+/// Holds that an operator or the spec asked for, or that wait for data to come back.
+fn is_ordered(hold: &HoldReason) -> bool {
+    matches!(hold, HoldReason::Paused | HoldReason::Cooldown { .. } | HoldReason::ColdStart { .. })
 }
 
 fn hold_name(hold: &HoldReason) -> &'static str {

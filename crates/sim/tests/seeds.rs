@@ -1,0 +1,107 @@
+//! Seeds keep every invariant, regressions included; each is run twice and must leave the same trace.
+
+use redkeep_sim::{
+    fault::FaultKind,
+    plan::{Layout, Plan, Profile},
+    runner::{Tally, run_twice},
+    world::Switches,
+};
+
+/// Seeds that every test run takes.
+const SEEDS: u64 = 300;
+
+fn assert_all_well(tally: &Tally) {
+    let told: Vec<String> = tally
+        .failed
+        .iter()
+        .map(|f| format!("seed {} {:?} {:?}: {}", f.plan.seed, f.plan.layout, f.plan.profile, f.violation))
+        .collect();
+    assert!(told.is_empty(), "{}", told.join("\n"));
+}
+
+fn run_all(plans: impl Iterator<Item = Plan>) -> Tally {
+    let mut tally = Tally::default();
+    for plan in plans {
+        let outcome = run_twice(&plan, Switches::default());
+        tally.add(plan, outcome);
+    }
+    tally
+}
+
+/// What a swarm must have met to prove anything, besides every kind of fault.
+const MUST_MEET: [&str; 28] = [
+    "message lost",
+    "message doubled",
+    "message held up",
+    "stopped between clock and use",
+    "batch of a dead process",
+    "unsynced write lost",
+    "disk stalled",
+    "lock batch slow",
+    "lock batch stalled",
+    "peer proved dead",
+    "VIP expired in the kernel",
+    "announcement stopped by the lock",
+    "request reset by the lock",
+    "request in a frozen Redis",
+    "answer dropped by the lock",
+    "answer on a destroyed socket",
+    "replication reset by the lock",
+    "role change in a frozen Redis",
+    "control command timed out",
+    "probe timed out",
+    "partial resynchronisation",
+    "full resynchronisation",
+    "write confirmed by WAIT",
+    "write held by a pause",
+    "tail lost",
+    "lease lost",
+    "fenced",
+    "order done",
+];
+
+#[test]
+fn three_hundred_seeds_keep_every_invariant_and_meet_every_fault() {
+    let tally = run_all((0..SEEDS).map(Plan::of_seed));
+    for (what, n) in &tally.coverage.0 {
+        println!("{n:>9} {what}");
+    }
+    println!("{} events, {} s simulated", tally.events, tally.simulated_ns / 1_000_000_000);
+    assert_all_well(&tally);
+    let faults = FaultKind::ALL.iter().map(|k| k.as_str());
+    let missing: Vec<&str> =
+        faults.chain(MUST_MEET).filter(|what| tally.coverage.count(what) == 0).collect();
+    assert!(missing.is_empty(), "never met: {missing:?}");
+}
+
+#[test]
+fn what_was_once_broken_stays_mended() {
+    let text = include_str!("../regressions.txt");
+    let plan = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let seed: u64 = fields[0].parse().unwrap();
+        match fields[1..] {
+            [] => Plan::of_seed(seed),
+            [layout, profile] => {
+                let layout = Layout::ALL.into_iter().find(|l| l.as_str() == layout).unwrap();
+                let profile = Profile::ALL.into_iter().find(|p| p.as_str() == profile).unwrap();
+                Plan::draw(seed, layout, profile)
+            }
+            _ => panic!("a regression is SEED or SEED LAYOUT PROFILE: {line}"),
+        }
+    };
+    let lines = text.lines().map(|l| l.split('#').next().unwrap_or_default().trim());
+    let plans: Vec<Plan> = lines.filter(|l| !l.is_empty()).map(plan).collect();
+    assert!(plans.len() >= 10);
+    assert_all_well(&run_all(plans.into_iter()));
+}
+
+#[test]
+fn a_calm_world_never_fences_and_loses_nothing() {
+    let plans = (0..20).map(|seed| Plan::draw(seed, Layout::Trio, Profile::Calm));
+    let tally = run_all(plans);
+    assert_all_well(&tally);
+    assert_eq!(tally.coverage.count("fenced"), 0);
+    assert_eq!(tally.coverage.count("tail lost"), 0);
+    assert_eq!(tally.coverage.count("run ended well"), 20);
+}
