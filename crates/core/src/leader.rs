@@ -390,7 +390,9 @@ impl Leader {
         lead.asked_fence = None;
         lead.marks.clear();
         lead.forced = None;
-        if cause.is_some_and(Cause::is_automatic) {
+        // The same master named again is no failover: the brake is for moves.
+        let moved = assignment.is_some_and(|a| a.previous_master.is_some());
+        if moved && cause.is_some_and(Cause::is_automatic) {
             lead.last_failover = Some(round.now.boot);
         }
         if cause == Some(Cause::SwitchoverBack) {

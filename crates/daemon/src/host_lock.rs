@@ -41,7 +41,7 @@ impl HostLock {
         loop {
             match Self::try_take(cluster) {
                 Err(HostLockError::Taken { .. }) if Instant::now() < until => {
-                    std::thread::sleep(RETRY)
+                    std::thread::sleep(RETRY);
                 }
                 taken => return taken,
             }

@@ -78,7 +78,7 @@ fn open_log(directory: &Path, identity: &Identity) -> Result<(Wal, State), OpenE
     loop {
         match Wal::open(directory, identity) {
             Err(OpenError::InUse { .. }) if Instant::now() < until => {
-                std::thread::sleep(Duration::from_millis(2))
+                std::thread::sleep(Duration::from_millis(2));
             }
             opened => return opened,
         }

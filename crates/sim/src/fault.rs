@@ -180,8 +180,7 @@ mod tests {
         for (i, kind) in FaultKind::ALL.iter().enumerate() {
             let targets = [Target::Node(i), Target::Master(1), Target::Replica(0), Target::Leader];
             for target in targets {
-                let fault =
-                    Planned { at: Span(17), kind: *kind, target, lasts: Span(4), pick: 99 };
+                let fault = Planned { at: Span(17), kind: *kind, target, lasts: Span(4), pick: 99 };
                 assert_eq!(fault.to_string().parse(), Ok(fault));
             }
         }

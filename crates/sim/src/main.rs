@@ -145,7 +145,8 @@ fn act(verb: Verb) -> anyhow::Result<bool> {
     match verb {
         Verb::Run(run) => run_seeds(&run),
         Verb::Replay { file, how } => {
-            let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+            let text =
+                std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
             let plan: Plan = text.parse().with_context(|| file.display().to_string())?;
             Ok(report(&runner::run(&plan, how.switches()?, how.lines())))
         }
@@ -207,7 +208,12 @@ fn run_seeds(run: &Run) -> anyhow::Result<bool> {
         tally.add(plan, outcome);
     }
     let seconds = tally.simulated_ns / 1_000_000_000;
-    println!("{} seeds, {} events, {seconds} s simulated, {} failed", tally.runs, tally.events, tally.failed.len());
+    println!(
+        "{} seeds, {} events, {seconds} s simulated, {} failed",
+        tally.runs,
+        tally.events,
+        tally.failed.len()
+    );
     if run.coverage {
         print_coverage(&tally.coverage);
     }

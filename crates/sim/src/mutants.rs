@@ -46,7 +46,10 @@ pub fn all() -> Vec<Mutant> {
                 mutant.unsafe_without = false;
                 mutant.hunted_in = in_trio(Profile::Single);
             }
-            "arm_after_grant" | "ignore_in_flight" | "in_flight_times_out" | "ignore_nonce"
+            "arm_after_grant"
+            | "ignore_in_flight"
+            | "in_flight_times_out"
+            | "ignore_nonce"
             | "input_only" => mutant.hunted_in = in_trio(Profile::Duel),
             "no_arm_id_check" | "fence_not_burned" | "burn_forgotten" => {
                 mutant.hunted_in = in_trio(Profile::Late);

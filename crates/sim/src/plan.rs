@@ -233,7 +233,9 @@ impl Draft {
             F::KillSupervisor | F::KillSupervisorLateBatches => {
                 ms(self.rng.range(10, if long { 2_000 } else { 250 }))
             }
-            F::LockFlush | F::VipDelete | F::Switchover | F::Failover | F::TransferLeadership => ms(1),
+            F::LockFlush | F::VipDelete | F::Switchover | F::Failover | F::TransferLeadership => {
+                ms(1)
+            }
             F::LockStall => ms(self.rng.range(5, 400)),
             F::PowerOff => ms(self.rng.range(200, 3_000)),
             F::FreezeSupervisor
@@ -278,11 +280,11 @@ impl Draft {
             let target = self.target();
             let longest = if self.rng.chance(300_000) { 6_000 } else { 1_500 };
             let lasts = match kind {
-                FaultKind::Deaf
-                | FaultKind::Isolate
-                | FaultKind::Mute
-                | FaultKind::LoseGrants
-                    if longest > 1_500 => ms(longest),
+                FaultKind::Deaf | FaultKind::Isolate | FaultKind::Mute | FaultKind::LoseGrants
+                    if longest > 1_500 =>
+                {
+                    ms(longest)
+                }
                 _ => self.length(kind).min(ms(longest)),
             };
             self.add(at, kind, target, lasts);
@@ -343,7 +345,12 @@ impl Draft {
     /// Faults that are dangerous together, some hundred milliseconds apart at most.
     fn pair_up(&mut self, at: Span, target: Target) {
         use FaultKind as F;
-        let stops = [F::FreezeSupervisor, F::FreezeMidStep, F::KillSupervisor, F::KillSupervisorLateBatches];
+        let stops = [
+            F::FreezeSupervisor,
+            F::FreezeMidStep,
+            F::KillSupervisor,
+            F::KillSupervisorLateBatches,
+        ];
         let cuts = [F::Isolate, F::Deaf, F::Mute, F::CutPair, F::CutOneWay];
         let deaths = [F::KillRedis, F::KillRedisEmpty, F::KillRedisOld, F::FreezeRedis];
         let slows = [F::StragglingNet, F::LossyNet, F::LockStall, F::DiskStall];
@@ -399,10 +406,12 @@ impl FromStr for Plan {
             match key {
                 "seed" => seed = Some(value.parse().map_err(|_| bad)?),
                 "layout" => {
-                    layout = Some(Layout::ALL.into_iter().find(|l| l.as_str() == value).ok_or(bad)?);
+                    layout =
+                        Some(Layout::ALL.into_iter().find(|l| l.as_str() == value).ok_or(bad)?);
                 }
                 "profile" => {
-                    profile = Some(Profile::ALL.into_iter().find(|p| p.as_str() == value).ok_or(bad)?);
+                    profile =
+                        Some(Profile::ALL.into_iter().find(|p| p.as_str() == value).ok_or(bad)?);
                 }
                 "fault" => {
                     let fault = value.parse();
@@ -437,7 +446,8 @@ mod tests {
         let plans: Vec<Plan> = (0..3000).map(Plan::of_seed).collect();
         for layout in Layout::ALL {
             for kind in FaultKind::ALL {
-                let planned = |p: &Plan| p.layout == layout && p.faults.iter().any(|f| f.kind == *kind);
+                let planned =
+                    |p: &Plan| p.layout == layout && p.faults.iter().any(|f| f.kind == *kind);
                 assert!(plans.iter().any(planned), "{layout:?} {kind:?}");
             }
         }

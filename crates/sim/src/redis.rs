@@ -245,15 +245,17 @@ impl Redis {
     #[must_use]
     pub fn can_continue(&self, history: u64, offset: u64) -> bool {
         let same = history == self.data.history && offset <= self.data.offset;
-        let before =
-            self.previous.is_some_and(|(id, until)| history == id && offset < until && offset <= self.data.offset);
+        let before = self.previous.is_some_and(|(id, until)| {
+            history == id && offset < until && offset <= self.data.offset
+        });
         (same || before) && self.data.offset - offset <= BACKLOG_BYTES
     }
 
     /// Writes of the stream after `offset`.
     #[must_use]
     pub fn stream_from(&self, offset: u64) -> Vec<WriteId> {
-        let missing = usize::try_from((self.data.offset - offset) / WRITE_BYTES).unwrap_or(usize::MAX);
+        let missing =
+            usize::try_from((self.data.offset - offset) / WRITE_BYTES).unwrap_or(usize::MAX);
         let from = self.data.log.len().saturating_sub(missing);
         self.data.log[from..].to_vec()
     }

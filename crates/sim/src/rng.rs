@@ -25,6 +25,7 @@ impl Rng {
         Self { state: std::array::from_fn(|_| splitmix(&mut s)) }
     }
 
+    #[allow(clippy::should_implement_trait, reason = "a generator without an end is no iterator")]
     pub fn next(&mut self) -> u64 {
         let s = &mut self.state;
         let result = s[0].wrapping_add(s[3]).rotate_left(23).wrapping_add(s[0]);

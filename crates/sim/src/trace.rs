@@ -34,13 +34,23 @@ pub struct Trace {
 impl Trace {
     #[must_use]
     pub fn new(lines: Lines) -> Self {
-        Self { hash: 0xcbf2_9ce4_8422_2325, lines, tail: VecDeque::new(), buffer: String::new(), events: 0 }
+        Self {
+            hash: 0xcbf2_9ce4_8422_2325,
+            lines,
+            tail: VecDeque::new(),
+            buffer: String::new(),
+            events: 0,
+        }
     }
 
     pub fn line(&mut self, at: Real, what: fmt::Arguments<'_>) {
         self.buffer.clear();
         // Writing to a String cannot fail.
-        let _ = write!(self.buffer, "{:>12.6} {what}", std::time::Duration::from_nanos(at.0).as_secs_f64());
+        let _ = write!(
+            self.buffer,
+            "{:>12.6} {what}",
+            std::time::Duration::from_nanos(at.0).as_secs_f64()
+        );
         for chunk in self.buffer.as_bytes().chunks(8) {
             let mut word = [0_u8; 8];
             word[..chunk.len()].copy_from_slice(chunk);

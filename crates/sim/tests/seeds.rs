@@ -14,7 +14,12 @@ fn assert_all_well(tally: &Tally) {
     let told: Vec<String> = tally
         .failed
         .iter()
-        .map(|f| format!("seed {} {:?} {:?}: {}", f.plan.seed, f.plan.layout, f.plan.profile, f.violation))
+        .map(|f| {
+            format!(
+                "seed {} {:?} {:?}: {}",
+                f.plan.seed, f.plan.layout, f.plan.profile, f.violation
+            )
+        })
         .collect();
     assert!(told.is_empty(), "{}", told.join("\n"));
 }

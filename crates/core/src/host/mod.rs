@@ -237,7 +237,10 @@ impl HostGroup {
     /// Members of the eligible set that have not been near the master for `max_lag`.
     fn lagging(&mut self, cx: &Cx<'_>, group: &GroupModel) -> Vec<crate::observe::EligibleMember> {
         let RedisView::Up(o) = self.detector.view() else { return Vec::new() };
-        if !o.is_master() {
+        // Behind a closed gate nothing is acknowledged, and the replicas' links are cut by it: no tail grows.
+        let open = cx.holder.open_until(self.id()).is_some_and(|until| cx.now.boot < until);
+        if !o.is_master() || !open {
+            self.far_since.clear();
             return Vec::new();
         }
         let far = eligible::far_members(group, cx.cluster, self.spec.max_lag, o);

@@ -39,6 +39,15 @@ struct Arming {
     granted: BTreeSet<GroupId>,
     opening: BTreeSet<GroupId>,
     opened: BTreeSet<GroupId>,
+    /// Of `opening`, those that the kernel has answered, by yes or no.
+    answered: BTreeSet<GroupId>,
+}
+
+impl Arming {
+    /// By this node's reckoning; the kernel's timer ends no later, but for the time the batch needed.
+    fn ends(&self) -> Mono {
+        Mono(self.handed_at.0 + self.ttl.0)
+    }
 }
 
 #[derive(Debug)]
@@ -81,15 +90,24 @@ impl Holder {
     }
 
     /// When the next arming may be made: a renewal interval after the last, but not while a request younger than
-    /// ttl/3 is out (L7). `urgent`: there is a group to take over, so only the second rule counts.
+    /// ttl/3 is out (L7), nor while an opening is unanswered. `urgent`: there is a group to take over, so a renewal
+    /// interval need not pass.
     #[must_use]
     pub fn due(&self, ttl: Span, urgent: bool) -> Mono {
         let newest = self.newest().map_or(Mono(0), |n| n.handed_at);
-        match self.outstanding {
+        let due = match self.outstanding {
             Some((_, at)) => Mono(at.0 + ttl.0 / 3),
             None if urgent => Mono(0),
             None => Mono(newest.0 + ttl.0 / 5),
-        }
+        };
+        // A late grant makes the next arming due at once. Taking out the old generation before the new one is known to
+        // be open would look like a lapse, which cuts every connection.
+        self.opening_ends().map_or(due, |ends| ends.max(due))
+    }
+
+    /// Until when an unanswered opening is worth waiting for.
+    fn opening_ends(&self) -> Option<Mono> {
+        self.slots().filter(|x| !x.opening.is_subset(&x.answered)).map(Arming::ends).max()
     }
 
     fn newest(&self) -> Option<&Arming> {
@@ -133,6 +151,7 @@ impl Holder {
             granted: BTreeSet::new(),
             opening: BTreeSet::new(),
             opened: BTreeSet::new(),
+            answered: BTreeSet::new(),
         });
         self.outstanding = Some((arm, now));
         op
@@ -225,7 +244,7 @@ impl Holder {
         let mut ops = Vec::new();
         for generation in [Generation::A, Generation::B] {
             let Some(x) = self.slot(generation).as_mut() else { continue };
-            if now.0 >= x.handed_at.0 + x.ttl.0 {
+            if now >= x.ends() {
                 continue;
             }
             let mut items = Vec::new();
@@ -247,6 +266,7 @@ impl Holder {
     pub fn opened(&mut self, arm: ArmId, groups: &[GroupId], ok: bool) -> Vec<GroupId> {
         let Some(generation) = self.slot_of(arm) else { return Vec::new() };
         let Some(x) = self.slot(generation).as_mut() else { return Vec::new() };
+        x.answered.extend(groups.iter().cloned());
         if !ok {
             return Vec::new();
         }
@@ -264,7 +284,7 @@ impl Holder {
     #[must_use]
     pub fn has_grant(&self, now: Mono, group: &GroupId, epoch: Epoch) -> bool {
         self.slots().any(|x| {
-            now.0 < x.handed_at.0 + x.ttl.0
+            now < x.ends()
                 && x.granted.contains(group)
                 && x.request.iter().any(|r| r.group == *group && r.epoch == epoch)
         })
@@ -274,10 +294,7 @@ impl Holder {
     /// the arming batch needed.
     #[must_use]
     pub fn open_until(&self, group: &GroupId) -> Option<Mono> {
-        self.slots()
-            .filter(|x| x.opened.contains(group))
-            .map(|x| Mono(x.handed_at.0 + x.ttl.0))
-            .max()
+        self.slots().filter(|x| x.opened.contains(group)).map(Arming::ends).max()
     }
 
     /// The group is given up: nothing armed or granted so far opens it any more.

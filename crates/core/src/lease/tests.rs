@@ -152,6 +152,39 @@ fn nothing_is_armed_while_a_young_request_is_out() {
     assert_eq!(h.due(TTL, true), Mono(0));
 }
 
+/// A grant that comes later than the renewal interval makes the next arming due at once; it would replace the open
+/// generation while nobody knows yet that the other one is open, and the lease would seem to have ended.
+#[test]
+fn a_late_grant_does_not_make_an_open_lease_look_ended() {
+    let mut h = holder();
+    let (first, _) = arm(&mut h, 0);
+    h.armed(first, true);
+    h.granted(&grant(first));
+    assert_eq!(opens(&mut h, 1), 1);
+    assert_eq!(h.opened(first, &[group()], true), [group()]);
+    let (second, _) = arm(&mut h, 60);
+    h.armed(second, true);
+    h.granted(&grant(second));
+    assert_eq!(opens(&mut h, 140), 1);
+    assert_eq!(h.due(TTL, false), Mono(360 * MS), "the opening is not answered");
+    assert_eq!(h.due(TTL, true), Mono(360 * MS), "a takeover waits for it as well");
+    assert_eq!(h.open_until(&group()), Some(Mono(300 * MS)));
+    h.opened(second, &[group()], true);
+    assert_eq!(h.due(TTL, false), Mono(120 * MS));
+    assert_eq!(h.open_until(&group()), Some(Mono(360 * MS)));
+}
+
+#[test]
+fn a_failed_opening_holds_no_arming_back() {
+    let mut h = holder();
+    let (id, _) = arm(&mut h, 0);
+    h.armed(id, true);
+    h.granted(&grant(id));
+    assert_eq!(opens(&mut h, 1), 1);
+    assert_eq!(h.opened(id, &[group()], false), []);
+    assert_eq!(h.due(TTL, false), Mono(60 * MS));
+}
+
 #[test]
 fn a_group_that_was_given_up_is_not_opened_by_what_was_granted() {
     let mut h = holder();

@@ -134,7 +134,12 @@ impl Ledger {
                 return Err(Violation::EpochTwice { group, host, before, epoch });
             }
             if tenure.epoch > old.epoch {
-                lost = self.begin_tenure(group, (tenure, old.epoch, old_end), (log, written), elsewhere)?;
+                lost = self.begin_tenure(
+                    group,
+                    (tenure, old.epoch, old_end),
+                    (log, written),
+                    elsewhere,
+                )?;
             }
         }
         let g = &mut self.groups[group];
@@ -176,7 +181,13 @@ impl Ledger {
             }
             let (before_end, bound) = (old_end.since(k.at), self.bounds[group]);
             if before_end > bound {
-                return Err(Violation::LostTooOld { group, epoch, write: k.write, before_end, bound });
+                return Err(Violation::LostTooOld {
+                    group,
+                    epoch,
+                    write: k.write,
+                    before_end,
+                    bound,
+                });
             }
         }
         Ok(lost.len())
@@ -188,8 +199,10 @@ impl Ledger {
     /// The first that is not.
     pub fn at_end(&self, group: usize, log: &[WriteId], written: WriteId) -> Result<(), Violation> {
         let present = present(log, written);
-        let missing =
-            self.groups[group].kept.iter().find(|k| !present.get(k.write as usize).copied().unwrap_or(false));
+        let missing = self.groups[group]
+            .kept
+            .iter()
+            .find(|k| !present.get(k.write as usize).copied().unwrap_or(false));
         missing.map_or(Ok(()), |k| Err(Violation::MissingAtEnd { group, write: k.write }))
     }
 

@@ -18,23 +18,31 @@ pub enum Violation {
     TwoLeases { group: usize, a: NodeId, b: NodeId },
     #[error("group {group}: {a} and {b} both take clients' writes")]
     TwoWriters { group: usize, a: NodeId, b: NodeId },
-    #[error("group {group}: host {host} acknowledged write {write} at epoch {epoch}, after one of epoch {newer}")]
+    #[error(
+        "group {group}: host {host} acknowledged write {write} at epoch {epoch}, after one of epoch {newer}"
+    )]
     StaleAcknowledgement { group: usize, host: usize, write: WriteId, epoch: Epoch, newer: Epoch },
     #[error("group {group}: host {host} did `{what}` of epoch {epoch} after one of epoch {before}")]
     EpochFell { group: usize, host: usize, what: &'static str, epoch: Epoch, before: Epoch },
     #[error("group {group}: epoch {epoch} was opened by host {host} and by host {before}")]
     EpochTwice { group: usize, host: usize, before: usize, epoch: Epoch },
-    #[error("group {group}: host {host} followed {master} before it served epoch {epoch} at the VIP")]
+    #[error(
+        "group {group}: host {host} followed {master} before it served epoch {epoch} at the VIP"
+    )]
     FollowedTooEarly { group: usize, host: usize, master: usize, epoch: Epoch },
     #[error("group {group}: {lost} writes lost by a switchover at epoch {epoch}")]
     SwitchoverLost { group: usize, epoch: Epoch, lost: usize },
     #[error("group {group}: write {write}, confirmed by WAIT, is lost at epoch {epoch}")]
     ConfirmedLost { group: usize, epoch: Epoch, write: WriteId },
-    #[error("group {group}: write {write}, lost at epoch {epoch}, was acknowledged {before_end} before the old master's end; the bound is {bound}")]
+    #[error(
+        "group {group}: write {write}, lost at epoch {epoch}, was acknowledged {before_end} before the old master's end; the bound is {bound}"
+    )]
     LostTooOld { group: usize, epoch: Epoch, write: WriteId, before_end: Span, bound: Span },
     #[error("group {group}: {gets} writes that began anew replaced {had} on host {host}")]
     EmptyReplaced { group: usize, host: usize, had: usize, gets: usize },
-    #[error("group {group}: host {host} serves no data at epoch {epoch}; another member holds {elsewhere} writes")]
+    #[error(
+        "group {group}: host {host} serves no data at epoch {epoch}; another member holds {elsewhere} writes"
+    )]
     EmptyServes { group: usize, host: usize, epoch: Epoch, elsewhere: usize },
     #[error("group {group}: write {write} was acknowledged and is not on the master at the end")]
     MissingAtEnd { group: usize, write: WriteId },
@@ -42,11 +50,15 @@ pub enum Violation {
     ModelsDiffer { applied: u64 },
     #[error("group {group}: nobody serves for {since}, and the leader says no reason")]
     SilentWait { group: usize, since: Span },
-    #[error("group {group}: not served {since} after everything was healed; the leader says: {hold}")]
+    #[error(
+        "group {group}: not served {since} after everything was healed; the leader says: {hold}"
+    )]
     NotServing { group: usize, since: Span, hold: String },
     #[error("group {group}: a single fault stopped service for {since}; the bound is {bound}")]
     ServiceGap { group: usize, since: Span, bound: Span },
-    #[error("group {group}: host {host} does not follow the master {since} after everything was healed")]
+    #[error(
+        "group {group}: host {host} does not follow the master {since} after everything was healed"
+    )]
     NotFollowing { group: usize, host: usize, since: Span },
     #[error("an order to host {host} was never answered")]
     NoAnswer { host: usize },

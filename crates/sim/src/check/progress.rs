@@ -28,7 +28,11 @@ pub struct Progress {
 impl Progress {
     #[must_use]
     pub fn new(groups: usize) -> Self {
-        Self { unserved_since: vec![None; groups], models: BTreeMap::new(), waiting: vec![Waiting::default(); groups] }
+        Self {
+            unserved_since: vec![None; groups],
+            models: BTreeMap::new(),
+            waiting: vec![Waiting::default(); groups],
+        }
     }
 
     /// # Errors
@@ -39,7 +43,11 @@ impl Progress {
         if self.models.len() > INDICES_MAX {
             self.models.pop_first();
         }
-        if known == digest { Ok(()) } else { Err(Violation::ModelsDiffer { applied: status.applied }) }
+        if known == digest {
+            Ok(())
+        } else {
+            Err(Violation::ModelsDiffer { applied: status.applied })
+        }
     }
 
     /// For how long nobody has served the group.
@@ -92,5 +100,6 @@ fn digest(status: &StatusView) -> u64 {
         );
         text.push_str(&format!("{part:?}"));
     }
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }

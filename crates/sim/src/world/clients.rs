@@ -84,7 +84,8 @@ impl World {
         let wait = if writer.waits { self.wait_replicas(to, writer.group) } else { None };
         let via_vip = writer.address == Address::Vip;
         let request = Request { write, writer: index, client: writer.client, via_vip, wait };
-        let delay = if to == writer.client { Span(20_000) } else { self.net.delay(&mut self.dice.clients) };
+        let delay =
+            if to == writer.client { Span(20_000) } else { self.net.delay(&mut self.dice.clients) };
         self.after(delay, Event::Request { group: writer.group, to, request });
     }
 
@@ -152,7 +153,9 @@ impl World {
             }
             return;
         }
-        let Some(redis) = self.hosts[to].redis[group].as_mut().filter(|r| r.is_up()) else { return };
+        let Some(redis) = self.hosts[to].redis[group].as_mut().filter(|r| r.is_up()) else {
+            return;
+        };
         let socket = next(&mut self.counters.socket);
         let Request { write, client, wait, .. } = request;
         let command = Command::Write { write, client, socket, wait };
@@ -207,7 +210,11 @@ impl World {
     fn fullest_elsewhere(&self, host: Endpoint, group: Group) -> usize {
         let others = (0..self.hosts.len()).filter(|h| *h != host);
         let asked = others.filter(|h| self.hosts[*h].runs() && self.net.both_ways(host, *h));
-        asked.filter_map(|h| self.hosts[h].redis[group].as_ref()).map(|r| r.data.log.len()).max().unwrap_or(0)
+        asked
+            .filter_map(|h| self.hosts[h].redis[group].as_ref())
+            .map(|r| r.data.log.len())
+            .max()
+            .unwrap_or(0)
     }
 
     /// `WAIT`: who has enough acknowledgements gets an answer.

@@ -221,6 +221,7 @@ impl World {
         }
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "a message that was sent is gone")]
     pub(super) fn send(&mut self, from: Endpoint, to: Endpoint, message: PeerMessage) {
         if !self.net.connected(from, to) {
             return;
@@ -257,7 +258,12 @@ impl World {
     }
 
     /// What was held up lay beyond the cut already.
-    pub(super) fn packet_arrives(&mut self, way: (Endpoint, Endpoint), sent: Real, message: PeerMessage) {
+    pub(super) fn packet_arrives(
+        &mut self,
+        way: (Endpoint, Endpoint),
+        sent: Real,
+        message: PeerMessage,
+    ) {
         let (from, to) = way;
         let held_up = self.now.since(sent) > self.knobs.weather.delay_max;
         if (held_up || self.net.connected(from, to)) && self.hosts[to].powered {

@@ -62,7 +62,8 @@ impl World {
     }
 
     fn view_of(views: &[(Group, View)], group: Group) -> View {
-        let none = View { epoch: redkeep_core::Epoch::NONE, master: None, cause: None, serving: false };
+        let none =
+            View { epoch: redkeep_core::Epoch::NONE, master: None, cause: None, serving: false };
         views.iter().find(|(g, _)| *g == group).map_or(none, |(_, v)| *v)
     }
 
@@ -163,7 +164,8 @@ impl World {
         };
         let seen = job.seen.iter().filter_map(alive).collect();
         // Rounding to ticks ends a timer up to two ticks early; a stalled tick, late.
-        let tick_error_ns = i64::try_from(self.dice.kernel.range(0, 28_000_000)).unwrap_or(0) - 8_000_000;
+        let tick_error_ns =
+            i64::try_from(self.dice.kernel.range(0, 28_000_000)).unwrap_or(0) - 8_000_000;
         let at = self.hosts[host].kernel_time(self.now);
         let ok = self.hosts[host].lock.run(&job.op, Instant { at, tick_error_ns, seen: &seen });
         self.note(format_args!("{host} lock {:?} ok={ok}", job.op));
@@ -259,7 +261,9 @@ impl World {
             Action::Announce { .. } => self.start_announcing(host, group),
             Action::ProbeRival { .. } => {
                 let rival = (0..self.hosts.len()).find(|h| {
-                    *h != host && self.hosts[*h].has_vip(group, self.now) && self.net.both_ways(*h, host)
+                    *h != host
+                        && self.hosts[*h].has_vip(group, self.now)
+                        && self.net.both_ways(*h, host)
                 });
                 if let Some(rival) = rival {
                     self.coverage.met("rival for the VIP");

@@ -15,26 +15,78 @@ pub(crate) type Group = usize;
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
     /// The supervisor process starts.
-    Start { host: Endpoint },
+    Start {
+        host: Endpoint,
+    },
     /// Something that needs the supervisor's process to run.
-    Process { host: Endpoint, life: u64, event: ProcessEvent },
+    Process {
+        host: Endpoint,
+        life: u64,
+        event: ProcessEvent,
+    },
     /// A lock batch of a dead process reaches the kernel.
-    LateBatch { host: Endpoint, job: Box<LockJob> },
-    Packet { from: Endpoint, to: Endpoint, message: Box<PeerMessage>, sent: Real },
+    LateBatch {
+        host: Endpoint,
+        job: Box<LockJob>,
+    },
+    Packet {
+        from: Endpoint,
+        to: Endpoint,
+        message: Box<PeerMessage>,
+        sent: Real,
+    },
     /// Others notice that the process is gone.
-    PeerDied { dead: Endpoint, notified: Endpoint, life: u64 },
+    PeerDied {
+        dead: Endpoint,
+        notified: Endpoint,
+        life: u64,
+    },
     /// An adapter's news for the core.
-    News { host: Endpoint, life: u64, input: Box<Input> },
-    VipExpires { host: Endpoint, group: Group },
-    Redis { host: Endpoint, group: Group, life: u64, event: RedisEvent },
-    RedisStart { host: Endpoint, group: Group, keep: Keep },
+    News {
+        host: Endpoint,
+        life: u64,
+        input: Box<Input>,
+    },
+    VipExpires {
+        host: Endpoint,
+        group: Group,
+    },
+    Redis {
+        host: Endpoint,
+        group: Group,
+        life: u64,
+        event: RedisEvent,
+    },
+    RedisStart {
+        host: Endpoint,
+        group: Group,
+        keep: Keep,
+    },
     /// Each second: acknowledgements without need, pings, time-outs.
-    ReplicationBeat { group: Group },
-    Link { group: Group, master: Endpoint, replica: Endpoint, conn: u64, event: LinkEvent },
-    WriterTick { writer: usize },
-    Request { group: Group, to: Endpoint, request: Request },
-    Fault { index: usize },
-    Undo { undo: Undo },
+    ReplicationBeat {
+        group: Group,
+    },
+    Link {
+        group: Group,
+        master: Endpoint,
+        replica: Endpoint,
+        conn: u64,
+        event: LinkEvent,
+    },
+    WriterTick {
+        writer: usize,
+    },
+    Request {
+        group: Group,
+        to: Endpoint,
+        request: Request,
+    },
+    Fault {
+        index: usize,
+    },
+    Undo {
+        undo: Undo,
+    },
     /// The checkers look at all supervisors.
     Sample,
     Heal,
@@ -44,15 +96,31 @@ pub(crate) enum Event {
 pub(crate) enum ProcessEvent {
     /// Take one input from the queue.
     Step,
-    Wake { number: u64 },
+    Wake {
+        number: u64,
+    },
     DiskDone,
     LockDone,
     KernelDone,
     /// The executor for Redis of a group sends, polls or gives up.
-    RedisJob { group: Group, job: u64, stage: Stage },
-    Announce { group: Group, number: u64, step: usize },
-    ProbeDue { group: Group, extra: bool },
-    ProbeTimeout { group: Group, redis_life: u64 },
+    RedisJob {
+        group: Group,
+        job: u64,
+        stage: Stage,
+    },
+    Announce {
+        group: Group,
+        number: u64,
+        step: usize,
+    },
+    ProbeDue {
+        group: Group,
+        extra: bool,
+    },
+    ProbeTimeout {
+        group: Group,
+        redis_life: u64,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,7 +140,9 @@ pub(crate) enum RedisEvent {
     Connect,
     Pump,
     /// The kernel told that the connection to the master is over.
-    LinkDown { conn: u64 },
+    LinkDown {
+        conn: u64,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -104,11 +174,31 @@ pub(crate) struct Request {
 /// The end of a fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Undo {
-    Thaw { host: Endpoint, life: u64 },
+    Thaw {
+        host: Endpoint,
+        life: u64,
+    },
     /// Late batches were asked for, but none came: the process dies without.
-    KillAnyway { host: Endpoint, life: u64 },
-    PowerOn { host: Endpoint },
-    ThawRedis { host: Endpoint, group: Group, life: u64 },
-    Join { from: Endpoint, to: Endpoint },
-    Weather { loss_ppm: u64, duplicate_ppm: u64, straggler_ppm: u64, straggler_max: u64 },
+    KillAnyway {
+        host: Endpoint,
+        life: u64,
+    },
+    PowerOn {
+        host: Endpoint,
+    },
+    ThawRedis {
+        host: Endpoint,
+        group: Group,
+        life: u64,
+    },
+    Join {
+        from: Endpoint,
+        to: Endpoint,
+    },
+    Weather {
+        loss_ppm: u64,
+        duplicate_ppm: u64,
+        straggler_ppm: u64,
+        straggler_max: u64,
+    },
 }

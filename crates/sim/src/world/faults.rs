@@ -1,9 +1,9 @@
 //! Carries out the plan: faults, their ends, and the healing of everything at the end.
 
+use redkeep_consensus::Role as RaftRole;
 use redkeep_core::{
     AdminReply, AdminRequest, EventKind, HostEvent, Input, NodeId, RequestId, Span, command::Cause,
 };
-use redkeep_consensus::Role as RaftRole;
 
 use crate::{
     fault::{FaultKind, Planned, Target},
@@ -302,13 +302,19 @@ impl World {
         let somewhere = fault.pick % 10 < 3;
         let leader = self.leader().filter(|_| !somewhere).unwrap_or(host);
         let pick = usize::try_from(fault.pick % 1_000).unwrap_or(0);
-        let to = if matches!(fault.target, Target::Master(_)) { host } else { pick % self.hosts.len() };
+        let to =
+            if matches!(fault.target, Target::Master(_)) { host } else { pick % self.hosts.len() };
         let to: NodeId = self.hosts[to].node;
         let request = match fault.kind {
-            FaultKind::Switchover => AdminRequest::Switchover { group: id, to: None, dry_run: false },
-            FaultKind::Failover => {
-                AdminRequest::Failover { group: id, to: None, allow_data_loss: false, dry_run: false }
+            FaultKind::Switchover => {
+                AdminRequest::Switchover { group: id, to: None, dry_run: false }
             }
+            FaultKind::Failover => AdminRequest::Failover {
+                group: id,
+                to: None,
+                allow_data_loss: false,
+                dry_run: false,
+            },
             FaultKind::Pause => AdminRequest::Pause { group: Some(id), duration: lasts },
             _ => AdminRequest::TransferLeadership { to },
         };

@@ -3,8 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use redkeep_core::{
-    Action, ActionId, Core, Epoch, Input, LockOp, NodeId, Now, Span,
-    command::Cause,
+    Action, ActionId, Core, Epoch, Input, LockOp, NodeId, Now, Span, command::Cause,
 };
 
 use crate::{

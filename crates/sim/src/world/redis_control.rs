@@ -3,9 +3,7 @@
 //! A command that was sent is never forgotten: it may lie in the buffers of a frozen Redis and run later, so the
 //! observation says whether all were answered (`settled`).
 
-use redkeep_core::{
-    Action, ActionId, ActionOutcome, Input, RunId, Span, observe::ProbeFailure,
-};
+use redkeep_core::{Action, ActionId, ActionOutcome, Input, RunId, Span, observe::ProbeFailure};
 
 use crate::{
     check::Violation,
@@ -69,9 +67,15 @@ impl World {
         self.news(host, Span(1_000), Input::Observed { group: id, result: Err(failure) });
     }
 
-    pub(super) fn note_seen_life(&mut self, host: Endpoint, id: &redkeep_core::GroupId, run_id: &RunId) {
+    pub(super) fn note_seen_life(
+        &mut self,
+        host: Endpoint,
+        id: &redkeep_core::GroupId,
+        run_id: &RunId,
+    ) {
         let Some(group) = self.group_index(id) else { return };
-        let Some(life) = self.hosts[host].redis[group].as_ref().map(|r| (r.life, r.run_id())) else {
+        let Some(life) = self.hosts[host].redis[group].as_ref().map(|r| (r.life, r.run_id()))
+        else {
             return;
         };
         if let Some(p) = self.hosts[host].process.as_mut().filter(|_| life.1 == *run_id) {
@@ -185,7 +189,9 @@ impl World {
     fn control_send(&mut self, host: Endpoint, group: Group, job: &RedisJob) {
         let Some(redis) = self.hosts[host].redis[group].as_mut() else { return };
         match (redis.phase, redis.frozen > 0) {
-            (Phase::Dead, _) => return self.finish(host, group, failed(true, "connection refused")),
+            (Phase::Dead, _) => {
+                return self.finish(host, group, failed(true, "connection refused"));
+            }
             (Phase::Loading, _) => return self.finish(host, group, failed(true, "LOADING")),
             (Phase::Up, _) => {}
         }
@@ -215,7 +221,9 @@ impl World {
         let offset = self.hosts[host].redis[group].as_ref().map_or(0, |r| r.data.offset);
         let outcome = match &job.action {
             Action::ReadOffset => ActionOutcome::Offset(offset),
-            Action::VerifyVip { .. } if self.hosts[host].has_vip(group, self.now) => ActionOutcome::Done,
+            Action::VerifyVip { .. } if self.hosts[host].has_vip(group, self.now) => {
+                ActionOutcome::Done
+            }
             Action::VerifyVip { .. } => failed(true, "no route to the VIP"),
             Action::Promote { .. }
             | Action::Follow { .. }
@@ -244,8 +252,11 @@ impl World {
         p.control[group].unanswered.remove(&number);
         if job.is_some() {
             let answered = Span(self.dice.redis.range(20_000, 150_000));
-            let stage =
-                if matches!(change, Change::PauseWrites { .. }) { Stage::Poll } else { Stage::Answered };
+            let stage = if matches!(change, Change::PauseWrites { .. }) {
+                Stage::Poll
+            } else {
+                Stage::Answered
+            };
             self.stage(host, group, (number, stage), answered);
         }
     }

@@ -34,14 +34,27 @@ impl World {
         }
     }
 
-    pub(super) fn redis_after(&mut self, host: Endpoint, group: Group, delay: Span, event: RedisEvent) {
+    pub(super) fn redis_after(
+        &mut self,
+        host: Endpoint,
+        group: Group,
+        delay: Span,
+        event: RedisEvent,
+    ) {
         if let Some(redis) = &self.hosts[host].redis[group] {
             let life = redis.life;
             self.after(delay, Event::Redis { host, group, life, event });
         }
     }
 
-    pub(super) fn redis_event(&mut self, host: Endpoint, group: Group, life: u64, event: RedisEvent) {
+    #[allow(clippy::needless_pass_by_value, reason = "an event is taken once")]
+    pub(super) fn redis_event(
+        &mut self,
+        host: Endpoint,
+        group: Group,
+        life: u64,
+        event: RedisEvent,
+    ) {
         let now = self.now;
         let Some(redis) = self.hosts[host].redis[group].as_mut().filter(|r| r.life == life) else {
             return;
@@ -77,7 +90,8 @@ impl World {
     }
 
     pub(super) fn kill_redis(&mut self, host: Endpoint, group: Group) -> bool {
-        let Some(redis) = self.hosts[host].redis[group].as_mut().filter(|r| r.phase != crate::redis::Phase::Dead)
+        let Some(redis) =
+            self.hosts[host].redis[group].as_mut().filter(|r| r.phase != crate::redis::Phase::Dead)
         else {
             return false;
         };
@@ -108,7 +122,8 @@ impl World {
         let tail = self.dice.redis.below(40);
         let short = self.dice.redis.chance(300_000);
         let h = &mut self.hosts[host];
-        let Some(redis) = h.redis[group].as_mut().filter(|r| r.phase == crate::redis::Phase::Dead) else {
+        let Some(redis) = h.redis[group].as_mut().filter(|r| r.phase == crate::redis::Phase::Dead)
+        else {
             return;
         };
         let len = redis.data.log.len();
@@ -120,7 +135,9 @@ impl World {
         };
         h.lock.redis_starts(port);
         redis.start(life, role, kept);
-        self.note(format_args!("{host} g{group} redis {life} starts as {role:?} with {kept} of {len}"));
+        self.note(format_args!(
+            "{host} g{group} redis {life} starts as {role:?} with {kept} of {len}"
+        ));
         let loading = Span(self.dice.redis.range(1_000_000, 60_000_000));
         self.redis_after(host, group, loading, RedisEvent::Loaded);
     }

@@ -44,7 +44,8 @@ impl World {
     /// A connection from the replica to the master's port can be made.
     fn reachable(&self, group: Group, master: Endpoint, replica: Endpoint) -> bool {
         let up = self.hosts[master].redis[group].as_ref().is_some_and(crate::redis::Redis::runs);
-        up && self.net.both_ways(master, replica) && self.hosts[master].passes(self.port(group), self.now)
+        up && self.net.both_ways(master, replica)
+            && self.hosts[master].passes(self.port(group), self.now)
     }
 
     pub(super) fn connect(&mut self, replica: Endpoint, group: Group) {
@@ -99,7 +100,8 @@ impl World {
         let Some(source) = source.filter(|_| reachable) else {
             return self.link_down(replica, group, conn);
         };
-        let mut attached = Attached { conn, sent: offset, acked: offset, last_ack: now, online: true };
+        let mut attached =
+            Attached { conn, sent: offset, acked: offset, last_ack: now, online: true };
         if source.can_continue(history, offset) {
             let id = source.data.history;
             source.attached.insert(replica, attached);
@@ -122,7 +124,8 @@ impl World {
 
     fn full(&mut self, link: Link, data: DataSet) {
         let Link { group, master, replica, conn } = link;
-        let path = self.net.connected(master, replica) && self.hosts[master].passes(self.port(group), self.now);
+        let path = self.net.connected(master, replica)
+            && self.hosts[master].passes(self.port(group), self.now);
         let known = |a: Option<&Attached>| a.is_some_and(|a| a.conn == conn);
         let source = self.hosts[master].redis[group].as_ref();
         let alive = source.is_some_and(|m| m.runs() && known(m.attached.get(&replica)));
@@ -167,7 +170,8 @@ impl World {
                 continue;
             }
             if leaves && self.net.connected(master, *replica) {
-                let missing = usize::try_from((m.data.offset - a.sent) / crate::redis::WRITE_BYTES).unwrap_or(0);
+                let missing = usize::try_from((m.data.offset - a.sent) / crate::redis::WRITE_BYTES)
+                    .unwrap_or(0);
                 let at = m.data.log.len().saturating_sub(missing);
                 packets.push((*replica, a.conn, a.sent, m.data.log[at..].to_vec()));
                 a.sent = m.data.offset;
@@ -278,7 +282,8 @@ impl World {
     }
 
     pub(super) fn cut_replicas_of_new_master(&mut self, host: Endpoint, group: Group) {
-        let is_replica = self.hosts[host].redis[group].as_ref().is_some_and(|r| r.role != Role::Master);
+        let is_replica =
+            self.hosts[host].redis[group].as_ref().is_some_and(|r| r.role != Role::Master);
         if is_replica {
             self.cut_replicas(host, group);
         }
@@ -320,12 +325,13 @@ impl World {
 
     fn beat_replica(&mut self, replica: Endpoint, group: Group) {
         let now = self.now;
-        let Some(r) = self.hosts[replica].redis[group].as_ref().filter(|r| r.runs()) else { return };
+        let Some(r) = self.hosts[replica].redis[group].as_ref().filter(|r| r.runs()) else {
+            return;
+        };
         let (Role::ReplicaOf(master), Some(upstream)) = (r.role, r.upstream) else { return };
         let link = Link { group, master, replica, conn: upstream.conn };
         let offset = r.data.offset;
-        let pinged = self.attached(link).is_some()
-            && self.reachable(group, master, replica);
+        let pinged = self.attached(link).is_some() && self.reachable(group, master, replica);
         if pinged {
             self.heard(link, now);
         } else if now.since(upstream.last_heard) > REPL_TIMEOUT {

@@ -38,7 +38,8 @@ pub(super) struct Ending {
 impl World {
     pub(super) fn sample(&mut self) {
         self.after(SAMPLE, Event::Sample);
-        let statuses: Vec<StatusView> = (0..self.hosts.len()).filter_map(|h| self.status(h)).collect();
+        let statuses: Vec<StatusView> =
+            (0..self.hosts.len()).filter_map(|h| self.status(h)).collect();
         for status in &statuses {
             if let Err(violation) = self.checks.progress.agreed(status) {
                 return self.fail(violation);
@@ -47,7 +48,9 @@ impl World {
         let leader = statuses.iter().filter(|s| s.role == RaftRole::Leader).max_by_key(|s| s.term);
         for group in 0..self.spec.groups.len() {
             let served = self.hosts.iter().any(|h| h.leased(self.port(group), self.now));
-            if let Some(hold) = leader.and_then(|l| l.groups.get(group)).and_then(|g| g.hold.as_ref()) {
+            if let Some(hold) =
+                leader.and_then(|l| l.groups.get(group)).and_then(|g| g.hold.as_ref())
+            {
                 self.coverage.met(hold_name(hold));
             }
             self.check_gap(group, leader);
@@ -65,12 +68,15 @@ impl World {
     fn check_gap(&mut self, group: Group, leader: Option<&StatusView>) {
         let port = self.port(group);
         let now = self.now;
-        let served = self.hosts.iter().any(|h| h.leased(port, now) && h.takes_writes(group, port, now));
+        let served =
+            self.hosts.iter().any(|h| h.leased(port, now) && h.takes_writes(group, port, now));
         let since = self.checks.progress.unserved(now, group, served);
-        let bound = self.knobs.lease_ttl * 3 + Span::from_millis(1_500);
+        let bound =
+            self.knobs.lease_ttl * 3 + Span::from_millis(1_500) + self.knobs.failover_cooldown;
         let hold = leader.and_then(|l| l.groups.get(group)).and_then(|g| g.hold.as_ref());
         let excused = hold.is_some_and(|h| needs_a_person(h) || is_ordered(h));
-        let one_by_one = self.plan.profile == Profile::Single && now > Real(0).after(Span::from_millis(1_500));
+        let one_by_one =
+            self.plan.profile == Profile::Single && now > Real(0).after(Span::from_millis(1_500));
         if one_by_one && since > bound && !excused && !self.net_is_bad() {
             self.fail(Violation::ServiceGap { group, since, bound });
         }
@@ -98,7 +104,8 @@ impl World {
                 self.after(Span::from_millis(10), Event::Start { host });
             }
             for group in 0..self.spec.groups.len() {
-                let dead = self.hosts[host].redis[group].as_ref().is_some_and(|r| r.phase == Phase::Dead);
+                let dead =
+                    self.hosts[host].redis[group].as_ref().is_some_and(|r| r.phase == Phase::Dead);
                 if dead {
                     let delay = Span(self.dice.faults.range(1_000_000, 200_000_000));
                     self.after(delay, Event::RedisStart { host, group, keep: Keep::Most });
@@ -141,7 +148,8 @@ impl World {
     fn is_served(&self, group: Group) -> bool {
         let port = self.port(group);
         let master = (0..self.hosts.len()).find(|h| {
-            self.hosts[*h].leased(port, self.now) && self.hosts[*h].takes_writes(group, port, self.now)
+            self.hosts[*h].leased(port, self.now)
+                && self.hosts[*h].takes_writes(group, port, self.now)
         });
         let recently = self.checks.ledger.last_acknowledged(group);
         let recently = recently.is_some_and(|at| self.now.since(at) < Span::from_millis(400));
@@ -163,7 +171,8 @@ impl World {
 
     /// Pauses are lifted; where nobody may be promoted by rule, the fullest data set is named by the operator.
     fn operator_mends(&mut self, since: Span, leader: Option<&StatusView>) {
-        let again = self.ending.operator_asked.is_some_and(|at| self.now.since(at) < Span::from_secs(1));
+        let again =
+            self.ending.operator_asked.is_some_and(|at| self.now.since(at) < Span::from_secs(1));
         let Some(leader) = leader.filter(|_| !again) else { return };
         let Some(host) = self.host_of(leader.node) else { return };
         for group in 0..self.spec.groups.len() {
@@ -175,7 +184,12 @@ impl World {
             } else if terminal && since > OPERATOR_AFTER && !self.is_served(group) {
                 let Some(to) = self.fullest(group).map(|h| self.hosts[h].node) else { continue };
                 self.coverage.met("operator named a master");
-                AdminRequest::Failover { group: id, to: Some(to), allow_data_loss: true, dry_run: false }
+                AdminRequest::Failover {
+                    group: id,
+                    to: Some(to),
+                    allow_data_loss: true,
+                    dry_run: false,
+                }
             } else {
                 continue;
             };
@@ -207,8 +221,7 @@ impl World {
         for group in 0..self.spec.groups.len() {
             let Some(master) = self.master(group) else { continue };
             let Some(redis) = &self.hosts[master].redis[group] else { continue };
-            let verdict =
-                self.checks.ledger.at_end(group, &redis.data.log, self.clients.written());
+            let verdict = self.checks.ledger.at_end(group, &redis.data.log, self.clients.written());
             if let Err(violation) = verdict {
                 return self.fail(violation);
             }
