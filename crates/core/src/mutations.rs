@@ -14,6 +14,13 @@ macro_rules! mutations {
         pub struct Mutations;
 
         impl Mutations {
+            /// No deliberate bug; with and without the feature.
+            #[cfg(feature = "mutations")]
+            pub const NONE: Self = Self { $($name: false),* };
+            /// No deliberate bug; with and without the feature.
+            #[cfg(not(feature = "mutations"))]
+            pub const NONE: Self = Self;
+
             $(
                 #[cfg(feature = "mutations")]
                 pub(crate) const fn $name(self) -> bool { self.$name }

@@ -49,7 +49,7 @@ fn timing() -> Timing {
 }
 
 fn holder() -> Holder {
-    Holder::new(7, None, 1, Mutations)
+    Holder::new(7, None, 1, Mutations::NONE)
 }
 
 fn arm(h: &mut Holder, at_ms: u64) -> (ArmId, Generation) {
@@ -137,7 +137,7 @@ fn the_generation_that_was_not_granted_last_is_armed() {
 
 #[test]
 fn after_a_restart_the_open_generation_is_left_alone() {
-    let mut h = Holder::new(8, Some(Generation::A), 1, Mutations);
+    let mut h = Holder::new(8, Some(Generation::A), 1, Mutations::NONE);
     assert_eq!(arm(&mut h, 0).1, Generation::B);
 }
 
@@ -196,7 +196,7 @@ fn a_group_that_was_given_up_is_not_opened_by_what_was_granted() {
 }
 
 fn grantor(elected_ms: u64) -> Grantor {
-    Grantor::new(Mono(elected_ms * MS), timing(), Mutations)
+    Grantor::new(Mono(elected_ms * MS), timing(), Mutations::NONE)
 }
 
 fn left_ms(g: &mut Grantor, at_ms: u64) -> u64 {

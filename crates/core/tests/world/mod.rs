@@ -1,10 +1,6 @@
 //! Three cores on one virtual clock, with a perfect network, disk and kernel lock, and a Redis that does as it is told.
 //! For claims about the whole path; faults of every kind are the simulator's.
 #![allow(dead_code, reason = "each test file uses its own part")]
-#![allow(
-    clippy::default_constructed_unit_structs,
-    reason = "it has fields with the feature `mutations`"
-)]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -124,7 +120,7 @@ impl World {
                 incarnation: 1,
                 lock: LockAtStart::default(),
                 seed: 7 + i as u64,
-                mutations: Mutations::default(),
+                mutations: Mutations::NONE,
             };
             let redis = match name {
                 "w" => None,
