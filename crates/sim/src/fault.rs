@@ -56,7 +56,7 @@ faults! {
     Split = "split",
     /// Grants to the host are lost, all else arrives.
     LoseGrants = "lose-grants",
-    /// Reports of the host are held up until the end.
+    /// From the host's first report of a fence on, its reports are held up until the end.
     HoldReports = "hold-reports",
     LossyNet = "lossy-net",
     DuplicatingNet = "duplicating-net",

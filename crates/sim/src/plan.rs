@@ -328,12 +328,12 @@ impl Draft {
                     self.add(cut, F::Isolate, master, stopped + some);
                 }
                 4 => {
-                    let frozen = ms(self.rng.range(550, 800));
-                    self.add(at, F::FreezeRedis, master, frozen);
-                    let held = ms(self.rng.range(1_000, 1_600));
+                    // A fence whose report is late, and a process that forgets it.
+                    let held = ms(self.rng.range(150, 450));
                     self.add(at, F::HoldReports, master, held);
-                    let kill = at + frozen + ms(self.rng.below(150));
-                    let away = ms(self.rng.range(5, 60));
+                    self.add(at, F::Switchover, master, ms(1));
+                    let kill = at + ms(self.rng.range(8, 80));
+                    let away = ms(self.rng.range(1, 10));
                     self.add(kill, F::KillSupervisor, master, away);
                 }
                 _ => self.add(at, F::LoseGrants, master, some + some),

@@ -231,7 +231,16 @@ impl World {
             PeerMessage::Grant(_) if self.now < self.hosts[to].no_grants_until => {
                 return self.coverage.met("grant lost");
             }
-            PeerMessage::Report(_) => held = self.hosts[from].reports_held_until.since(self.now),
+            PeerMessage::Report(report) => {
+                let h = &mut self.hosts[from];
+                h.holds_reports |= report.groups.iter().any(|g| g.fenced.is_some());
+                if h.holds_reports {
+                    held = h.reports_held_until.since(self.now);
+                }
+                if held > Span(0) {
+                    self.coverage.met("report of a fence held up");
+                }
+            }
             PeerMessage::Raft { .. }
             | PeerMessage::Renew(_)
             | PeerMessage::Grant(_)

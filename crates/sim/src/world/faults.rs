@@ -109,6 +109,7 @@ impl World {
             }
             F::HoldReports => {
                 self.hosts[host].reports_held_until = self.now.after(fault.lasts);
+                self.hosts[host].holds_reports = false;
                 true
             }
             F::LossyNet | F::DuplicatingNet | F::StragglingNet => {

@@ -138,8 +138,9 @@ pub(crate) struct Host {
     pub(crate) lock_stalled_until: Real,
     /// Grants to this host are lost until then.
     pub(crate) no_grants_until: Real,
-    /// Reports of this host arrive then at the earliest.
+    /// From its first report of a fence on, reports of this host arrive then at the earliest.
     pub(crate) reports_held_until: Real,
+    pub(crate) holds_reports: bool,
 }
 
 impl Host {

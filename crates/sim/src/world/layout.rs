@@ -103,6 +103,7 @@ pub(crate) fn hosts(
             lock_stalled_until: Real(0),
             no_grants_until: Real(0),
             reports_held_until: Real(0),
+            holds_reports: false,
         }
     };
     spec.nodes.iter().map(host).collect()
