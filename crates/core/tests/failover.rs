@@ -56,6 +56,23 @@ fn a_silent_holder_is_replaced_after_its_lease_and_never_before() {
 }
 
 #[test]
+fn leadership_does_not_move_while_a_master_is_silent() {
+    let mut spec = world::spec();
+    spec.timing.lease_ttl = Span::from_millis(1000);
+    let mut w = World::settled(World::pair_of(&spec));
+    let leader = w.leader().unwrap();
+    let request = AdminRequest::TransferLeadership { to: node_id("b") };
+    w.feed(leader, Input::Admin { id: RequestId(1), request });
+    w.until("b leads", 100, |w| w.leader() == Some("b"));
+    // Before the second is over after which leadership would go back to the witness.
+    w.run(100);
+    w.isolate("a");
+    let ms = w.until("b is writable", 5000, |w| w.writable("b"));
+    assert!(ms <= 1200, "{ms} ms: a lease begun anew by a new leader was waited for");
+    w.until("the witness leads", 5000, |w| w.leader() == Some("w"));
+}
+
+#[test]
 fn a_hung_redis_is_fenced_on_the_leaders_request() {
     let mut w = World::settled_pair();
     w.redis("a").hung = true;

@@ -77,15 +77,20 @@ impl Core {
             return;
         }
         let fresh = self.timing().lease_ttl;
-        let live = |n: &NodeId| {
+        let heard_within = |n: &NodeId, span: u64| {
             let heard = leader.nodes().get(n).and_then(|v| v.heard);
-            heard.is_some_and(|h| now.boot.0.saturating_sub(h.0) < fresh.0)
+            heard.is_some_and(|h| now.boot.0.saturating_sub(h.0) < span)
         };
+        let live = |n: &NodeId| heard_within(n, fresh.0);
         let own = self.burden(self.me);
         let others = self.consensus.voters().iter().copied().filter(|n| *n != self.me && live(n));
         let best = others.map(|n| (self.burden(n), n)).min().filter(|(b, _)| *b < own);
+        // A new leader takes every lease for granted just now: a group whose master is silent would wait that much
+        // longer. A holder renews after a third of its lease.
+        let attended = |n: &NodeId| *n == self.me || heard_within(n, fresh.0 / 2);
         let quiet = |g: &crate::model::GroupModel| {
-            g.assignment.as_ref().is_some_and(|a| a.serving) && g.switchover.is_none()
+            let serves = g.assignment.as_ref().is_some_and(|a| a.serving && attended(&a.master));
+            serves && g.switchover.is_none()
         };
         if let (Some((_, to)), true) = (best, self.model.groups.values().all(quiet)) {
             self.last_transfer = now.boot;

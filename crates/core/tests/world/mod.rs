@@ -104,6 +104,10 @@ fn name_of(id: NodeId) -> &'static str {
 
 impl World {
     pub(crate) fn pair() -> Self {
+        Self::pair_of(&spec())
+    }
+
+    pub(crate) fn pair_of(spec: &ClusterSpec) -> Self {
         let mut w = Self {
             t: 10_000 * MS,
             hosts: BTreeMap::new(),
@@ -114,7 +118,7 @@ impl World {
         for (i, name) in names().into_iter().enumerate() {
             let boot = Boot {
                 node: node_id(name),
-                initial_spec: spec(),
+                initial_spec: spec.clone(),
                 recovered: redkeep_consensus::Recovered::default(),
                 burned: BTreeMap::new(),
                 incarnation: 1,
@@ -439,7 +443,10 @@ impl World {
 
     /// Adopted, serving at a, b in the eligible set, leadership off the master's node.
     pub(crate) fn settled_pair() -> Self {
-        let mut w = Self::pair();
+        Self::settled(Self::pair())
+    }
+
+    pub(crate) fn settled(mut w: Self) -> Self {
         w.until("a serves and b is eligible", 5000, |w| {
             w.serving() == Some("a") && w.pair_status().is_some_and(|g| g.eligible.len() == 1)
         });
