@@ -18,6 +18,8 @@ pub enum StartGuard {
     /// The drop-in takes the port out of all sets, and keeps it closed until the supervisor has seen the new life.
     #[default]
     UntilSeen,
+    /// The same, but lifted by whoever probes Redis, on his own, which also closes the port in all sets.
+    UntilProbed,
     /// Nothing: the sets stay as they are.
     Missing,
 }
@@ -144,7 +146,7 @@ impl KernelLock {
     }
 
     fn release(&mut self, port: u16, seen: &BTreeSet<u16>) {
-        if seen.contains(&port) {
+        if self.rules.start_guard == StartGuard::UntilSeen && seen.contains(&port) {
             self.start_closed.remove(&port);
         }
     }
@@ -187,7 +189,7 @@ impl KernelLock {
     /// The service unit's drop-in, before Redis is started.
     pub fn redis_starts(&mut self, port: u16) {
         match self.rules.start_guard {
-            StartGuard::UntilSeen => {
+            StartGuard::UntilSeen | StartGuard::UntilProbed => {
                 self.shut(port);
                 if self.is_guarded(port) {
                     self.start_closed.insert(port);
@@ -195,6 +197,13 @@ impl KernelLock {
             }
             StartGuard::Missing => {}
         }
+    }
+
+    /// The new life is watched: what an earlier one was granted is void.
+    pub fn admit(&mut self, port: u16) {
+        self.shut(port);
+        self.ask.retain(|(p, _), _| *p != port);
+        self.start_closed.remove(&port);
     }
 
     fn shut(&mut self, port: u16) {

@@ -2,6 +2,7 @@
 
 use redkeep_sim::{
     fault::FaultKind,
+    lock::{LockRules, StartGuard},
     plan::{Layout, Plan, Profile},
     runner::{Tally, run_twice},
     world::Switches,
@@ -99,6 +100,19 @@ fn what_was_once_broken_stays_mended() {
     let plans: Vec<Plan> = lines.filter(|l| !l.is_empty()).map(plan).collect();
     assert!(plans.len() >= 10);
     assert_all_well(&run_all(plans.into_iter()));
+}
+
+/// The daemon's probe lifts the closing that a starting Redis left, at once and by itself.
+#[test]
+fn a_start_lifted_by_the_probe_keeps_every_invariant() {
+    let lock = LockRules { start_guard: StartGuard::UntilProbed, ..LockRules::default() };
+    let switches = Switches { lock, ..Switches::default() };
+    let mut tally = Tally::default();
+    for plan in (0..100).map(Plan::of_seed) {
+        let outcome = run_twice(&plan, switches);
+        tally.add(plan, outcome);
+    }
+    assert_all_well(&tally);
 }
 
 #[test]

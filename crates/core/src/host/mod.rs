@@ -102,6 +102,8 @@ pub(crate) struct HostGroup {
     wrong_role: u32,
     /// Members of the eligible set that were not close, and since when.
     far_since: Vec<(crate::observe::EligibleMember, Mono)>,
+    /// Since when the gate is closed at the master; the time of `far_since` stands still meanwhile.
+    closed_since: Option<Mono>,
 }
 
 impl HostGroup {
@@ -119,6 +121,7 @@ impl HostGroup {
             released: false,
             wrong_role: 0,
             far_since: Vec::new(),
+            closed_since: None,
         }
     }
 
@@ -237,11 +240,17 @@ impl HostGroup {
     /// Members of the eligible set that have not been near the master for `max_lag`.
     fn lagging(&mut self, cx: &Cx<'_>, group: &GroupModel) -> Vec<crate::observe::EligibleMember> {
         let RedisView::Up(o) = self.detector.view() else { return Vec::new() };
-        // Behind a closed gate nothing is acknowledged, and the replicas' links are cut by it: no tail grows.
+        // Behind a closed gate nothing is acknowledged, and the replicas' links are cut by it: that time does not count.
         let open = cx.holder.open_until(self.id()).is_some_and(|until| cx.now.boot < until);
         if !o.is_master() || !open {
-            self.far_since.clear();
+            self.closed_since.get_or_insert(cx.now.boot);
             return Vec::new();
+        }
+        if let Some(closed) = self.closed_since.take() {
+            let gap = cx.now.boot.0.saturating_sub(closed.0);
+            for (_, since) in &mut self.far_since {
+                since.0 = since.0.saturating_add(gap);
+            }
         }
         let far = eligible::far_members(group, cx.cluster, self.spec.max_lag, o);
         self.far_since.retain(|(m, _)| far.contains(m));

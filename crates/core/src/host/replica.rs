@@ -98,6 +98,8 @@ impl HostGroup {
         let held = self.takeover.take().is_some() || self.fence.take().is_some();
         self.planned = None;
         self.wrong_role = 0;
+        self.far_since.clear();
+        self.closed_since = None;
         cx.holder.drop_group(&self.spec.id);
         let adopting = a.cause == crate::command::Cause::Adopted && !a.serving;
         if self.guarded || !adopting {

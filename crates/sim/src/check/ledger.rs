@@ -13,6 +13,9 @@ use crate::{check::Violation, clock::Real, redis::WriteId};
 /// Scheduling, probes and replication delay on top of lease and lag.
 const SLACK: Span = Span::from_millis(400);
 
+/// Of a longer time between two acknowledgements only this much counts as served.
+const GAP_COUNTED: Span = Span::from_millis(200);
+
 /// An answer that reached a client.
 #[derive(Clone, Copy, Debug)]
 pub struct Acknowledged {
@@ -34,7 +37,8 @@ struct Tenure {
 #[derive(Clone, Copy, Debug)]
 struct Kept {
     write: WriteId,
-    at: Real,
+    /// The group's serving time then: pauses between acknowledgements do not count.
+    at: Span,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +47,8 @@ struct Group {
     opened: Vec<Option<Tenure>>,
     /// The newest tenure that acknowledged something, and when it last did.
     acked: Option<(Tenure, Real)>,
+    /// Time in which acknowledgements followed each other closely.
+    served: Span,
     /// Acknowledged and not lost, in order.
     kept: Vec<Kept>,
     /// Why each epoch was assigned, whether it was ever opened or not.
@@ -124,7 +130,7 @@ impl Ledger {
         let tenure = g.opened[host].unwrap_or(adopted);
         let before = g.acked;
         let mut lost = 0;
-        if let Some((old, old_end)) = before {
+        if let Some((old, _)) = before {
             if tenure.epoch < old.epoch {
                 let (epoch, newer) = (tenure.epoch, old.epoch);
                 return Err(Violation::StaleAcknowledgement { group, host, write, epoch, newer });
@@ -134,16 +140,13 @@ impl Ledger {
                 return Err(Violation::EpochTwice { group, host, before, epoch });
             }
             if tenure.epoch > old.epoch {
-                lost = self.begin_tenure(
-                    group,
-                    (tenure, old.epoch, old_end),
-                    (log, written),
-                    elsewhere,
-                )?;
+                lost = self.begin_tenure(group, (tenure, old.epoch), (log, written), elsewhere)?;
             }
         }
         let g = &mut self.groups[group];
+        g.served += before.map_or(Span(0), |(_, last)| at.since(last).min(GAP_COUNTED));
         g.acked = Some((tenure, at));
+        let at = g.served;
         g.kept.push(Kept { write, at });
         Ok(lost)
     }
@@ -151,14 +154,15 @@ impl Ledger {
     fn begin_tenure(
         &mut self,
         group: usize,
-        change: (Tenure, Epoch, Real),
+        change: (Tenure, Epoch),
         data: (&[WriteId], WriteId),
         elsewhere: usize,
     ) -> Result<usize, Violation> {
-        let (tenure, old_epoch, old_end) = change;
+        let (tenure, old_epoch) = change;
         let (log, written) = data;
         let present = present(log, written);
         let g = &mut self.groups[group];
+        let end = g.served;
         let is_there = |k: &Kept| present.get(k.write as usize).copied().unwrap_or(false);
         let (kept, lost): (Vec<Kept>, Vec<Kept>) = g.kept.iter().partition(|k| is_there(k));
         g.kept = kept;
@@ -179,7 +183,7 @@ impl Ledger {
             if self.confirmed.contains(&k.write) {
                 return Err(Violation::ConfirmedLost { group, epoch, write: k.write });
             }
-            let (before_end, bound) = (old_end.since(k.at), self.bounds[group]);
+            let (before_end, bound) = (end - k.at, self.bounds[group]);
             if before_end > bound {
                 return Err(Violation::LostTooOld {
                     group,
@@ -277,6 +281,9 @@ mod tests {
             open(&mut l, 1, 2, cause);
             l.acknowledged(ack(0, 0, 1), &[0], 9).unwrap();
             l.acknowledged(ack(0, 1, at_ms), &[0, 1], 9).unwrap();
+            for later in (at_ms..100_000).step_by(100).skip(1) {
+                l.acknowledged(ack(0, 2, later), &[0, 1, 2], 9).unwrap();
+            }
             l.acknowledged(ack(0, 2, 100_000), &[0, 1, 2], 9).unwrap();
             let outcome = l.acknowledged(ack(1, 3, 100_500), &[0, 2, 3], 9);
             assert_eq!(outcome.is_err(), caught, "{cause:?} {at_ms}");

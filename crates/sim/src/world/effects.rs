@@ -15,7 +15,7 @@ use crate::{
     world::{
         World,
         event::{Event, Group, ProcessEvent},
-        host::{KernelJob, LockJob, View},
+        host::{KernelJob, LockJob, LockWork, View},
         next,
     },
 };
@@ -38,7 +38,7 @@ impl World {
                 Effect::Burn { group, epoch } => {
                     self.disk_order(host, DiskWrite::Burn { group, epoch });
                 }
-                Effect::Lock(op) => self.lock_order(host, op, &views),
+                Effect::Lock(op) => self.lock_order(host, LockWork::Op(op), &views),
                 Effect::Act { group, id, action } => self.act(host, &group, (id, action), &views),
                 Effect::ProbeNow { group } => {
                     if let Some(group) = self.group_index(&group) {
@@ -108,10 +108,10 @@ impl World {
 
     // Kernel lock.
 
-    fn lock_order(&mut self, host: Endpoint, op: LockOp, views: &[(Group, View)]) {
+    pub(super) fn lock_order(&mut self, host: Endpoint, work: LockWork, views: &[(Group, View)]) {
         let Some(p) = self.hosts[host].process.as_mut() else { return };
         let seen = p.control.iter().enumerate().map(|(g, c)| (g, c.seen_life)).collect();
-        p.lock.push_back(LockJob { op, seen, views: views.to_vec() });
+        p.lock.push_back(LockJob { work, seen, views: views.to_vec() });
         if p.lock.len() == 1 {
             self.lock_next(host);
         }
@@ -133,7 +133,7 @@ impl World {
     pub(super) fn lock_done(&mut self, host: Endpoint) {
         let Some(p) = self.hosts[host].process.as_mut() else { return };
         let Some(job) = p.lock.pop_front() else { return };
-        if matches!(job.op, LockOp::Open { .. })
+        if matches!(job.work, LockWork::Op(LockOp::Open { .. }))
             && let Some(away) = p.dies_opening.take()
         {
             let delay = Span(self.dice.faults.range(1_000_000, 500_000_000));
@@ -143,7 +143,9 @@ impl World {
         let more = !p.lock.is_empty();
         let ok = self.run_batch(host, &job);
         let took = Span(self.dice.kernel.range(2_000, 30_000));
-        self.news(host, took, Input::Lock(lock_event(&job.op, ok)));
+        if let LockWork::Op(op) = &job.work {
+            self.news(host, took, Input::Lock(lock_event(op, ok)));
+        }
         if more {
             self.lock_next(host);
         }
@@ -158,6 +160,10 @@ impl World {
     }
 
     fn run_batch(&mut self, host: Endpoint, job: &LockJob) -> bool {
+        let op = match &job.work {
+            LockWork::Op(op) => op,
+            LockWork::Admit { group, life } => return self.admit(host, *group, *life),
+        };
         let alive = |(group, life): &(Group, u64)| {
             let redis = self.hosts[host].redis[*group].as_ref()?;
             (redis.life == *life && redis.is_up()).then(|| self.port(*group))
@@ -167,9 +173,9 @@ impl World {
         let tick_error_ns =
             i64::try_from(self.dice.kernel.range(0, 28_000_000)).unwrap_or(0) - 8_000_000;
         let at = self.hosts[host].kernel_time(self.now);
-        let ok = self.hosts[host].lock.run(&job.op, Instant { at, tick_error_ns, seen: &seen });
-        self.note(format_args!("{host} lock {:?} ok={ok}", job.op));
-        if let (LockOp::Open { items, .. }, true) = (&job.op, ok) {
+        let ok = self.hosts[host].lock.run(op, Instant { at, tick_error_ns, seen: &seen });
+        self.note(format_args!("{host} lock {op:?} ok={ok}"));
+        if let (LockOp::Open { items, .. }, true) = (op, ok) {
             for item in items {
                 let Some(group) = self.group_index(&item.group) else { continue };
                 let view = Self::view_of(&job.views, group);
@@ -178,6 +184,15 @@ impl World {
             }
         }
         ok
+    }
+
+    fn admit(&mut self, host: Endpoint, group: Group, life: u64) -> bool {
+        let port = self.port(group);
+        let same = self.hosts[host].redis[group].as_ref().is_some_and(|r| r.life == life);
+        if same {
+            self.hosts[host].lock.admit(port);
+        }
+        same
     }
 
     fn opened(&mut self, host: Endpoint, group: Group, view: View) {

@@ -24,10 +24,21 @@ pub(crate) struct View {
     pub(crate) serving: bool,
 }
 
+/// What the executor of the kernel lock is asked for.
+#[derive(Clone, Debug)]
+pub(crate) enum LockWork {
+    Op(LockOp),
+    /// A new life of Redis was probed.
+    Admit {
+        group: Group,
+        life: u64,
+    },
+}
+
 /// A batch for the kernel lock.
 #[derive(Clone, Debug)]
 pub(crate) struct LockJob {
-    pub(crate) op: LockOp,
+    pub(crate) work: LockWork,
     /// Lives of Redis that the supervisor had seen when it gave the order.
     pub(crate) seen: Vec<(Group, u64)>,
     /// By group, at the same time.
@@ -62,6 +73,8 @@ pub(crate) struct Control {
     pub(crate) unanswered: BTreeSet<u64>,
     /// Life of the Redis of the last good probe that the core took in.
     pub(crate) seen_life: u64,
+    /// Life whose start the probe had lifted the closing for.
+    pub(crate) admitted_life: u64,
     /// Number of the running series of announcements; 0 = none.
     pub(crate) announcing: u64,
 }

@@ -7,13 +7,14 @@ use redkeep_core::{Action, ActionId, ActionOutcome, Input, RunId, Span, observe:
 
 use crate::{
     check::Violation,
+    lock::StartGuard,
     net::Endpoint,
     redis::{Change, Command, Phase},
     world::{
         World,
         effects::failed,
         event::{Group, ProcessEvent, Stage},
-        host::{RedisJob, View},
+        host::{LockWork, RedisJob, View},
         next,
     },
 };
@@ -52,9 +53,24 @@ impl World {
                 Ok(redis.observe(self.now, settled, place))
             }
         };
+        if result.is_ok() {
+            self.admit_probed(host, group, life);
+        }
         let id = self.spec.groups[group].id.clone();
         let took = Span(self.dice.redis.range(80_000, ROUND_TRIP_MAX_NS));
         self.news(host, took, Input::Observed { group: id, result });
+    }
+
+    fn admit_probed(&mut self, host: Endpoint, group: Group, life: u64) {
+        if self.switches.lock.start_guard != StartGuard::UntilProbed {
+            return;
+        }
+        let Some(p) = self.hosts[host].process.as_mut() else { return };
+        let control = &mut p.control[group];
+        if control.admitted_life != life {
+            control.admitted_life = life;
+            self.lock_order(host, LockWork::Admit { group, life }, &[]);
+        }
     }
 
     /// No answer in time; a Redis that died meanwhile closed the connection.
