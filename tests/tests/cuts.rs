@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use redkeep_lab::{
     ClusterFile, DataSet, Figure, GROUP, Lab, Mono, Pair, RedisOptions, Verdict, repetitions,
-    wait_until,
+    wait_status, wait_until,
 };
 
 const LEASE: Duration = Duration::from_millis(300);
@@ -279,6 +279,10 @@ fn preferred(pair: &Pair, master: &str) -> Result<String> {
 fn cut_between_the_two_redis_hosts_moves_nothing() -> Result<()> {
     let mut pair = Pair::start("300ms")?;
     pair.start_writers(&[])?;
+    // In the first second a member may still lead; cut off from the leader, a master is silent to it.
+    wait_status(pair.lab(), "w", "the witness to lead", Duration::from_secs(20), |status| {
+        status["leader"].as_str() == Some("w")
+    })?;
     let before = pair.assignment("w")?;
     let fault = pair.lab().cut_between("a", "b")?;
     pair.keep_writing(LEASE * 10)?;
