@@ -292,6 +292,14 @@ struct At {
     unix_ms: u64,
 }
 
+impl Assignment {
+    /// The pair runs as it was found: its port is not known to be guarded before the first grant.
+    #[must_use]
+    pub fn is_adopting(&self) -> bool {
+        self.cause == Cause::Adopted && !self.serving
+    }
+}
+
 impl GroupModel {
     /// Epoch of the present assignment; `Epoch::NONE` before the first.
     #[must_use]

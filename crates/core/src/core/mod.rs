@@ -15,7 +15,7 @@ use redkeep_consensus::{
 use crate::{
     effect::{Effect, LockEvent},
     host::{Cx, HostGroup},
-    ids::{Epoch, GroupId, Now, node_id},
+    ids::{Epoch, GroupId, Now},
     input::{HostEvent, Input, LockAtStart},
     leader::{Leader, Round},
     lease::{Holder, holder::Claim},
@@ -211,37 +211,34 @@ impl Core {
         self.model.history.iter().cloned().collect()
     }
 
+    /// The machines of the groups, and what they work with.
+    fn parts(&mut self, now: Now) -> (&mut BTreeMap<GroupId, HostGroup>, Cx<'_>) {
+        let cx = Cx {
+            now,
+            cluster: self.model.spec.as_ref().unwrap_or(&self.initial_spec),
+            model: &self.model,
+            holder: &mut self.holder,
+            sink: &mut self.sink,
+            mutations: self.mutations,
+        };
+        (&mut self.hosts, cx)
+    }
+
     fn with_host(
         &mut self,
         now: Now,
         group: &GroupId,
         f: impl FnOnce(&mut HostGroup, &mut Cx<'_>),
     ) {
-        let cluster = self.model.spec.as_ref().unwrap_or(&self.initial_spec);
-        let mut cx = Cx {
-            now,
-            cluster,
-            model: &self.model,
-            holder: &mut self.holder,
-            sink: &mut self.sink,
-            mutations: self.mutations,
-        };
-        if let Some(h) = self.hosts.get_mut(group) {
+        let (hosts, mut cx) = self.parts(now);
+        if let Some(h) = hosts.get_mut(group) {
             f(h, &mut cx);
         }
     }
 
     fn each_host(&mut self, now: Now, mut f: impl FnMut(&mut HostGroup, &mut Cx<'_>)) {
-        let cluster = self.model.spec.as_ref().unwrap_or(&self.initial_spec);
-        let mut cx = Cx {
-            now,
-            cluster,
-            model: &self.model,
-            holder: &mut self.holder,
-            sink: &mut self.sink,
-            mutations: self.mutations,
-        };
-        for h in self.hosts.values_mut() {
+        let (hosts, mut cx) = self.parts(now);
+        for h in hosts.values_mut() {
             f(h, &mut cx);
         }
     }
@@ -467,11 +464,5 @@ impl Core {
             p.duration.0.saturating_sub(now.boot.0.saturating_sub(since.0))
         };
         [own, self.model.pause].into_iter().flatten().map(left).max().filter(|l| *l > 0).map(Span)
-    }
-
-    /// Node id from a name of the present spec.
-    #[must_use]
-    pub fn node_named(&self, name: &str) -> Option<NodeId> {
-        self.spec().nodes.iter().find(|n| n.name == name).map(|n| node_id(&n.name))
     }
 }

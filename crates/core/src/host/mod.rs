@@ -153,7 +153,7 @@ impl HostGroup {
     /// Once a master was ever assigned the port is closed unless granted; a pair that is being adopted stays as it is until
     /// its first grant, or its first replica element, guards it in the same batch.
     fn guard(&mut self, cx: &mut Cx<'_>, a: &Assignment) {
-        let adopting = a.cause == crate::command::Cause::Adopted && !a.serving;
+        let adopting = a.is_adopting();
         let replica_known = matches!(self.detector.view(), RedisView::Up(o) if !o.is_master());
         let by_permit = adopting && a.master != self.me && replica_known;
         let by_open = adopting && a.master == self.me;
@@ -241,7 +241,7 @@ impl HostGroup {
     fn lagging(&mut self, cx: &Cx<'_>, group: &GroupModel) -> Vec<crate::observe::EligibleMember> {
         let RedisView::Up(o) = self.detector.view() else { return Vec::new() };
         // Behind a closed gate nothing is acknowledged, and the replicas' links are cut by it: that time does not count.
-        let open = cx.holder.open_until(self.id()).is_some_and(|until| cx.now.boot < until);
+        let open = cx.holder.is_open(cx.now.boot, self.id());
         if !o.is_master() || !open {
             self.closed_since.get_or_insert(cx.now.boot);
             return Vec::new();
@@ -424,7 +424,7 @@ impl HostGroup {
     }
 
     pub(crate) fn report(&self, now: Mono, holder: &Holder) -> GroupReport {
-        let open = holder.open_until(self.id()).is_some_and(|until| now < until);
+        let open = holder.is_open(now, self.id());
         let serving = self.takeover.as_ref().filter(|t| t.serving && open).map(|t| t.epoch);
         GroupReport {
             group: self.spec.id.clone(),

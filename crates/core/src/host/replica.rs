@@ -101,7 +101,7 @@ impl HostGroup {
         self.far_since.clear();
         self.closed_since = None;
         cx.holder.drop_group(&self.spec.id);
-        let adopting = a.cause == crate::command::Cause::Adopted && !a.serving;
+        let adopting = a.is_adopting();
         if self.guarded || !adopting {
             cx.sink.lock(LockOp::Close { item: lock_item(&self.spec, 0) });
         }
@@ -138,7 +138,7 @@ impl HostGroup {
         if !read_only || !o.settled || self.replica.follow.is_some() || !self.replica.fresh {
             return;
         }
-        let adopting = a.cause == crate::command::Cause::Adopted && !a.serving;
+        let adopting = a.is_adopting();
         if self.replica.tainted && adopting && !self.guarded {
             // A pair that runs as it is has always been a replica here: nobody is disturbed.
             self.replica.tainted = false;

@@ -108,7 +108,7 @@ impl HostGroup {
     fn drive_address(&mut self, cx: &mut Cx<'_>) {
         let now = cx.now.boot;
         let id = self.spec.id.clone();
-        let leased = cx.holder.open_until(&id).is_some_and(|until| now < until);
+        let leased = cx.holder.is_open(now, &id);
         let (vip, interface) = (self.spec.vip, self.spec.interface.clone());
         let valid_seconds = valid_seconds(cx.cluster.timing.lease_ttl);
         let Some(t) = self.takeover.as_mut() else { return };
@@ -144,7 +144,7 @@ impl HostGroup {
 
     /// The lease ran out by itself: the kernel has closed already, so take the address away too.
     fn lapse(&mut self, cx: &mut Cx<'_>) {
-        let over = cx.holder.open_until(&self.spec.id).is_none_or(|until| cx.now.boot >= until);
+        let over = !cx.holder.is_open(cx.now.boot, &self.spec.id);
         let Some(t) = self.takeover.as_mut().filter(|t| t.open && over) else { return };
         t.closed();
         t.vip = Work::Idle;
@@ -209,7 +209,7 @@ impl HostGroup {
 
     /// Somebody took the address away under a valid lease: back at once.
     pub(super) fn vip_removed(&mut self, cx: &mut Cx<'_>) {
-        let leased = cx.holder.open_until(&self.spec.id).is_some_and(|until| cx.now.boot < until);
+        let leased = cx.holder.is_open(cx.now.boot, &self.spec.id);
         let Some(t) = self.takeover.as_mut().filter(|t| t.open && t.vip == Work::Done && leased)
         else {
             return;

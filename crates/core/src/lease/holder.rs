@@ -297,6 +297,12 @@ impl Holder {
         self.slots().filter(|x| x.opened.contains(group)).map(Arming::ends).max()
     }
 
+    /// The gate of `group` is open now, by this node's reckoning.
+    #[must_use]
+    pub fn is_open(&self, now: Mono, group: &GroupId) -> bool {
+        self.open_until(group).is_some_and(|until| now < until)
+    }
+
     /// The group is given up: nothing armed or granted so far opens it any more.
     pub fn drop_group(&mut self, group: &GroupId) {
         for x in self.a.iter_mut().chain(&mut self.b) {

@@ -157,21 +157,12 @@ fn plan_fenced(p: &PlanInput<'_>, a: &Assignment, f: &Fenced) -> Plan {
     {
         return Plan::Assign(assign(p, &best, Cause::Operator, "ordered by an operator"));
     }
-    let cause = match f.cause {
-        FenceCause::RedisDead
-        | FenceCause::RunIdChanged
-        | FenceCause::WrongRole
-        | FenceCause::LeaderAsked
-        | FenceCause::TakeoverFailed
-        | FenceCause::Switchover
-        | FenceCause::Stopping => Cause::MasterDown,
-    };
-    choose(p, a, cause)
+    choose(p, a, Cause::MasterDown)
 }
 
 /// No grant was given for a whole wait: nobody can hold the old lease any more.
 fn plan_silent(p: &PlanInput<'_>, a: &Assignment) -> Plan {
-    if a.cause == Cause::Adopted && !a.serving {
+    if a.is_adopting() {
         return Plan::Hold(HoldReason::AdoptedNotGuarded);
     }
     if let Some(best) = p.forced.and_then(|f| pick_forced(p, f)) {
