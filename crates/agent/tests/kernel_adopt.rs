@@ -136,6 +136,26 @@ fn a_flushed_plain_lock_is_mended_closed() {
 }
 
 #[test]
+fn what_was_guarded_or_started_before_this_process_stays_closed_over_a_foreign_flush() {
+    let lab = Lab::new();
+    serve_echo(PORT);
+    let nothing_closed = || LockConfig { closed_ports: vec![], ..config() };
+    drop(KernelLock::open_plain(config()).unwrap());
+    let mut guarded = KernelLock::open_plain(nothing_closed()).unwrap();
+    lab.host.exec(&["nft", "flush", "ruleset"]);
+    assert_eq!(guarded.mend(&[]).unwrap(), LockHealth::Missing);
+    assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))), "guarded by a predecessor");
+    guarded.unguard(&[port_only(PORT)]).unwrap();
+    assert!(lab.peer.within(|| ask_once(HOST4, PORT)).is_ok());
+    drop(guarded);
+    lab.host.within(|| close_ports(&config(), &[PORT])).unwrap();
+    let mut started = KernelLock::open_plain(nothing_closed()).unwrap();
+    lab.host.exec(&["nft", "flush", "ruleset"]);
+    assert_eq!(started.mend(&[]).unwrap(), LockHealth::Missing);
+    assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))), "started before");
+}
+
+#[test]
 fn a_foreign_rule_or_a_missing_port_is_seen() {
     let lab = Lab::new();
     let mut lock = KernelLock::open_plain(config()).unwrap();

@@ -40,6 +40,9 @@ pub(crate) fn start(
     };
     let tables = Watch::tables(lock_port, move |event| relay.pass(event))
         .context("the lock's tables cannot be watched")?;
+    // What changed before there was a watch.
+    lock.put(LockWork::ReadStarts);
+    lock.put(LockWork::Verify);
     Ok(Watching { _tables: tables, _network: network })
 }
 

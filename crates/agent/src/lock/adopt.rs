@@ -96,6 +96,8 @@ impl KernelLock {
         }
         lock.guarded = lock.read_guarded()?;
         lock.read_vips()?;
+        // Should somebody remove that table: they are put back.
+        lock.starts()?;
         lock.note_installed()?;
         Ok(lock)
     }

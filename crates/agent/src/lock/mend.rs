@@ -91,16 +91,14 @@ impl KernelLock {
         self.note_installed()
     }
 
-    /// Makes all tables anew, closed for `items`: nothing of a lease is put back from memory.
+    /// Makes all tables anew, closed for `items` and for all that was guarded before, by this process or by whoever
+    /// made the tables that it adopted: nothing of a lease is put back from memory.
     ///
     /// # Errors
     /// As [`KernelLock::open`].
     pub fn reinstall(&mut self, items: &[GuardedPort]) -> Result<(), LockError> {
-        self.guarded = items.iter().map(|item| item.port).collect();
-        self.guarded_vips.clear();
-        for vip in items.iter().filter_map(|item| item.vip.as_ref()) {
-            self.guarded_vips.entry(vip.link.clone()).or_default().insert(vip.address);
-        }
+        let pairs: Vec<_> = items.iter().map(|item| (item.port, item.vip.as_ref())).collect();
+        self.remember_guarded(&pairs);
         self.asked.clear();
         self.replace_main()?;
         self.mend_start()?;
