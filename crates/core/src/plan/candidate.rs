@@ -57,7 +57,8 @@ impl Candidates<'_> {
         } else {
             self.judge_replica(node, redis)?;
         }
-        if priority == 0 && !self.allow_data_loss {
+        // The old master is not promoted by going on.
+        if priority == 0 && !is_master && !self.allow_data_loss {
             return Err(Exclusion::NeverPromote);
         }
         Ok(Candidate {

@@ -149,6 +149,8 @@ fn plan_fenced(p: &PlanInput<'_>, a: &Assignment, f: &Fenced) -> Plan {
             (_, Ok(old)) => {
                 Plan::Assign(assign(p, &old, Cause::SwitchoverBack, "the target did not confirm"))
             }
+            // It may answer in a moment, and then it goes on. If it does not, it is down after some probes.
+            (_, Err(_)) if is_doubtful(p, a) => Plan::Hold(HoldReason::OldMasterDoubtful),
             (_, Err(_)) => choose(p, a, Cause::MasterDown),
         };
     }
@@ -158,6 +160,12 @@ fn plan_fenced(p: &PlanInput<'_>, a: &Assignment, f: &Fenced) -> Plan {
         return Plan::Assign(assign(p, &best, Cause::Operator, "ordered by an operator"));
     }
     choose(p, a, Cause::MasterDown)
+}
+
+/// The life of Redis that was assigned missed its last probes and is not known to be down.
+fn is_doubtful(p: &PlanInput<'_>, a: &Assignment) -> bool {
+    let redis = p.candidates.report(a.master).map(|r| &r.redis);
+    matches!(redis, Some(RedisView::Doubtful(o, _)) if o.run_id == a.run_id)
 }
 
 /// No grant was given for a whole wait: nobody can hold the old lease any more.

@@ -11,6 +11,10 @@ pub enum HoldReason {
     OldLease { left: Span },
     #[error("waiting for the old master's node to fence (at most {left})")]
     AwaitingFence { left: Span },
+    #[error(
+        "the switchover's target did not confirm the final offset, and the old master's Redis misses its probes"
+    )]
+    OldMasterDoubtful,
     #[error("no eligible replica is up")]
     NoCandidate,
     #[error("first start: not all members have reported yet")]

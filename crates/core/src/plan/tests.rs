@@ -319,6 +319,32 @@ fn a_switchover_ends_at_the_target_only_if_it_confirmed_the_final_offset() {
     assert_eq!(case.assigned(), ("b", Cause::Switchover));
 }
 
+/// A host that stalls lets a pause run out and misses probes at the same time.
+#[test]
+fn a_switchover_without_confirmation_waits_for_an_old_master_that_misses_probes() {
+    let mut case = Case::well().fenced(FenceCause::Switchover);
+    case.group.switchover = Some(node_id("b"));
+    case.report("a").redis = RedisView::Doubtful(redis("a", 1000, true), ProbeFailure::Timeout);
+    assert_eq!(case.hold(), HoldReason::OldMasterDoubtful);
+    case.report("a").redis = RedisView::Down(DownReason::Hung);
+    assert_eq!(case.assigned(), ("c", Cause::MasterDown), "it is a failover then");
+}
+
+/// A master may run on a node that is never promoted: adopted there, or named by an operator.
+#[test]
+fn a_master_whose_node_is_never_promoted_goes_on_after_a_fence() {
+    let mut case = Case::well().fenced(FenceCause::Switchover);
+    case.group.switchover = Some(node_id("b"));
+    case.cluster.groups[0].members.iter_mut().for_each(|m| {
+        m.priority = if m.node == node_id("a") { 0 } else { 100 };
+    });
+    assert_eq!(case.assigned(), ("a", Cause::SwitchoverBack), "the target lacks the tail");
+    let mut alone = Case::well().fenced(FenceCause::LeaderAsked);
+    alone.group.eligible.clear();
+    alone.cluster.groups[0].members[0].priority = 0;
+    assert_eq!(alone.assigned(), ("a", Cause::MasterDown), "nobody else is there");
+}
+
 #[test]
 fn no_order_of_an_operator_skips_the_old_lease() {
     let mut case = Case::well();

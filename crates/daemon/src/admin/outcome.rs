@@ -129,6 +129,7 @@ pub(super) fn hold(why: &HoldReason) -> pb::Hold {
         HoldReason::Paused => (pb::HoldReason::Paused, None),
         HoldReason::OldLease { left } => (pb::HoldReason::OldLease, Some(*left)),
         HoldReason::AwaitingFence { left } => (pb::HoldReason::AwaitingFence, Some(*left)),
+        HoldReason::OldMasterDoubtful => (pb::HoldReason::OldMasterDoubtful, None),
         HoldReason::NoCandidate => (pb::HoldReason::NoCandidate, None),
         HoldReason::AdoptionIncomplete => (pb::HoldReason::AdoptionIncomplete, None),
         HoldReason::AdoptionAmbiguous { masters: _ } => (pb::HoldReason::AdoptionAmbiguous, None),

@@ -244,6 +244,7 @@ fn needs_a_person(hold: &HoldReason) -> bool {
         HoldReason::Paused
         | HoldReason::OldLease { .. }
         | HoldReason::AwaitingFence { .. }
+        | HoldReason::OldMasterDoubtful
         | HoldReason::AdoptionIncomplete
         | HoldReason::ColdStart { .. }
         | HoldReason::Cooldown { .. }
@@ -263,6 +264,7 @@ fn hold_name(hold: &HoldReason) -> &'static str {
         HoldReason::Paused => "hold: paused",
         HoldReason::OldLease { .. } => "hold: old lease",
         HoldReason::AwaitingFence { .. } => "hold: awaiting fence",
+        HoldReason::OldMasterDoubtful => "hold: old master doubtful",
         HoldReason::NoCandidate => "hold: no candidate",
         HoldReason::AdoptionIncomplete => "hold: adoption incomplete",
         HoldReason::AdoptionAmbiguous { .. } => "hold: adoption ambiguous",
