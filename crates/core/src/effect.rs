@@ -6,7 +6,7 @@ use redkeep_consensus::{NodeId, Span};
 
 use crate::{
     admin::AdminReply,
-    ids::{ArmId, Epoch, Generation, GroupId, RequestId},
+    ids::{ArmId, Epoch, Generation, GroupId, RequestId, RunId},
     message::PeerMessage,
     observe::FenceCause,
     spec::{ClusterSpec, Vip},
@@ -95,6 +95,13 @@ pub enum LockOp {
     ForbidReplica {
         item: LockItem,
     },
+    /// A life of Redis that was not known here was taken in. Lift the closing that its start left, if one waits, and
+    /// take the port out of gates, replica element and nonces in the same batch: whatever was decided for an earlier
+    /// life lies before this in the queue and dies by it. Refused where the process of that life is not watched.
+    Admit {
+        item: LockItem,
+        run_id: RunId,
+    },
 }
 
 /// Result of one `LockOp`.
@@ -106,6 +113,7 @@ pub enum LockEvent {
     Guarded { group: GroupId, ok: bool },
     ReplicaPermitted { group: GroupId, ok: bool },
     ReplicaForbidden { group: GroupId, ok: bool },
+    Admitted { group: GroupId, run_id: RunId, ok: bool },
 }
 
 /// One idempotent act on this host.

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use redkeep_agent::redis::Secret;
 use redkeep_core::{
-    ActionOutcome, Core, Effect, Event, GroupId, Input, Mono, NodeId, Now,
+    ActionOutcome, Core, Effect, Event, GroupId, Input, LockOp, Mono, NodeId, Now,
     effect::ActionFailure,
     spec::{ClusterSpec, NodeSpec},
 };
@@ -129,6 +129,11 @@ impl Driver {
             Effect::Send { to, message } => self.hands.links.send(to, message),
             Effect::Persist(persist) => self.hands.disk.put(DiskWork::Persist(persist)),
             Effect::Burn { group, epoch } => self.hands.disk.put(DiskWork::Burn { group, epoch }),
+            Effect::Lock(LockOp::Admit { item, run_id }) => {
+                let redis = self.groups.get(&item.group).map(|(_, redis)| redis);
+                let process = redis.and_then(|redis| redis.process_of(&run_id));
+                self.hands.lock.put(LockWork::Admit { item, run_id, process });
+            }
             Effect::Lock(op) => self.hands.lock.put(LockWork::Op(op)),
             Effect::Act { group, id, action } if action.is_redis() => match self.groups.get(&group)
             {
@@ -177,8 +182,8 @@ impl Driver {
             let Some(addr) = spec.redis_addr(self.node, group) else { continue };
             let none = || Access { group: GroupAccess::default(), password: None::<Secret> };
             let access = self.hands.access.get(&group.id).cloned().unwrap_or_else(none);
-            let (inbox, lock) = (self.hands.inbox.clone(), self.hands.lock.clone());
-            let redis = GroupRedis::start(&self.hands.runtime, (addr, group), &access, inbox, lock);
+            let inbox = self.hands.inbox.clone();
+            let redis = GroupRedis::start(&self.hands.runtime, (addr, group), &access, inbox);
             self.groups.insert(group.id.clone(), ((*group).clone(), redis));
         }
         self.hands.kernel.put(KernelWork::Groups(local.into_iter().cloned().collect()));

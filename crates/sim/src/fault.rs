@@ -75,6 +75,18 @@ faults! {
     Failover = "failover",
     Pause = "pause",
     TransferLeadership = "transfer-leadership",
+    /// The host is asked to lead, and stopped as a candidate until a late vote is there.
+    StalledElection = "stalled-election",
+    /// The supervisor is stopped between taking in a look at a replica and using it; its Redis starts anew meanwhile.
+    StalledLook = "stalled-look",
+}
+
+impl FaultKind {
+    /// Those that are drawn by chance: all but the last two, which need a moment of their own.
+    #[must_use]
+    pub fn drawn() -> &'static [Self] {
+        Self::ALL.split_last_chunk::<2>().map_or(Self::ALL, |(drawn, _)| drawn)
+    }
 }
 
 /// Whom a fault meets; roles are looked up when its time comes.

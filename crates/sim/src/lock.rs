@@ -15,10 +15,11 @@ pub struct KernelTime(pub u64);
 /// What happens when Redis is started by its service unit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum StartGuard {
-    /// The drop-in takes the port out of all sets, and keeps it closed until the supervisor has seen the new life.
+    /// The drop-in closes the port in a table of its own. The core's order lifts that when it has taken the new life in;
+    /// the same batch closes the port in all sets.
     #[default]
-    UntilSeen,
-    /// The same, but lifted by whoever probes Redis, on his own, which also closes the port in all sets.
+    UntilTaken,
+    /// The same, but lifted by whoever probed Redis, on his own: what was decided before may still be on its way.
     UntilProbed,
     /// Nothing: the sets stay as they are.
     Missing,
@@ -51,19 +52,18 @@ pub struct KernelLock {
     b: Pair,
     ask: BTreeMap<(u16, u64), KernelTime>,
     replica: BTreeMap<u16, KernelTime>,
-    /// Redis was started and its new life is not known to the supervisor yet.
-    start_closed: BTreeSet<u16>,
+    /// Closed by the start of this life of Redis, which is not admitted yet. In reality a table of its own, which a
+    /// starting Redis can write to whoever owns the other.
+    start_closed: BTreeMap<u16, u64>,
     rules: LockRules,
 }
 
 /// One batch as it meets the kernel.
 #[derive(Clone, Copy, Debug)]
-pub struct Instant<'a> {
+pub struct Instant {
     pub at: KernelTime,
     /// How much later (or, by rounding to ticks, earlier) than asked the timers end; nanoseconds.
     pub tick_error_ns: i64,
-    /// Ports whose present Redis life the supervisor had seen when it gave the order.
-    pub seen: &'a BTreeSet<u16>,
 }
 
 impl KernelLock {
@@ -87,7 +87,7 @@ impl KernelLock {
     }
 
     /// Carry out one batch; false = the kernel refused all of it.
-    pub fn run(&mut self, op: &LockOp, instant: Instant<'_>) -> bool {
+    pub fn run(&mut self, op: &LockOp, instant: Instant) -> bool {
         match op {
             LockOp::Arm { arm: _, generation, ttl, items } => {
                 self.arm(*generation, *ttl, items, instant);
@@ -106,17 +106,18 @@ impl KernelLock {
             LockOp::PermitReplica { item, ttl } => {
                 self.guarded.insert(item.port);
                 self.replica.insert(item.port, expiry(*ttl, instant));
-                self.release(item.port, instant.seen);
                 true
             }
             LockOp::ForbidReplica { item } => {
                 self.replica.remove(&item.port);
                 true
             }
+            // It takes the life whose process is watched: `admit`.
+            LockOp::Admit { .. } => false,
         }
     }
 
-    fn arm(&mut self, generation: Generation, ttl: Span, items: &[LockItem], instant: Instant<'_>) {
+    fn arm(&mut self, generation: Generation, ttl: Span, items: &[LockItem], instant: Instant) {
         let keep_gate = self.rules.keep_gate;
         let pair = self.pair_mut(generation);
         if !keep_gate {
@@ -126,12 +127,9 @@ impl KernelLock {
         let ends = expiry(ttl, instant);
         pair.timer.extend(items.iter().map(|i| (i.port, ends)));
         self.ask = items.iter().map(|i| ((i.port, i.nonce), ends)).collect();
-        for item in items {
-            self.release(item.port, instant.seen);
-        }
     }
 
-    fn open(&mut self, generation: Generation, items: &[LockItem], instant: Instant<'_>) -> bool {
+    fn open(&mut self, generation: Generation, items: &[LockItem], instant: Instant) -> bool {
         let redeemable =
             |i: &LockItem| self.ask.get(&(i.port, i.nonce)).is_some_and(|ends| instant.at < *ends);
         if !self.rules.ignore_nonce && !items.iter().all(redeemable) {
@@ -145,12 +143,6 @@ impl KernelLock {
         true
     }
 
-    fn release(&mut self, port: u16, seen: &BTreeSet<u16>) {
-        if self.rules.start_guard == StartGuard::UntilSeen && seen.contains(&port) {
-            self.start_closed.remove(&port);
-        }
-    }
-
     /// The port is open to clients by a lease: timer and gate of the same generation.
     #[must_use]
     pub fn leased(&self, port: u16, at: KernelTime) -> bool {
@@ -159,18 +151,18 @@ impl KernelLock {
             timer && p.gate.contains(&port)
         };
         self.is_guarded(port)
-            && !self.start_closed.contains(&port)
+            && !self.start_closed.contains_key(&port)
             && [Generation::A, Generation::B].into_iter().any(|g| live(self.pair(g)))
     }
 
     /// A client's packet to the port, or an answer from it, passes.
     #[must_use]
     pub fn passes(&self, port: u16, at: KernelTime) -> bool {
+        if self.start_closed.contains_key(&port) {
+            return false;
+        }
         if !self.is_guarded(port) {
             return true;
-        }
-        if self.start_closed.contains(&port) {
-            return false;
         }
         self.leased(port, at) || self.replica.get(&port).is_some_and(|ends| at < *ends)
     }
@@ -186,32 +178,27 @@ impl KernelLock {
         self.guarded.contains(&port)
     }
 
-    /// The service unit's drop-in, before Redis is started.
-    pub fn redis_starts(&mut self, port: u16) {
+    /// The service unit's drop-in, before this life of Redis is started.
+    pub fn redis_starts(&mut self, port: u16, life: u64) {
         match self.rules.start_guard {
-            StartGuard::UntilSeen | StartGuard::UntilProbed => {
-                self.shut(port);
-                if self.is_guarded(port) {
-                    self.start_closed.insert(port);
-                }
+            StartGuard::UntilTaken | StartGuard::UntilProbed => {
+                self.start_closed.insert(port, life);
             }
             StartGuard::Missing => {}
         }
     }
 
-    /// The new life is watched: what an earlier one was granted is void.
-    pub fn admit(&mut self, port: u16) {
-        self.shut(port);
-        self.ask.retain(|(p, _), _| *p != port);
-        self.start_closed.remove(&port);
-    }
-
-    fn shut(&mut self, port: u16) {
-        for pair in [&mut self.a, &mut self.b] {
-            pair.timer.remove(&port);
-            pair.gate.remove(&port);
+    /// This life is watched: what an earlier one was granted is void. The start of a later one stays closed.
+    pub fn admit(&mut self, port: u16, life: u64) {
+        if self.start_closed.get(&port).is_none_or(|started| *started > life) {
+            return;
         }
+        self.start_closed.remove(&port);
+        self.guarded.insert(port);
+        self.a.gate.remove(&port);
+        self.b.gate.remove(&port);
         self.replica.remove(&port);
+        self.ask.retain(|(p, _), _| *p != port);
     }
 
     /// Somebody flushed the table, and it has been put back: closed.
@@ -237,7 +224,7 @@ impl KernelLock {
     }
 }
 
-fn expiry(ttl: Span, instant: Instant<'_>) -> KernelTime {
+fn expiry(ttl: Span, instant: Instant) -> KernelTime {
     KernelTime(instant.at.0.saturating_add(ttl.0).saturating_add_signed(instant.tick_error_ns))
 }
 
@@ -271,8 +258,7 @@ mod tests {
         LockOp::Open { arm: id(n), generation: Generation::A, items: vec![item(n)] }
     }
     fn at(lock: &mut KernelLock, time: u64, op: &LockOp) -> bool {
-        let seen = BTreeSet::from([PORT]);
-        lock.run(op, Instant { at: KernelTime(time), tick_error_ns: 0, seen: &seen })
+        lock.run(op, Instant { at: KernelTime(time), tick_error_ns: 0 })
     }
     fn guarded(rules: LockRules) -> KernelLock {
         let mut lock = KernelLock::new(rules);
@@ -311,18 +297,31 @@ mod tests {
     }
 
     #[test]
-    fn a_started_redis_meets_a_closed_port_until_its_life_was_seen() {
+    fn a_started_redis_meets_a_closed_port_until_its_life_is_admitted() {
         let mut lock = guarded(LockRules::default());
         at(&mut lock, 0, &arm(1));
         at(&mut lock, 1, &open(1));
-        lock.redis_starts(PORT);
-        assert!(!lock.passes(PORT, KernelTime(2)));
+        lock.redis_starts(PORT, 2);
         let permit = LockOp::PermitReplica { item: item(0), ttl: TTL };
-        let unseen = BTreeSet::new();
-        lock.run(&permit, Instant { at: KernelTime(3), tick_error_ns: 0, seen: &unseen });
-        assert!(!lock.passes(PORT, KernelTime(4)));
-        at(&mut lock, 5, &permit);
-        assert!(lock.passes(PORT, KernelTime(6)));
+        at(&mut lock, 2, &permit);
+        assert!(!lock.passes(PORT, KernelTime(3)));
+        lock.admit(PORT, 1);
+        assert!(!lock.passes(PORT, KernelTime(3)), "an earlier life");
+        lock.admit(PORT, 2);
+        assert!(!lock.passes(PORT, KernelTime(3)), "what was permitted before is void");
+        at(&mut lock, 4, &permit);
+        assert!(lock.passes(PORT, KernelTime(5)));
+    }
+
+    /// Why the one who probes must not admit by himself.
+    #[test]
+    fn what_is_permitted_after_the_admission_opens_whatever_it_was_decided_from() {
+        let mut lock = guarded(LockRules::default());
+        let permit_of_an_earlier_life = LockOp::PermitReplica { item: item(0), ttl: TTL };
+        lock.redis_starts(PORT, 2);
+        lock.admit(PORT, 2);
+        at(&mut lock, 1, &permit_of_an_earlier_life);
+        assert!(lock.passes(PORT, KernelTime(2)));
     }
 
     #[test]

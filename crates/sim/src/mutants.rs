@@ -33,6 +33,12 @@ fn lock(name: &'static str, rule: &'static str, set: fn(&mut LockRules)) -> Muta
     Mutant { name, rule, switches, unsafe_without: true, hunted_in: None }
 }
 
+fn world(name: &'static str, rule: &'static str, set: fn(&mut Switches)) -> Mutant {
+    let mut switches = Switches::default();
+    set(&mut switches);
+    Mutant { name, rule, switches, unsafe_without: true, hunted_in: None }
+}
+
 /// Every one of them.
 #[must_use]
 pub fn all() -> Vec<Mutant> {
@@ -53,6 +59,9 @@ pub fn all() -> Vec<Mutant> {
             | "input_only" => mutant.hunted_in = in_trio(Profile::Duel),
             "no_arm_id_check" | "fence_not_burned" | "burn_forgotten" => {
                 mutant.hunted_in = in_trio(Profile::Late);
+            }
+            "clock_before_input" | "admitted_by_probe" => {
+                mutant.hunted_in = in_trio(Profile::Stall);
             }
             "skip_read_index" => mutant.hunted_in = Some((Layout::Five, Profile::Late)),
             _ => {}
@@ -85,13 +94,11 @@ fn list() -> Vec<Mutant> {
         lock("no_start_guard", "drop-in of the Redis unit", |r| {
             r.start_guard = StartGuard::Missing;
         }),
-        Mutant {
-            name: "burn_forgotten",
-            rule: "L5",
-            switches: Switches { burn_forgotten: true, ..Switches::default() },
-            unsafe_without: true,
-            hunted_in: None,
-        },
+        lock("admitted_by_probe", "who admits a start", |r| {
+            r.start_guard = StartGuard::UntilProbed;
+        }),
+        world("burn_forgotten", "L5", |s| s.burn_forgotten = true),
+        world("clock_before_input", "L8", |s| s.clock_before_input = true),
     ]
 }
 

@@ -74,10 +74,13 @@ pub enum Profile {
     Late,
     /// No faults at all.
     Calm,
+    /// Stops at moments that chance seldom meets.
+    Stall,
 }
 
 impl Profile {
-    pub const ALL: [Self; 5] = [Self::Swarm, Self::Single, Self::Duel, Self::Late, Self::Calm];
+    pub const ALL: [Self; 6] =
+        [Self::Swarm, Self::Single, Self::Duel, Self::Late, Self::Calm, Self::Stall];
 
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -87,6 +90,7 @@ impl Profile {
             Self::Duel => "duel",
             Self::Late => "late",
             Self::Calm => "calm",
+            Self::Stall => "stall",
         }
     }
 }
@@ -134,6 +138,7 @@ impl Plan {
             8..=11 => Profile::Single,
             12..=16 => Profile::Duel,
             17..=18 => Profile::Late,
+            _ if rng.chance(700_000) => Profile::Stall,
             _ => Profile::Calm,
         };
         Self::draw(seed, layout, profile)
@@ -149,6 +154,7 @@ impl Plan {
             Profile::Duel => draft.duel(),
             Profile::Late => draft.late(),
             Profile::Calm => {}
+            Profile::Stall => draft.stall(),
         }
         let mut faults = draft.faults;
         faults.sort_by_key(|f| f.at);
@@ -254,7 +260,9 @@ impl Draft {
             | F::StragglingNet
             | F::DiskStall
             | F::ClockSlew
-            | F::Pause => ms(self.rng.range(50, if long { 4_000 } else { 1_200 })),
+            | F::Pause
+            | F::StalledElection
+            | F::StalledLook => ms(self.rng.range(50, if long { 4_000 } else { 1_200 })),
         }
     }
 
@@ -263,7 +271,7 @@ impl Draft {
         let count = self.rng.range(3, 16);
         for _ in 0..count {
             let at = FAULTS_FROM + ms(self.rng.below(span));
-            let kind = *self.rng.pick(FaultKind::ALL);
+            let kind = *self.rng.pick(FaultKind::drawn());
             let target = self.target();
             let lasts = self.length(kind);
             self.add(at, kind, target, lasts);
@@ -276,7 +284,7 @@ impl Draft {
     fn single(&mut self) {
         let mut at = FAULTS_FROM;
         for _ in 0..self.rng.range(2, 3) {
-            let kind = *self.rng.pick(FaultKind::ALL);
+            let kind = *self.rng.pick(FaultKind::drawn());
             let target = self.target();
             let longest = if self.rng.chance(300_000) { 6_000 } else { 1_500 };
             let lasts = match kind {
@@ -339,6 +347,27 @@ impl Draft {
                 _ => self.add(at, F::LoseGrants, master, some + some),
             }
             at += some + ms(self.rng.range(600, 2_500));
+        }
+    }
+
+    fn stall(&mut self) {
+        use FaultKind as F;
+        let mut at = FAULTS_FROM;
+        for _ in 0..self.rng.range(1, 3) {
+            let group = self.group();
+            if self.rng.chance(500_000) {
+                let lasts = ms(self.rng.range(150, 600));
+                self.add(at, F::StalledElection, Target::Replica(group), lasts);
+                at += lasts;
+            } else {
+                // The first node's Redis is the master by its file: it has to be a replica by order.
+                self.add(at, F::Switchover, Target::Node(0), ms(1));
+                at += ms(self.rng.range(500, 1_500));
+                let lasts = ms(self.rng.range(100, 300));
+                self.add(at, F::StalledLook, Target::Node(0), lasts);
+                at += lasts;
+            }
+            at += ms(self.rng.range(2_500, 4_000));
         }
     }
 

@@ -57,6 +57,25 @@ fn a_broken_order_of_takeover_is_caught() {
 }
 
 #[test]
+fn a_clock_that_is_read_before_the_input_is_taken_is_caught() {
+    assert_caught(&["clock_before_input"]);
+}
+
+#[test]
 fn a_lock_of_one_direction_or_without_start_guard_is_caught() {
     assert_caught(&["input_only", "no_start_guard"]);
+}
+
+/// The order that the daemon once had.
+#[test]
+fn a_start_that_the_probe_admits_by_itself_is_caught() {
+    assert_caught(&["admitted_by_probe"]);
+}
+
+#[test]
+fn every_rule_of_the_lease_can_be_switched_off() {
+    let all = mutants::all();
+    for rule in ["L1", "L2", "L3", "L4", "L5", "L6", "L7", "L8"] {
+        assert!(all.iter().any(|m| m.rule == rule), "{rule}");
+    }
 }

@@ -2,7 +2,6 @@
 
 use redkeep_sim::{
     fault::FaultKind,
-    lock::{LockRules, StartGuard},
     plan::{Layout, Plan, Profile},
     runner::{Tally, run_twice},
     world::Switches,
@@ -102,17 +101,13 @@ fn what_was_once_broken_stays_mended() {
     assert_all_well(&run_all(plans.into_iter()));
 }
 
-/// The daemon's probe lifts the closing that a starting Redis left, at once and by itself.
 #[test]
-fn a_start_lifted_by_the_probe_keeps_every_invariant() {
-    let lock = LockRules { start_guard: StartGuard::UntilProbed, ..LockRules::default() };
-    let switches = Switches { lock, ..Switches::default() };
-    let mut tally = Tally::default();
-    for plan in (0..100).map(Plan::of_seed) {
-        let outcome = run_twice(&plan, switches);
-        tally.add(plan, outcome);
-    }
+fn stops_at_dangerous_moments_keep_every_invariant() {
+    let tally = run_all((0..100).map(|seed| Plan::draw(seed, Layout::Trio, Profile::Stall)));
     assert_all_well(&tally);
+    for what in ["candidate stopped", "stopped between look and use"] {
+        assert!(tally.coverage.count(what) > 20, "{what}");
+    }
 }
 
 #[test]

@@ -333,7 +333,8 @@ impl Core {
             LockEvent::Closed { group, .. }
             | LockEvent::Guarded { group, .. }
             | LockEvent::ReplicaPermitted { group, .. }
-            | LockEvent::ReplicaForbidden { group, .. } => {
+            | LockEvent::ReplicaForbidden { group, .. }
+            | LockEvent::Admitted { group, .. } => {
                 let group = group.clone();
                 self.with_host(now, &group, |h, cx| h.lock_event(cx, event));
             }

@@ -6,7 +6,11 @@
 
 mod fence;
 mod replica;
+mod start;
 mod takeover;
+
+#[cfg(test)]
+mod tests;
 
 use redkeep_consensus::{Mono, NodeId, Span};
 
@@ -100,6 +104,8 @@ pub(crate) struct HostGroup {
     /// Gates and VIP of an earlier tenure (or life of the supervisor) have been taken back.
     released: bool,
     wrong_role: u32,
+    /// The life whose start was admitted, or is being.
+    admitted: Option<RunId>,
     /// Members of the eligible set that were not close, and since when.
     far_since: Vec<(crate::observe::EligibleMember, Mono)>,
     /// Since when the gate is closed at the master; the time of `far_since` stands still meanwhile.
@@ -120,6 +126,7 @@ impl HostGroup {
             guarded: at_start.guarded,
             released: false,
             wrong_role: 0,
+            admitted: None,
             far_since: Vec::new(),
             closed_since: None,
         }
@@ -278,6 +285,7 @@ impl HostGroup {
         let before = view_name(self.detector.view());
         match result {
             Ok(o) => {
+                self.admit(cx, &o.run_id);
                 let serving = self.takeover.as_ref().is_some_and(|t| t.serving);
                 self.wrong_role = if serving && !o.is_master() { self.wrong_role + 1 } else { 0 };
                 self.replica.observed(&o);
@@ -332,6 +340,7 @@ impl HostGroup {
             LockEvent::ReplicaForbidden { ok, .. } => self.replica_forbidden(cx, *ok),
             LockEvent::Guarded { ok: false, .. } => self.guarded = false,
             LockEvent::ReplicaPermitted { ok, .. } => self.guarded |= *ok,
+            LockEvent::Admitted { run_id, ok, .. } => self.admit_answered(run_id, *ok),
             LockEvent::Opened { ok: false, .. }
             | LockEvent::Guarded { ok: true, .. }
             | LockEvent::Armed { .. } => {}
@@ -372,9 +381,9 @@ impl HostGroup {
         }
     }
 
-    /// The table is back, closed: what was open has to be granted again.
+    /// The table is back: what was guarded is closed, and what was open has to be granted again. What was never guarded
+    /// is not in it.
     fn lock_lost(&mut self, cx: &mut Cx<'_>) {
-        self.guarded = true;
         self.replica.lock_lost();
         if let Some(t) = self.takeover.as_mut() {
             t.lock_lost();

@@ -508,6 +508,10 @@ impl Lock {
                 self.replica.remove(&item.port);
                 LockEvent::ReplicaForbidden { group: item.group, ok: true }
             }
+            // No Redis unit here that closes a port before a start.
+            LockOp::Admit { item, run_id } => {
+                LockEvent::Admitted { group: item.group, run_id, ok: true }
+            }
         }
     }
 }

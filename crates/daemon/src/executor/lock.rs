@@ -1,7 +1,9 @@
 //! The one owner of the kernel's lease (lease rule L1): arms, opens and closes strictly in the order the core asked.
 //!
 //! One thread per host. It also mends the tables when somebody else changed them, always closed, and lifts the closing
-//! that a starting Redis left once its process is watched. Deliberately absent: any judgement whether to open.
+//! that a starting Redis left once the core took in the new life and its process is watched. Only the driver puts that
+//! in the queue, in order with all else that the core decides: what an earlier life was permitted lies before it.
+//! Deliberately absent: any judgement whether to open.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,13 +13,16 @@ use std::{
 };
 
 use redkeep_agent::{
-    lock::{self as kernel, GuardedPort, KernelLock, LeaseItem, LockConfig, LockError, LockHealth},
+    lock::{
+        self as kernel, GuardedPort, KernelLock, LeaseItem, LockConfig, LockError, LockHealth,
+        StartNotice,
+    },
     process::ProcessId,
     vip::{LinkName, Vip},
 };
 use redkeep_core::{
-    Generation, GroupId, HostEvent, Input, LockEvent, LockOp, effect::LockItem, input::LockAtStart,
-    spec::ClusterSpec,
+    Generation, GroupId, HostEvent, Input, LockEvent, LockOp, RunId, effect::LockItem,
+    input::LockAtStart, spec::ClusterSpec,
 };
 
 use super::{MARK, OWN_SOURCE};
@@ -36,10 +41,11 @@ pub(crate) enum LockWork {
     Link(LinkName),
     /// A starting Redis closed its port: remember it, should somebody remove that table.
     ReadStarts,
-    /// The process behind this port is watched now: its start may be admitted.
-    AdmitStart {
-        port: u16,
-        process: ProcessId,
+    /// A new life of Redis was taken in by the core; the process that is watched for it, if one is.
+    Admit {
+        item: LockItem,
+        run_id: RunId,
+        process: Option<ProcessId>,
     },
 }
 
@@ -158,7 +164,11 @@ impl LockThread {
                         tracing::error!(error = %chain(&error), "the starts of Redis cannot be read");
                     }
                 }
-                LockWork::AdmitStart { port, process } => self.admit(port, process),
+                LockWork::Admit { item, run_id, process } => {
+                    let ok = process.is_some_and(|process| self.admit(&item, process));
+                    let event = LockEvent::Admitted { group: item.group, run_id, ok };
+                    self.inbox.answer(Input::Lock(event));
+                }
             }
         }
     }
@@ -211,6 +221,10 @@ impl LockThread {
                     group: item.group,
                     ok: self.settled("forbid replica", done),
                 }
+            }
+            // The driver names the process with it: `LockWork::Admit`.
+            LockOp::Admit { item, run_id } => {
+                LockEvent::Admitted { group: item.group, run_id, ok: false }
             }
         }
     }
@@ -287,32 +301,37 @@ impl LockThread {
         }
     }
 
-    /// A start that closed the port after this process began is about another one, which is yet to come.
-    fn admit(&mut self, port: u16, process: ProcessId) {
+    /// True when no start of this process keeps the port closed any more. A start that closed the port after the process
+    /// began is about another one, which is yet to come.
+    fn admit(&mut self, item: &LockItem, process: ProcessId) -> bool {
+        // Where nothing is admitted, nothing becomes guarded: a pair that is being adopted stays as it is.
+        let known = self.items.get(&item.port).and_then(|known| known.vip.clone());
+        let port = GuardedPort { port: item.port, vip: known };
         let began_before_ns = (process.start_time_ticks + 1).saturating_mul(NANOS_PER_TICK);
         let starts = match self.lock.starts() {
             Ok(starts) => starts,
             Err(error) => {
-                tracing::error!(port, error = %chain(&error), "the starts of Redis cannot be read");
-                return;
+                tracing::error!(port = port.port, error = %chain(&error), "the starts of Redis cannot be read");
+                return false;
             }
         };
-        let vip = self.items.get(&port).and_then(|item| item.vip.clone());
-        for start in
-            starts.into_iter().filter(|s| s.port == port && s.closed_at_ns <= began_before_ns)
-        {
-            match self.lock.admit_start(start, vip.as_ref()) {
+        let mine = |s: &StartNotice| s.port == port.port && s.closed_at_ns <= began_before_ns;
+        let mut ok = true;
+        for start in starts.into_iter().filter(mine) {
+            match self.lock.admit_start(start, port.vip.as_ref()) {
                 Ok(()) => tracing::info!(
-                    port,
+                    port = port.port,
                     "the closing of a started Redis was lifted; its port waits for a grant"
                 ),
                 // Its own process will be watched in turn.
                 Err(LockError::StartSuperseded) => {}
                 Err(error) => {
-                    tracing::error!(port, error = %chain(&error), "a start cannot be admitted");
+                    ok = false;
+                    tracing::error!(port = port.port, error = %chain(&error), "a start cannot be admitted");
                 }
             }
         }
+        ok
     }
 }
 

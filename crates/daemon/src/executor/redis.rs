@@ -9,14 +9,14 @@ use std::{
     collections::BTreeSet,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use redkeep_agent::{
-    process::{Listeners, ProcessEvent, ProcessWatch},
+    process::{Listeners, ProcessEvent, ProcessId, ProcessWatch},
     redis::{self as agent, MasterAuth, Observation, Probe, RedisAddress, RedisEndpoint, Secret},
 };
 use redkeep_core::{
@@ -31,7 +31,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{MARK, OWN_SOURCE, lock::LockQueue, lock::LockWork};
+use super::{MARK, OWN_SOURCE};
 use crate::{config::GroupAccess, inbox::Inbox};
 
 mod control;
@@ -59,10 +59,26 @@ struct Shared {
     endpoint: RedisEndpoint,
     interval: Duration,
     inbox: Inbox,
-    lock: LockQueue,
     probe_now: Notify,
     settling: Settling,
     deaths: mpsc::UnboundedSender<u32>,
+    watched: Watched,
+}
+
+/// The life whose process is watched. Written before the first observation of that life is handed to the core.
+#[derive(Debug, Default)]
+struct Watched(Mutex<Option<(RunId, ProcessId)>>);
+
+impl Watched {
+    fn set(&self, life: Option<(RunId, ProcessId)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = life;
+    }
+
+    /// The process of this life; none if another life, or none, is watched by now.
+    fn process_of(&self, life: &RunId) -> Option<ProcessId> {
+        let watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.as_ref().filter(|(run_id, _)| run_id == life).map(|(_, process)| *process)
+    }
 }
 
 /// Whether role-changing commands are outstanding, with a count so that one that came and went in between shows too.
@@ -115,7 +131,6 @@ impl GroupRedis {
         (addr, spec): (SocketAddr, &GroupSpec),
         access: &Access,
         inbox: Inbox,
-        lock: LockQueue,
     ) -> Self {
         let (deaths, died) = mpsc::unbounded_channel();
         let (actions, queue) = mpsc::unbounded_channel();
@@ -129,10 +144,10 @@ impl GroupRedis {
             endpoint,
             interval: Duration::from_nanos(spec.probe.interval.0),
             inbox,
-            lock,
             probe_now: Notify::new(),
             settling: Settling::new(),
             deaths,
+            watched: Watched::default(),
         });
         let tasks = [
             runtime.spawn(Prober::new(Arc::clone(&shared), spec.port).run()),
@@ -143,6 +158,11 @@ impl GroupRedis {
 
     pub(crate) fn probe_now(&self) {
         self.shared.probe_now.notify_one();
+    }
+
+    /// The process that is watched for this life of Redis.
+    pub(crate) fn process_of(&self, life: &RunId) -> Option<ProcessId> {
+        self.shared.watched.process_of(life)
     }
 
     pub(crate) fn act(&self, id: ActionId, action: Action) {
@@ -200,11 +220,17 @@ impl Prober {
 
     async fn look(&mut self) {
         let before = self.shared.settling.read();
-        let result = self.probe.observe().await;
+        let mut result = self.probe.observe().await;
+        // What is handed on was seen after the watch of its process began. So the process that is watched is that of this
+        // life, also if the pid that Redis named was given to another in between.
+        while let Ok(seen) = &result
+            && self.watch_process(seen)
+        {
+            result = self.probe.observe().await;
+        }
         let settled = before.is_multiple_of(2) && self.shared.settling.read() == before;
         let result = match result {
             Ok(seen) => {
-                self.watch_process(&seen);
                 if seen.role == agent::Role::Master && seen.write_refusal().is_some() {
                     Err(ProbeFailure::Misconfigured)
                 } else {
@@ -219,16 +245,18 @@ impl Prober {
         self.shared.inbox.offer(Input::Observed { group: self.shared.group.clone(), result });
     }
 
-    fn watch_process(&mut self, seen: &Observation) {
+    /// True if this life is new, and watched from now on as far as it can be.
+    fn watch_process(&mut self, seen: &Observation) -> bool {
         if self
             .life
             .as_ref()
             .is_some_and(|(pid, run)| *pid == seen.process_id && *run == seen.run_id)
         {
-            return;
+            return false;
         }
         self.life = Some((seen.process_id, seen.run_id.clone()));
         self.watch = None;
+        self.shared.watched.set(None);
         self.check_listeners(seen.process_id);
         let (shared, run_id) = (Arc::clone(&self.shared), RunId::new(&seen.run_id));
         let watch = ProcessWatch::new(seen.process_id, move |event| {
@@ -240,9 +268,8 @@ impl Prober {
         match watch {
             Ok(watch) => {
                 tracing::info!(group = %self.shared.group, pid = seen.process_id, by_threads = watch.is_by_threads(), "watching the Redis process");
-                self.shared
-                    .lock
-                    .put(LockWork::AdmitStart { port: self.port, process: watch.process() });
+                // Its start is admitted by the driver, when the core takes this life in.
+                self.shared.watched.set(Some((RunId::new(&seen.run_id), watch.process())));
                 self.watch = Some(watch);
             }
             Err(error) => {
@@ -250,6 +277,7 @@ impl Prober {
                 tracing::error!(group = %self.shared.group, pid = seen.process_id, error, "the Redis process cannot be watched: its death is seen by probes only");
             }
         }
+        true
     }
 
     /// Whatever Redis listens on beside the guarded port passes the lock: say so.
@@ -329,6 +357,21 @@ fn probe_failure(failure: &agent::RedisFailure) -> ProbeFailure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_life_that_is_watched_has_a_process_to_be_admitted() {
+        let watched = Watched::default();
+        let (first, second) = (RunId::new("1"), RunId::new("2"));
+        let process = |pid| ProcessId { pid, start_time_ticks: 7 };
+        assert_eq!(watched.process_of(&first), None);
+        watched.set(Some((first.clone(), process(10))));
+        assert_eq!(watched.process_of(&first), Some(process(10)));
+        watched.set(Some((second.clone(), process(11))));
+        assert_eq!(watched.process_of(&first), None, "its successor is there already");
+        assert_eq!(watched.process_of(&second), Some(process(11)));
+        watched.set(None);
+        assert_eq!(watched.process_of(&second), None);
+    }
 
     #[test]
     fn a_command_that_came_and_went_during_a_look_unsettles_it() {

@@ -40,7 +40,7 @@ impl World {
         self.note(format_args!("{host} supervisor {life} starts, lock {:?}", boot.lock));
         let now = self.hosts[host].clock.now(self.now);
         match Core::new(boot, now) {
-            Ok(core) => self.hosts[host].process = Some(Process::new(core, life, groups)),
+            Ok(core) => self.hosts[host].process = Some(Process::new(core, life, groups, now)),
             Err(error) => return self.fail(Violation::NoStart { host, why: error.to_string() }),
         }
         for group in 0..groups {
@@ -175,8 +175,10 @@ impl World {
     /// Take one input, *then* read the clocks (L8), then let the core handle it.
     fn step(&mut self, host: Endpoint) {
         let now = self.hosts[host].clock.now(self.now);
+        let clock_before_input = self.switches.clock_before_input;
         let Some(p) = self.hosts[host].process.as_mut() else { return };
         p.stepping = false;
+        let now = if clock_before_input { p.waits_since } else { now };
         let (now, input) = match p.held.take() {
             Some(held) => held,
             None => match p.inbox.pop_front() {
@@ -189,9 +191,7 @@ impl World {
             self.coverage.met("stopped between clock and use");
             return self.freeze_supervisor(host, lasts);
         }
-        if let Input::Observed { group, result: Ok(seen) } = &input {
-            self.note_seen_life(host, group, &seen.run_id);
-        }
+        let Some(input) = self.stall_at_look(host, now, input) else { return };
         self.note(format_args!("{host} <- {}", describe(&input)));
         if let Some(p) = self.hosts[host].process.as_mut() {
             p.core.handle(now, input);
@@ -205,16 +205,19 @@ impl World {
         let mut effects = Vec::new();
         let now = self.hosts[host].clock.now(self.now);
         let Some(p) = self.hosts[host].process.as_mut() else { return };
+        p.waits_since = now;
         while let Some(effect) = p.core.next_effect() {
             effects.push(effect);
         }
         p.wake += 1;
         let number = p.wake;
         let deadline = p.core.deadline(now);
+        self.stall_as_candidate(host, &effects);
         self.carry_out(host, effects);
         let at = self.hosts[host].clock.boot.real_of(deadline.0);
         let late = Span(self.dice.process.range(0, 300_000));
-        if let Some(p) = &self.hosts[host].process {
+        if let Some(p) = self.hosts[host].process.as_mut() {
+            p.sends_held = Span(0);
             let event = ProcessEvent::Wake { number };
             let life = p.life;
             self.at(at.after(late), Event::Process { host, life, event });
@@ -226,7 +229,7 @@ impl World {
         if !self.net.connected(from, to) {
             return;
         }
-        let mut held = Span(0);
+        let mut held = self.hosts[from].process.as_ref().map_or(Span(0), |p| p.sends_held);
         match &message {
             PeerMessage::Grant(_) if self.now < self.hosts[to].no_grants_until => {
                 return self.coverage.met("grant lost");
@@ -234,10 +237,8 @@ impl World {
             PeerMessage::Report(report) => {
                 let h = &mut self.hosts[from];
                 h.holds_reports |= report.groups.iter().any(|g| g.fenced.is_some());
-                if h.holds_reports {
-                    held = h.reports_held_until.since(self.now);
-                }
-                if held > Span(0) {
+                if h.holds_reports && h.reports_held_until > self.now {
+                    held = held.max(h.reports_held_until.since(self.now));
                     self.coverage.met("report of a fence held up");
                 }
             }

@@ -4,13 +4,13 @@
 //! was given, so that the checkers can tell a late one.
 
 use redkeep_core::{
-    Action, ActionId, ActionOutcome, Effect, GroupId, HostEvent, Input, LockEvent, LockOp, Span,
-    effect::ActionFailure,
+    Action, ActionId, ActionOutcome, Effect, GroupId, HostEvent, Input, LockEvent, LockOp, RunId,
+    Span, effect::ActionFailure,
 };
 
 use crate::{
     disk::DiskWrite,
-    lock::{Instant, KernelTime},
+    lock::{Instant, KernelTime, StartGuard},
     net::Endpoint,
     world::{
         World,
@@ -37,6 +37,9 @@ impl World {
                 Effect::Persist(persist) => self.disk_order(host, DiskWrite::Persist(persist)),
                 Effect::Burn { group, epoch } => {
                     self.disk_order(host, DiskWrite::Burn { group, epoch });
+                }
+                Effect::Lock(LockOp::Admit { item, run_id }) => {
+                    self.admit_order(host, &item.group, run_id);
                 }
                 Effect::Lock(op) => self.lock_order(host, LockWork::Op(op), &views),
                 Effect::Act { group, id, action } => self.act(host, &group, (id, action), &views),
@@ -110,17 +113,29 @@ impl World {
 
     pub(super) fn lock_order(&mut self, host: Endpoint, work: LockWork, views: &[(Group, View)]) {
         let Some(p) = self.hosts[host].process.as_mut() else { return };
-        let seen = p.control.iter().enumerate().map(|(g, c)| (g, c.seen_life)).collect();
-        p.lock.push_back(LockJob { work, seen, views: views.to_vec() });
+        p.lock.push_back(LockJob { work, views: views.to_vec() });
         if p.lock.len() == 1 {
             self.lock_next(host);
         }
     }
 
+    /// The driver names the process that is watched for this life; with the old order the prober did it already.
+    fn admit_order(&mut self, host: Endpoint, group: &GroupId, run_id: RunId) {
+        let by_core = self.switches.lock.start_guard == StartGuard::UntilTaken;
+        let Some(group) = self.group_index(group) else { return };
+        let Some(p) = self.hosts[host].process.as_ref() else { return };
+        let watched = p.control[group].watched.as_ref().filter(|(_, id)| by_core && *id == run_id);
+        let life = watched.map(|(life, _)| *life);
+        self.lock_order(host, LockWork::Admit { group, life, asked: Some(run_id) }, &[]);
+    }
+
     fn lock_next(&mut self, host: Endpoint) {
-        let mut took = Span(self.dice.kernel.range(15_000, 100_000));
-        if self.dice.kernel.chance(5_000) {
-            took += Span(self.dice.kernel.range(0, 40_000_000));
+        let next = self.hosts[host].process.as_ref().and_then(|p| p.lock.front());
+        let admits = next.is_some_and(|j| matches!(j.work, LockWork::Admit { .. }));
+        let dice = if admits { &mut self.dice.starts } else { &mut self.dice.kernel };
+        let mut took = Span(dice.range(15_000, 100_000));
+        if dice.chance(5_000) {
+            took += Span(dice.range(0, 40_000_000));
             self.coverage.met("lock batch slow");
         }
         let stalled = self.hosts[host].lock_stalled_until.since(self.now);
@@ -142,9 +157,17 @@ impl World {
         }
         let more = !p.lock.is_empty();
         let ok = self.run_batch(host, &job);
-        let took = Span(self.dice.kernel.range(2_000, 30_000));
-        if let LockWork::Op(op) = &job.work {
-            self.news(host, took, Input::Lock(lock_event(op, ok)));
+        match job.work {
+            LockWork::Op(op) => {
+                let took = Span(self.dice.kernel.range(2_000, 30_000));
+                self.news(host, took, Input::Lock(lock_event(&op, ok)));
+            }
+            LockWork::Admit { group, asked: Some(run_id), .. } => {
+                let took = Span(self.dice.starts.range(2_000, 30_000));
+                let group = self.spec.groups[group].id.clone();
+                self.news(host, took, Input::Lock(LockEvent::Admitted { group, run_id, ok }));
+            }
+            LockWork::Admit { asked: None, .. } => {}
         }
         if more {
             self.lock_next(host);
@@ -162,18 +185,19 @@ impl World {
     fn run_batch(&mut self, host: Endpoint, job: &LockJob) -> bool {
         let op = match &job.work {
             LockWork::Op(op) => op,
-            LockWork::Admit { group, life } => return self.admit(host, *group, *life),
+            LockWork::Admit { group, life, .. } => {
+                let (port, life) = (self.port(*group), *life);
+                if let Some(life) = life {
+                    self.hosts[host].lock.admit(port, life);
+                }
+                return life.is_some() || self.switches.lock.start_guard != StartGuard::UntilTaken;
+            }
         };
-        let alive = |(group, life): &(Group, u64)| {
-            let redis = self.hosts[host].redis[*group].as_ref()?;
-            (redis.life == *life && redis.is_up()).then(|| self.port(*group))
-        };
-        let seen = job.seen.iter().filter_map(alive).collect();
         // Rounding to ticks ends a timer up to two ticks early; a stalled tick, late.
         let tick_error_ns =
             i64::try_from(self.dice.kernel.range(0, 28_000_000)).unwrap_or(0) - 8_000_000;
         let at = self.hosts[host].kernel_time(self.now);
-        let ok = self.hosts[host].lock.run(op, Instant { at, tick_error_ns, seen: &seen });
+        let ok = self.hosts[host].lock.run(op, Instant { at, tick_error_ns });
         self.note(format_args!("{host} lock {op:?} ok={ok}"));
         if let (LockOp::Open { items, .. }, true) = (op, ok) {
             for item in items {
@@ -184,15 +208,6 @@ impl World {
             }
         }
         ok
-    }
-
-    fn admit(&mut self, host: Endpoint, group: Group, life: u64) -> bool {
-        let port = self.port(group);
-        let same = self.hosts[host].redis[group].as_ref().is_some_and(|r| r.life == life);
-        if same {
-            self.hosts[host].lock.admit(port);
-        }
-        same
     }
 
     fn opened(&mut self, host: Endpoint, group: Group, view: View) {
@@ -391,6 +406,9 @@ fn lock_event(op: &LockOp, ok: bool) -> LockEvent {
         }
         LockOp::ForbidReplica { item } => {
             LockEvent::ReplicaForbidden { group: item.group.clone(), ok }
+        }
+        LockOp::Admit { item, run_id } => {
+            LockEvent::Admitted { group: item.group.clone(), run_id: run_id.clone(), ok }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What can happen in the world: a closed set.
 
-use redkeep_core::{Input, message::PeerMessage};
+use redkeep_core::{Input, Span, message::PeerMessage};
 
 use crate::{
     clock::Real,
@@ -83,6 +83,12 @@ pub(crate) enum Event {
     },
     Fault {
         index: usize,
+    },
+    /// A directed link is cut for so long.
+    Cut {
+        from: Endpoint,
+        to: Endpoint,
+        lasts: Span,
     },
     Undo {
         undo: Undo,

@@ -136,6 +136,8 @@ impl World {
             F::Switchover | F::Failover | F::Pause | F::TransferLeadership => {
                 self.order(host, fault)
             }
+            F::StalledElection => self.stall_next_election(host, fault.lasts),
+            F::StalledLook => self.stall_next_look(host, fault.lasts),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use redkeep_core::{
-    Action, ActionId, Core, Epoch, Input, LockOp, NodeId, Now, Span, command::Cause,
+    Action, ActionId, Core, Epoch, Input, LockOp, NodeId, Now, RunId, Span, command::Cause,
 };
 
 use crate::{
@@ -28,10 +28,11 @@ pub(crate) struct View {
 #[derive(Clone, Debug)]
 pub(crate) enum LockWork {
     Op(LockOp),
-    /// A new life of Redis was probed.
+    /// The life of Redis that is watched, if it is the one meant; and which one the core asked for, if the core did.
     Admit {
         group: Group,
-        life: u64,
+        life: Option<u64>,
+        asked: Option<RunId>,
     },
 }
 
@@ -39,8 +40,6 @@ pub(crate) enum LockWork {
 #[derive(Clone, Debug)]
 pub(crate) struct LockJob {
     pub(crate) work: LockWork,
-    /// Lives of Redis that the supervisor had seen when it gave the order.
-    pub(crate) seen: Vec<(Group, u64)>,
     /// By group, at the same time.
     pub(crate) views: Vec<(Group, View)>,
 }
@@ -71,12 +70,18 @@ pub(crate) struct Control {
     pub(crate) queue: VecDeque<RedisJob>,
     /// Role-changing commands that were sent and not answered.
     pub(crate) unanswered: BTreeSet<u64>,
-    /// Life of the Redis of the last good probe that the core took in.
-    pub(crate) seen_life: u64,
-    /// Life whose start the probe had lifted the closing for.
-    pub(crate) admitted_life: u64,
+    /// Life of Redis whose process is watched: the one that the last good probe saw.
+    pub(crate) watched: Option<(u64, RunId)>,
     /// Number of the running series of announcements; 0 = none.
     pub(crate) announcing: u64,
+}
+
+/// A stop that waits for its moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Stall {
+    pub(crate) lasts: Span,
+    /// It does not come any more after this.
+    pub(crate) until: Real,
 }
 
 /// The supervisor.
@@ -89,6 +94,14 @@ pub(crate) struct Process {
     pub(crate) frozen: u32,
     /// Stop between reading the clock and using it, for so long.
     pub(crate) stop_in_next_step: Option<Span>,
+    /// Stop the same way at the next look at Redis as a replica; Redis is started anew meanwhile.
+    pub(crate) stop_at_look: Option<Stall>,
+    /// Stop as a candidate, whose requests for votes come late.
+    pub(crate) stop_as_candidate: Option<Stall>,
+    /// What leaves now is held up for so long.
+    pub(crate) sends_held: Span,
+    /// When the driver began to wait for its next input.
+    pub(crate) waits_since: Now,
     /// The input and the clocks that a stop caught in between.
     pub(crate) held: Option<(Now, Input)>,
     pub(crate) inbox: VecDeque<Input>,
@@ -105,8 +118,12 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn new(core: Core, life: u64, groups: usize) -> Self {
+    pub(crate) fn new(core: Core, life: u64, groups: usize, now: Now) -> Self {
         Self {
+            stop_at_look: None,
+            stop_as_candidate: None,
+            sends_held: Span(0),
+            waits_since: now,
             core,
             life,
             frozen: 0,

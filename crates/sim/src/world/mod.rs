@@ -14,6 +14,7 @@ mod redis_control;
 mod redis_process;
 mod replication;
 mod sample;
+mod stall;
 
 use std::{collections::BTreeMap, fmt};
 
@@ -39,6 +40,8 @@ pub struct Switches {
     pub lock: LockRules,
     /// A fence's epoch is acknowledged, but never reaches the disk.
     pub burn_forgotten: bool,
+    /// The driver reads the clocks before it waits for its next input, not after (L8).
+    pub clock_before_input: bool,
 }
 
 /// The replicated spec of a layout.
@@ -58,6 +61,7 @@ struct Dice {
     clients: Rng,
     process: Rng,
     faults: Rng,
+    starts: Rng,
 }
 
 impl Dice {
@@ -72,6 +76,7 @@ impl Dice {
             clients: stream(15),
             process: stream(16),
             faults: stream(17),
+            starts: stream(18),
         }
     }
 }
@@ -224,6 +229,7 @@ impl World {
             Event::WriterTick { writer } => self.writer_tick(writer),
             Event::Request { group, to, request } => self.request_arrives(group, to, request),
             Event::Fault { index } => self.fault(index),
+            Event::Cut { from, to, lasts } => self.cut_for(from, to, lasts),
             Event::Undo { undo } => self.undo(undo),
             Event::Sample => self.sample(),
             Event::Heal => self.heal(),

@@ -53,23 +53,26 @@ impl World {
                 Ok(redis.observe(self.now, settled, place))
             }
         };
-        if result.is_ok() {
-            self.admit_probed(host, group, life);
+        if let Ok(o) = &result {
+            let run_id = o.run_id.clone();
+            self.watch(host, group, (life, run_id));
         }
         let id = self.spec.groups[group].id.clone();
         let took = Span(self.dice.redis.range(80_000, ROUND_TRIP_MAX_NS));
         self.news(host, took, Input::Observed { group: id, result });
     }
 
-    fn admit_probed(&mut self, host: Endpoint, group: Group, life: u64) {
-        if self.switches.lock.start_guard != StartGuard::UntilProbed {
-            return;
-        }
+    fn watch(&mut self, host: Endpoint, group: Group, life: (u64, RunId)) {
         let Some(p) = self.hosts[host].process.as_mut() else { return };
         let control = &mut p.control[group];
-        if control.admitted_life != life {
-            control.admitted_life = life;
-            self.lock_order(host, LockWork::Admit { group, life }, &[]);
+        if control.watched.as_ref() == Some(&life) {
+            return;
+        }
+        let number = life.0;
+        control.watched = Some(life);
+        if self.switches.lock.start_guard == StartGuard::UntilProbed {
+            let work = LockWork::Admit { group, life: Some(number), asked: None };
+            self.lock_order(host, work, &[]);
         }
     }
 
@@ -81,22 +84,6 @@ impl World {
         self.coverage.met("probe timed out");
         let id = self.spec.groups[group].id.clone();
         self.news(host, Span(1_000), Input::Observed { group: id, result: Err(failure) });
-    }
-
-    pub(super) fn note_seen_life(
-        &mut self,
-        host: Endpoint,
-        id: &redkeep_core::GroupId,
-        run_id: &RunId,
-    ) {
-        let Some(group) = self.group_index(id) else { return };
-        let Some(life) = self.hosts[host].redis[group].as_ref().map(|r| (r.life, r.run_id()))
-        else {
-            return;
-        };
-        if let Some(p) = self.hosts[host].process.as_mut().filter(|_| life.1 == *run_id) {
-            p.control[group].seen_life = life.0;
-        }
     }
 
     // Role-changing commands.

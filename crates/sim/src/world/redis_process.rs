@@ -133,7 +133,7 @@ impl World {
             Keep::Half => len / 2,
             Keep::Nothing => 0,
         };
-        h.lock.redis_starts(port);
+        h.lock.redis_starts(port, life);
         redis.start(life, role, kept);
         self.note(format_args!(
             "{host} g{group} redis {life} starts as {role:?} with {kept} of {len}"
