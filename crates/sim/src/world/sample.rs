@@ -16,6 +16,8 @@ use crate::{
 };
 
 const SAMPLE: Span = Span::from_millis(50);
+/// The latest that a message comes after the healing, where late messages were the fault.
+const LATE_WHEN_HEALED: Span = Span::from_millis(20);
 /// Everything is well for this long at the end.
 const WELL_FOR: Span = Span::from_millis(600);
 /// From the healing on, a group that can be served is served within this.
@@ -99,6 +101,10 @@ impl World {
     pub(super) fn heal(&mut self) {
         self.note(format_args!("HEALED"));
         self.ending.healed = Some(self.now);
+        if self.plan.profile == Profile::Late {
+            // Messages later than a lease are the fault of this profile; with them nobody serves for long.
+            self.net.weather.straggler_max = self.net.weather.straggler_max.min(LATE_WHEN_HEALED);
+        }
         for host in 0..self.hosts.len() {
             if self.hosts[host].powered && self.hosts[host].process.is_none() {
                 self.after(Span::from_millis(10), Event::Start { host });
