@@ -50,6 +50,8 @@ pub struct Consensus {
     /// When a snapshot was last sent to a follower that has not answered.
     snapshots_sent: BTreeMap<NodeId, Mono>,
     forced_election_at: Option<Mono>,
+    /// When each peer was last sent the heartbeat of a ReadIndex round.
+    rounds_sent: BTreeMap<NodeId, Mono>,
 }
 
 impl std::fmt::Debug for Consensus {
@@ -98,6 +100,7 @@ impl Consensus {
             outbox: Outbox::default(),
             snapshots_sent: BTreeMap::new(),
             forced_election_at: None,
+            rounds_sent: BTreeMap::new(),
             config,
             raft,
             rng,
@@ -132,6 +135,9 @@ impl Consensus {
         if forced && self.is_campaign_blocked() {
             return Ok(());
         }
+        let refused = message.get_msg_type() == MessageType::MsgRequestVoteResponse
+            && message.reject
+            && message.term == self.term();
         let outcome = self.raft.step(message).map_err(|error| match error {
             raft::Error::StepPeerNotFound => StepError::UnknownSender(from),
             other => StepError::Raft(other),
@@ -141,6 +147,9 @@ impl Consensus {
             self.ticker.take(self.ticker.due(now));
         }
         self.pump();
+        if refused {
+            self.vote_refused();
+        }
         outcome
     }
 
@@ -225,6 +234,12 @@ impl Consensus {
         }
         for snapshot in released.restores {
             self.restore(&snapshot);
+        }
+        let own_vote = self.role() == Role::Candidate && self.outbox.is_settled();
+        if own_vote || released.messages.iter().any(ready::is_granted_vote) {
+            // The votes leave only now: the time to answer them, and to lead by them, begins.
+            self.raft.raft.election_elapsed = 0;
+            self.ticker.take(self.ticker.due(now));
         }
         self.pump();
     }
@@ -323,7 +338,7 @@ impl Consensus {
         let ticks = if self.role() == Role::Leader {
             let heartbeat = raft.heartbeat_timeout().saturating_sub(raft.heartbeat_elapsed());
             heartbeat.min(raft.election_timeout().saturating_sub(raft.election_elapsed))
-        } else if raft.promotable() && !self.is_campaign_blocked() {
+        } else if raft.promotable() && !self.is_campaign_vain() {
             self.election_timeout.saturating_sub(raft.election_elapsed)
         } else {
             idle
@@ -377,7 +392,8 @@ fn raft_config(config: &Config, applied: u64) -> raft::Config {
         check_quorum: true,
         pre_vote: true,
         min_election_tick: election_tick,
-        max_election_tick: config.ticks(config.election_max),
+        // A timeout is drawn below `election_max`, or as many times that as votes are waited for, twice at most.
+        max_election_tick: config.ticks(config.election_max) * passing::VOTE_PATIENCE * 2,
         read_only_option: raft::ReadOnlyOption::Safe,
         skip_bcast_commit: false,
         batch_append: false,

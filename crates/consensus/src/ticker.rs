@@ -32,6 +32,11 @@ impl Ticker {
         self.last += self.tick * count;
     }
 
+    /// Up to when time was let pass, in whole ticks.
+    pub(crate) fn now(&self) -> Mono {
+        self.last
+    }
+
     /// When `count` more ticks will be due.
     pub(crate) fn after(&self, count: u64) -> Mono {
         self.last + self.tick * count

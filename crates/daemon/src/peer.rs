@@ -1,7 +1,8 @@
 //! Supervisor to supervisor, over tonic.
 //!
-//! Each node opens one stream to each other one and writes its messages there; only acknowledgements come back. So a
-//! one-way cut shows on the stream that crosses it. Tasks: one [`client`] per peer, which connects again for ever, and
+//! Each node opens one stream to each other one and writes its messages there; what comes back is acknowledgements, and
+//! those only where no envelope of the other direction could carry them in time ([`receipt`]). So a cut, one-way or both,
+//! shows on the streams that cross it. Tasks: one [`client`] per peer, which connects again for ever, and
 //! the [`server`]. Both run on the IO runtime; the core meets them through [`outbox`] and the inbox only.
 //!
 //! Invariants: a healed path is used again within one lease (an unacknowledged envelope abandons its connection, and
@@ -20,9 +21,11 @@ mod client;
 pub(crate) mod codec;
 pub(crate) mod identity;
 mod outbox;
+mod receipt;
 pub(crate) mod server;
 
 pub(crate) use outbox::Outbox;
+pub(crate) use receipt::Receipts;
 
 /// Version of the envelope; a peer that speaks another is refused.
 pub(crate) const PROTOCOL_VERSION: u32 = 1;
@@ -35,6 +38,8 @@ pub(crate) struct Local {
     /// None = plain text.
     pub(crate) tls: Option<Arc<TlsFiles>>,
     pub(crate) lease_ttl: Span,
+    /// Shared by the streams of both directions.
+    pub(crate) receipts: Arc<Receipts>,
 }
 
 /// How long an envelope may stay unacknowledged, and a connection attempt may take: a quarter of the lease, so that

@@ -167,7 +167,8 @@ impl Start {
         };
         let spec = &self.config.spec;
         let (cluster, node) = (spec.name.clone(), self.config.node_id);
-        Ok(Local { cluster, node, tls, lease_ttl: spec.timing.lease_ttl })
+        let (lease_ttl, receipts) = (spec.timing.lease_ttl, Arc::default());
+        Ok(Local { cluster, node, tls, lease_ttl, receipts })
     }
 
     fn listen(

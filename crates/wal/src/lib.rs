@@ -1,10 +1,10 @@
 //! The durable side of a node: Raft log, hard state, snapshot, and the epochs its fences burned.
 //!
 //! One redb file per data directory, one process per directory, one thread that owns the [`Wal`].
-//! Each [`redkeep_consensus::Persist`] is one transaction with one fsync.
+//! Whatever waits when the disk is free is one transaction with one fsync.
 //!
 //! Invariants:
-//! - What was acknowledged (`Ok` from [`Wal::persist`] or [`Wal::burn`]) survives a crash of the
+//! - What was acknowledged (`Ok` from [`Wal::commit`]) survives a crash of the
 //!   process and of the host, as far as the disk keeps what it has synced.
 //! - After a failed write the [`Wal`] is poisoned: it acknowledges nothing any more. The process
 //!   must end and recover from the file, because memory may be ahead of it.
@@ -29,7 +29,7 @@ mod wal;
 pub use disk::Disk;
 pub use open::{Damage, Identity, OpenError, State};
 pub use record::RecordError;
-pub use wal::{PersistError, Wal};
+pub use wal::{PersistError, Wal, Write};
 
 #[cfg(test)]
 mod tests;

@@ -26,6 +26,17 @@ pub enum PersistError {
     Poisoned { path: PathBuf },
 }
 
+/// One thing to be made durable.
+#[derive(Clone, Copy, Debug)]
+pub enum Write<'a> {
+    Persist(&'a Persist),
+    /// Afterwards no process with this directory will find a lower epoch for `group`.
+    Burn {
+        group: &'a str,
+        epoch: u64,
+    },
+}
+
 /// The data directory of one node, locked while this lives.
 #[derive(Debug)]
 pub struct Wal {
@@ -76,43 +87,60 @@ impl Wal {
         (wal, state)
     }
 
-    /// Writes in one transaction; `Ok` means durable. A write that only moves the commit index
-    /// waits for the next transaction, as losing it is harmless.
+    /// [`Wal::commit`] of one write of consensus.
     ///
     /// # Errors
     /// [`PersistError`]: not acknowledged, and nothing will be any more.
     pub fn persist(&mut self, write: &Persist) -> Result<(), PersistError> {
-        self.check_poison()?;
-        if self.only_moves_commit(write) {
-            let state = write.hard_state.unwrap_or(self.hard_state);
-            self.commit_waits = state != self.hard_state || self.commit_waits;
-            self.hard_state = state;
-            return Ok(());
-        }
-        let state = write.hard_state.unwrap_or(self.hard_state);
-        let also = self.commit_waits.then_some(state);
-        self.transact(|writer| {
-            if let Some(state) = also {
-                writer.put_hard_state(state)?;
-            }
-            writer.persist(write)
-        })?;
-        self.hard_state = state;
-        self.commit_waits = false;
-        Ok(())
+        self.commit(&[Write::Persist(write)])
     }
 
-    /// Burns `epoch` of `group`: after `Ok` no process with this directory will find a lower one.
+    /// [`Wal::commit`] of one burned epoch.
     ///
     /// # Errors
     /// [`PersistError`]: the fence must not be reported.
     pub fn burn(&mut self, group: &str, epoch: u64) -> Result<(), PersistError> {
+        self.commit(&[Write::Burn { group, epoch }])
+    }
+
+    /// Writes all, in order, in one transaction; `Ok` means durable. What only moves the commit index waits for the next
+    /// transaction, as losing it is harmless.
+    ///
+    /// # Errors
+    /// [`PersistError`]: none of them is acknowledged, and nothing will be any more.
+    pub fn commit(&mut self, writes: &[Write<'_>]) -> Result<(), PersistError> {
         self.check_poison()?;
-        if self.burned.get(group).is_some_and(|burned| *burned >= epoch) {
-            return Ok(());
+        let (mut state, mut waits) = (self.hard_state, self.commit_waits);
+        let (mut due, mut burns) = (Vec::new(), BTreeMap::new());
+        for write in writes {
+            match write {
+                Write::Persist(persist) => {
+                    let next = persist.hard_state.unwrap_or(state);
+                    if only_moves_commit(state, persist) {
+                        waits |= next != state;
+                    } else {
+                        due.push(*persist);
+                    }
+                    state = next;
+                }
+                Write::Burn { group, epoch } => {
+                    let known = burns.get(group).copied().or_else(|| self.burned(group));
+                    if known.is_none_or(|burned| burned < *epoch) {
+                        burns.insert(*group, *epoch);
+                    }
+                }
+            }
         }
-        self.transact(|writer| writer.put_burned(group, epoch))?;
-        self.burned.insert(group.to_owned(), epoch);
+        if !due.is_empty() || !burns.is_empty() {
+            self.transact(|writer| {
+                due.iter().try_for_each(|write| writer.persist(write))?;
+                burns.iter().try_for_each(|(group, epoch)| writer.put_burned(group, *epoch))?;
+                if waits { writer.put_hard_state(state) } else { Ok(()) }
+            })?;
+            waits = false;
+        }
+        (self.hard_state, self.commit_waits) = (state, waits);
+        self.burned.extend(burns.into_iter().map(|(group, epoch)| (group.to_owned(), epoch)));
         Ok(())
     }
 
@@ -168,18 +196,6 @@ impl Wal {
             .map_err(|error| PersistError::Write { path, source: Box::new(error.into()) })
     }
 
-    fn only_moves_commit(&self, write: &Persist) -> bool {
-        let same_vote = write.hard_state.is_none_or(|state| {
-            (state.term, state.vote) == (self.hard_state.term, self.hard_state.vote)
-        });
-        !write.must_sync
-            && same_vote
-            && write.snapshot.is_none()
-            && write.entries.is_empty()
-            && !write.replace_log
-            && write.truncate_before.is_none()
-    }
-
     fn check_poison(&self) -> Result<(), PersistError> {
         if self.poisoned {
             return Err(PersistError::Poisoned { path: self.path.clone() });
@@ -201,6 +217,17 @@ impl Wal {
         self.poisoned = false;
         Ok(())
     }
+}
+
+fn only_moves_commit(before: HardState, write: &Persist) -> bool {
+    let same_vote =
+        write.hard_state.is_none_or(|state| (state.term, state.vote) == (before.term, before.vote));
+    !write.must_sync
+        && same_vote
+        && write.snapshot.is_none()
+        && write.entries.is_empty()
+        && !write.replace_log
+        && write.truncate_before.is_none()
 }
 
 fn write(

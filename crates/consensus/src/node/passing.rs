@@ -5,6 +5,10 @@ use crate::effect::{Effect, Role};
 use crate::time::{Mono, Span};
 use crate::{NodeId, convert};
 use raft::ProgressState;
+use raft::eraftpb::{Message, MessageType};
+
+/// How many election timeouts a candidate waits for votes that were neither given nor refused.
+pub(super) const VOTE_PATIENCE: usize = 3;
 
 impl Consensus {
     /// Ends expired reads and runs due ticks. An input that may prove the leader alive must not be
@@ -23,7 +27,7 @@ impl Consensus {
                 return;
             }
             self.ticker.take(1);
-            if campaigns && self.is_campaign_blocked() {
+            if campaigns && self.is_campaign_vain() {
                 continue;
             }
             self.raft.tick();
@@ -43,6 +47,12 @@ impl Consensus {
     pub(super) fn is_campaign_blocked(&self) -> bool {
         let lone = self.raft.raft.prs().is_singleton();
         self.outbox.is_restoring() || (lone && !self.outbox.is_settled())
+    }
+
+    /// A vote counts only when it is on the disk, also one's own. While an earlier write is still on its way there, another
+    /// campaign could but throw away the votes that the present one is about to get.
+    pub(super) fn is_campaign_vain(&self) -> bool {
+        self.is_campaign_blocked() || !self.outbox.is_settled()
     }
 
     /// raft-rs waits for the fate of a snapshot for ever; a lost message must not stall a follower.
@@ -74,10 +84,49 @@ impl Consensus {
         self.config.election_max * 2
     }
 
+    /// The heartbeat of a ReadIndex round does all that a plain one does, so a plain one that falls due within one heartbeat
+    /// of it is spared: a follower hears its leader at least every second heartbeat.
+    pub(super) fn is_spare_heartbeat(&mut self, message: &Message) -> bool {
+        if message.get_msg_type() != MessageType::MsgHeartbeat {
+            return false;
+        }
+        let (to, now) = (NodeId(message.to), self.ticker.now());
+        if message.context.is_empty() {
+            self.rounds_sent.get(&to).is_some_and(|at| now.since(*at) < self.config.heartbeat)
+        } else {
+            self.rounds_sent.insert(to, now);
+            false
+        }
+    }
+
     pub(super) fn draw_election_timeout(&mut self) {
-        let low = self.config.ticks(self.config.election_min);
-        let high = self.config.ticks(self.config.election_max);
-        self.election_timeout = self.rng.in_range(low, high);
+        // A candidate was promised a majority in the pre-vote; only disks stand between it and the votes.
+        let patience = if self.role() == Role::Candidate { VOTE_PATIENCE } else { 1 };
+        self.set_election_timeout(0, patience);
+    }
+
+    /// Another was promised this node's vote. Its own vote must reach its disk before it can ask for this one: a campaign
+    /// of this node in between would split the votes.
+    pub(super) fn give_way(&mut self) {
+        if matches!(self.role(), Role::Follower | Role::PreCandidate) {
+            // Not by setting the timer back: raft-rs would take that for a leader that was heard.
+            self.set_election_timeout(self.raft.raft.election_elapsed, VOTE_PATIENCE);
+        }
+    }
+
+    /// A vote was refused, so they are split, or the log is behind: waiting longer brings nothing.
+    pub(super) fn vote_refused(&mut self) {
+        if self.role() == Role::Candidate {
+            self.set_election_timeout(0, 1);
+        }
+    }
+
+    fn set_election_timeout(&mut self, elapsed: usize, patience: usize) {
+        let low = self.config.ticks(self.config.election_min) * patience;
+        let high = self.config.ticks(self.config.election_max) * patience;
+        // Whoever gives way again and again stands in the end.
+        let most = self.config.ticks(self.config.election_max) * VOTE_PATIENCE * 2 - 1;
+        self.election_timeout = (elapsed + self.rng.in_range(low, high)).min(most);
         self.raft.raft.set_randomized_election_timeout(self.election_timeout);
     }
 }

@@ -108,7 +108,9 @@ impl Consensus {
     fn take_ready(&mut self) {
         let mut ready = self.raft.ready();
         for message in ready.take_messages() {
-            self.outbox.send(&message);
+            if !self.is_spare_heartbeat(&message) {
+                self.outbox.send(&message);
+            }
         }
         let snapshot = Some(ready.snapshot()).filter(|s| !s.is_empty()).cloned();
         let entries = ready.take_entries();
@@ -125,12 +127,16 @@ impl Consensus {
             ..Persist::default()
         };
         let parked = ready.take_persisted_messages();
+        let gives_way = parked.iter().any(is_granted_pre_vote);
         let committed = ready.take_committed_entries();
         for read in ready.take_read_states() {
             self.reads.confirm(&read.request_ctx, read.index);
         }
         let ready_number = ready.number();
         self.raft.advance_append_async(ready);
+        if gives_way {
+            self.give_way();
+        }
         self.write(persist, ready_number, snapshot);
         if let Some(messages) = self.outbox.park(ready_number, parked) {
             // Nothing is on its way to the disk: what these messages promise is durable.
@@ -226,4 +232,12 @@ impl Consensus {
         let Members { voters, learners } = self.present_members().clone();
         self.outbox.push(Effect::Membership { index, term, voters, learners });
     }
+}
+
+fn is_granted_pre_vote(message: &eraftpb::Message) -> bool {
+    message.get_msg_type() == eraftpb::MessageType::MsgRequestPreVoteResponse && !message.reject
+}
+
+pub(super) fn is_granted_vote(message: &eraftpb::Message) -> bool {
+    message.get_msg_type() == eraftpb::MessageType::MsgRequestVoteResponse && !message.reject
 }

@@ -18,6 +18,31 @@ fn one_leader_is_elected_and_entries_reach_all() {
     }
 }
 
+/// Found on hosts that shared a disk with other writers: candidates began again and again before a vote had left.
+#[test]
+fn disks_slower_than_an_election_timeout_do_not_prevent_a_leader() {
+    let mut split = 0;
+    for seed in 0..40 {
+        let mut net = Net::new(3, seed);
+        let leader = net.elect();
+        net.run(100);
+        for id in net.others(leader) {
+            net.host(id).write_delay = Span::from_millis(400);
+        }
+        let lost_at = net.now;
+        net.kill(leader);
+        net.run_until(5000, |net| net.leader().is_some());
+        // An election timeout, then two syncs: the own vote and the other's. Both may stand within one round trip; then
+        // each has voted for itself, and once more.
+        let took = net.now.since(lost_at);
+        let (timeout, sync, rest) = (300, 400, 100);
+        assert!(took < Span::from_millis(2 * timeout + 3 * sync + rest), "seed {seed}: {took}");
+        split += usize::from(took >= Span::from_millis(timeout + 2 * sync + rest));
+    }
+    // Letters take up to 8 ms each way, timeouts lie in a range of 150 ms: about one in ten.
+    assert!(split <= 8, "{split} of 40 elections were split");
+}
+
 #[test]
 fn a_lone_voter_elects_itself_and_commits() {
     let mut net = Net::new(1, 3);

@@ -68,6 +68,8 @@ pub struct Core {
     loopback: VecDeque<PeerMessage>,
     report_seq: u64,
     last_report: Option<(Mono, Report)>,
+    /// When a report last said something new.
+    news_at: Mono,
     pauses: BTreeMap<u64, Mono>,
     last_transfer: Mono,
     bootstrap_proposed: bool,
@@ -130,6 +132,7 @@ impl Core {
             loopback: VecDeque::new(),
             report_seq: 0,
             last_report: None,
+            news_at: now.boot,
             pauses: BTreeMap::new(),
             last_transfer: now.boot,
             bootstrap_proposed: false,
@@ -185,15 +188,12 @@ impl Core {
     /// When to feed [`Input::Wake`] at the latest; CLOCK_BOOTTIME.
     pub fn deadline(&mut self, now: Now) -> Mono {
         let mut at = self.consensus.deadline();
-        let interval = self.timing().renew_interval();
         // What lies in the past was settled at this instant already and needs no wake.
         let ahead = |d: &Mono| *d > now.boot;
         for h in self.hosts.values() {
             at = h.deadline(&self.holder).filter(ahead).map_or(at, |d| d.min(at));
         }
-        if let Some((sent, _)) = &self.last_report {
-            at = at.min(Mono(sent.0 + interval.0));
-        }
+        at = self.report_again().map_or(at, |d| d.min(at));
         if self.has_claims && self.leader_id.is_some() {
             let due = self.holder.due(self.timing().lease_ttl, false);
             at = Some(due).filter(ahead).map_or(at, |d| d.min(at));
@@ -428,18 +428,19 @@ impl Core {
         }
     }
 
-    /// Tell the leader how things are here: on every change, and at least each renewal interval.
+    /// Tell the leader how things are here: on every change, and again while the last change is young, should one be lost
+    /// with its connection. That this node lives is told by whatever it sends.
     fn report(&mut self, now: Now) {
         if self.leader_id.is_none() {
             return;
         }
         let groups: Vec<_> =
             self.hosts.values().map(|h| h.report(now.boot, &self.holder)).collect();
-        let interval = self.timing().renew_interval();
-        let unchanged = self.last_report.as_ref().is_some_and(|(at, r)| {
-            now.boot.0 < at.0 + interval.0 && r.groups == groups && r.applied == self.applied
-        });
-        if unchanged {
+        let same = |r: &Report| r.groups == groups && r.applied == self.applied;
+        let news = !self.last_report.as_ref().is_some_and(|(_, r)| same(r));
+        if news {
+            self.news_at = now.boot;
+        } else if self.report_again().is_some_and(|at| now.boot < at) {
             return;
         }
         self.report_seq += 1;
@@ -451,6 +452,15 @@ impl Core {
         };
         self.last_report = Some((now.boot, report.clone()));
         self.send_to_leader(PeerMessage::Report(report));
+    }
+
+    /// When the last report is to be repeated.
+    fn report_again(&self) -> Option<Mono> {
+        let (sent, _) = self.last_report.as_ref()?;
+        let timing = self.timing();
+        let young = sent.since(self.news_at) < timing.lease_ttl;
+        let interval = if young { timing.renew_interval() } else { timing.lease_ttl };
+        Some(*sent + interval)
     }
 
     fn round<'a>(&'a self, now: Now, paused: &'a dyn Fn(&GroupId) -> bool) -> Round<'a> {

@@ -1,6 +1,7 @@
 //! The one writer of the durable log.
 //!
-//! Writes come in order and are answered in order, each when it is durable. After a failed write memory is ahead of the
+//! Writes come in order and are answered in order, each when it is durable; all that waits when the disk is free shares one
+//! sync, so a stalled disk is paid for once. After a failed write memory is ahead of the
 //! disk, so nothing more may be acknowledged: the process says why and aborts, and the kernel's lease fences the host.
 
 use std::{
@@ -11,7 +12,7 @@ use std::{
 
 use redkeep_consensus::Persist;
 use redkeep_core::{Epoch, GroupId, Input};
-use redkeep_wal::{PersistError, Wal};
+use redkeep_wal::{PersistError, Wal, Write};
 
 use super::lock::chain;
 use crate::inbox::Inbox;
@@ -61,22 +62,37 @@ impl DiskQueue {
 }
 
 fn write_all(mut wal: Wal, work: &Receiver<DiskWork>, inbox: &Inbox) {
-    while let Ok(work) = work.recv() {
-        match work {
-            DiskWork::Persist(persist) => {
-                let number = persist.number;
-                must(wal.persist(&persist));
-                inbox.answer(Input::Persisted { number });
+    let mut open = true;
+    while open && let Ok(first) = work.recv() {
+        let mut batch: Vec<DiskWork> = std::iter::once(first).chain(work.try_iter()).collect();
+        if let Some(close) = batch.iter().position(|w| matches!(w, DiskWork::Close)) {
+            batch.truncate(close);
+            open = false;
+        }
+        let writes: Vec<Write<'_>> = batch.iter().filter_map(as_write).collect();
+        must(wal.commit(&writes));
+        for done in batch {
+            match done {
+                DiskWork::Persist(Persist { number, .. }) => {
+                    inbox.answer(Input::Persisted { number });
+                }
+                DiskWork::Burn { group, epoch } => inbox.answer(Input::Burned { group, epoch }),
+                DiskWork::Close => {}
             }
-            DiskWork::Burn { group, epoch } => {
-                must(wal.burn(group.as_str(), epoch.0));
-                inbox.answer(Input::Burned { group, epoch });
-            }
-            DiskWork::Close => break,
         }
     }
     if let Err(error) = wal.close() {
         tracing::error!(error = %chain(&error), "the log was not closed in order; it is checked at the next start");
+    }
+}
+
+fn as_write(work: &DiskWork) -> Option<Write<'_>> {
+    match work {
+        DiskWork::Persist(persist) => Some(Write::Persist(persist)),
+        DiskWork::Burn { group, epoch } => {
+            Some(Write::Burn { group: group.as_str(), epoch: epoch.0 })
+        }
+        DiskWork::Close => None,
     }
 }
 

@@ -1,11 +1,10 @@
 //! The stream to one peer: connect, send, watch the acknowledgements, give up early, connect again.
 
 use std::{
-    collections::VecDeque,
     io,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -21,7 +20,10 @@ use tokio::{
 };
 use tonic::transport::{Channel, Endpoint};
 
-use super::{Local, Outbox, PROTOCOL_VERSION, codec, patience};
+use super::{
+    Local, Outbox, PROTOCOL_VERSION, codec, patience,
+    receipt::{Receipt, stream_name},
+};
 use crate::inbox::Inbox;
 
 /// Pause after a refused connection: the process may be back any moment.
@@ -111,28 +113,6 @@ pub(super) async fn channel(
     endpoint.connect_with_connector(connector).await
 }
 
-/// Envelopes that were sent and not acknowledged yet, oldest first.
-#[derive(Debug, Default)]
-struct Flight(Mutex<VecDeque<(u64, Instant)>>);
-
-impl Flight {
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<(u64, Instant)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-    fn sent(&self, seq: u64) {
-        self.lock().push_back((seq, Instant::now()));
-    }
-    fn acknowledged(&self, seq: u64) {
-        let mut flight = self.lock();
-        while flight.front().is_some_and(|(s, _)| *s <= seq) {
-            flight.pop_front();
-        }
-    }
-    fn oldest(&self) -> Option<Instant> {
-        self.lock().front().map(|(_, at)| *at)
-    }
-}
-
 /// The right to take from an outbox, which ends with the exchange: the HTTP/2 layer keeps a connection that is cut, and
 /// the request stream on it, until TCP gives up, and would go on taking messages to nowhere.
 #[derive(Debug)]
@@ -159,21 +139,24 @@ async fn exchange(local: &Local, peer: &NodeSpec, stream: TcpStream, outbox: &Ar
     let turn = Turn::begin(outbox);
     let opened = timeout(patience, async {
         let channel = channel(local, peer, stream).await.map_err(|e| opening_failure(&e))?;
-        let flight = Arc::new(Flight::default());
+        let receipt = local.receipts.of(peer.id);
+        let name = stream_name();
+        receipt.begin(name);
         let sender = Sender {
             local: local.clone(),
             to: peer.id,
             outbox: Arc::clone(outbox),
             over: Arc::clone(&turn.over),
-            flight: Arc::clone(&flight),
+            receipt: Arc::clone(&receipt),
+            name,
             seq: 0,
         };
         let envelopes = stream::unfold(sender, Sender::next);
         let mut client = PeerServiceClient::new(channel);
         let answer = client.exchange(envelopes).await.map_err(|status| end_of(&status))?;
-        Ok((answer.into_inner(), flight))
+        Ok((answer.into_inner(), receipt, name))
     });
-    let (mut acknowledgements, flight) = match opened.await {
+    let (mut acknowledgements, receipt, name) = match opened.await {
         Err(_elapsed) => return End::Silent,
         Ok(Err(end)) => return end,
         Ok(Ok(opened)) => opened,
@@ -181,12 +164,12 @@ async fn exchange(local: &Local, peer: &NodeSpec, stream: TcpStream, outbox: &Ar
     tracing::debug!(peer = %peer.name, "stream opened");
     loop {
         let now = Instant::now();
-        let deadline = flight.oldest().unwrap_or(now) + patience;
+        let deadline = receipt.oldest().unwrap_or(now) + patience;
         match timeout_at(deadline, acknowledgements.message()).await {
-            Ok(Ok(Some(ack))) => flight.acknowledged(ack.seq),
+            Ok(Ok(Some(ack))) => receipt.acknowledged(name, ack.seq),
             Ok(Ok(None)) => return End::Closed,
             Ok(Err(status)) => return end_of(&status),
-            Err(_elapsed) if flight.oldest().is_some_and(|at| at + patience <= Instant::now()) => {
+            Err(_elapsed) if receipt.oldest().is_some_and(|at| at + patience <= Instant::now()) => {
                 tracing::debug!(peer = %peer.name, "no acknowledgement in time");
                 return End::Silent;
             }
@@ -223,7 +206,9 @@ struct Sender {
     to: NodeId,
     outbox: Arc<Outbox>,
     over: Arc<AtomicBool>,
-    flight: Arc<Flight>,
+    receipt: Arc<Receipt>,
+    /// Of this stream.
+    name: u64,
     seq: u64,
 }
 
@@ -251,8 +236,10 @@ impl Sender {
             protocol_version: PROTOCOL_VERSION,
             seq: self.seq,
             messages: messages.iter().map(codec::encode).collect(),
+            stream: self.name,
+            receipt: self.receipt.ride(),
         };
-        self.flight.sent(self.seq);
+        self.receipt.sent(self.name, self.seq, Instant::now());
         Some((envelope, self))
     }
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{Stream, StreamExt as _, stream};
+use futures_util::{Stream, stream};
 use redkeep_core::{Input, NodeId, spec::NodeSpec};
 use redkeep_proto::peer::v1::{
     ExchangeRequest, ExchangeResponse, IdentifyRequest, IdentifyResponse,
@@ -23,7 +23,7 @@ use tonic::{
     transport::{Server, server::TcpIncoming},
 };
 
-use super::{Local, PROTOCOL_VERSION, codec, identity::KnownPeers, patience};
+use super::{Local, PROTOCOL_VERSION, codec, identity::KnownPeers, patience, receipt::Receipt};
 use crate::{inbox::Inbox, tls};
 
 type Acknowledgements = Pin<Box<dyn Stream<Item = Result<ExchangeResponse, Status>> + Send>>;
@@ -131,11 +131,13 @@ impl PeerService for PeerEndpoint {
         }
         let (number, newer) = self.newest(peer.id);
         tracing::debug!(peer = %peer.name, number, "stream accepted");
-        let delay = patience(self.local.lease_ttl) / 3;
-        let reader = Reader { peer, number, newer, envelopes, inbox: self.inbox.clone(), delay };
-        let opening = reader.deliver(first).map(|seq| Ok(ExchangeResponse { seq }));
-        let later = stream::unfold(reader, Reader::next);
-        Ok(Response::new(Box::pin(stream::iter(opening).chain(later))))
+        let receipt = self.local.receipts.of(peer.id);
+        // Longer than a heartbeat and its answer are apart; half is left for the way back.
+        let delay = patience(self.local.lease_ttl) / 2;
+        let (stream, inbox) = (first.stream, self.inbox.clone());
+        let reader = Reader { peer, number, newer, stream, envelopes, inbox, receipt, delay };
+        let again = reader.deliver(first).map(|()| reader);
+        Ok(Response::new(Box::pin(stream::unfold(again, |reader| async { reader?.next().await }))))
     }
 
     async fn identify(
@@ -163,26 +165,37 @@ impl PeerService for PeerEndpoint {
     }
 }
 
-/// One stream of one peer: envelopes become inputs, and their numbers are acknowledged, some at a time.
+/// One stream of one peer: envelopes become inputs, and what found no ride back in time is acknowledged.
 struct Reader {
     peer: NodeSpec,
     number: u64,
     newer: watch::Receiver<u64>,
+    /// The sender's name for this stream.
+    stream: u64,
     envelopes: Streaming<ExchangeRequest>,
     inbox: Inbox,
-    /// How long an acknowledgement may wait for the next one.
+    receipt: Arc<Receipt>,
+    /// How long an acknowledgement may wait for an envelope of the other direction.
     delay: Duration,
 }
 
 impl Reader {
-    async fn next(mut self) -> Option<(Result<ExchangeResponse, Status>, Self)> {
-        let first = self.receive().await?;
-        let due = Instant::now() + self.delay;
-        let mut seq = self.deliver(first)?;
-        while let Ok(received) = timeout_at(due, self.receive()).await {
-            seq = self.deliver(received?)?;
+    async fn next(mut self) -> Option<(Result<ExchangeResponse, Status>, Option<Self>)> {
+        loop {
+            let received = match self.receipt.due(self.stream, self.delay) {
+                None => self.receive().await,
+                Some(due) => match timeout_at(due, self.receive()).await {
+                    Ok(received) => received,
+                    Err(_elapsed) => {
+                        match self.receipt.overdue(self.stream, self.delay, Instant::now()) {
+                            Some(seq) => return Some((Ok(ExchangeResponse { seq }), Some(self))),
+                            None => continue,
+                        }
+                    }
+                },
+            };
+            self.deliver(received?)?;
         }
-        Some((Ok(ExchangeResponse { seq }), self))
     }
 
     /// The next envelope; none when the stream ended or is no longer the newest.
@@ -195,9 +208,13 @@ impl Reader {
         }
     }
 
-    fn deliver(&self, envelope: ExchangeRequest) -> Option<u64> {
-        if envelope.from != self.peer.id.0 {
+    fn deliver(&self, envelope: ExchangeRequest) -> Option<()> {
+        if envelope.from != self.peer.id.0 || envelope.stream != self.stream {
             return None;
+        }
+        self.receipt.arrived(self.stream, envelope.seq, Instant::now());
+        if let Some(receipt) = envelope.receipt {
+            self.receipt.acknowledged(receipt.stream, receipt.seq);
         }
         for message in envelope.messages {
             match codec::decode(message) {
@@ -207,6 +224,6 @@ impl Reader {
                 }
             }
         }
-        Some(envelope.seq)
+        Some(())
     }
 }

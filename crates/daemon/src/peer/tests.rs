@@ -22,7 +22,13 @@ const LEASE: Span = Span(300_000_000);
 const BOUND: Duration = Duration::from_secs(5);
 
 fn local(name: &str) -> Local {
-    Local { cluster: "demo".to_owned(), node: node_id(name), tls: None, lease_ttl: LEASE }
+    Local {
+        cluster: "demo".to_owned(),
+        node: node_id(name),
+        tls: None,
+        lease_ttl: LEASE,
+        receipts: Arc::default(),
+    }
 }
 
 fn spec(name: &str, peer: SocketAddr) -> NodeSpec {
@@ -158,6 +164,31 @@ async fn a_black_holed_connection_is_replaced_at_once() {
     sender.abort();
 }
 
+/// Nothing lost: each stream lives on, by receipts that ride on the other direction or by responses of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_of_both_directions_acknowledge_each_other() {
+    let (a, b) = (local("a"), local("b"));
+    let at_a = serve(a.clone(), "both-a", &["a", "b"]).await;
+    let at_b = serve(b.clone(), "both-b", &["a", "b"]).await;
+    let (mut from_a, _outlet_a) = links(a, at_b.addr);
+    let (inbox, _outlet_b) = inbox();
+    let mut from_b = Links::new(b, Handle::current(), inbox);
+    from_b.set_peers(&[spec("a", at_a.addr)]);
+    let peers = |input: &Input| matches!(input, Input::Peer { .. });
+    for n in 0..60 {
+        from_a.send(node_id("b"), message(n));
+        from_a.flush();
+        assert_eq!(number(&next(&at_b.outlet, peers).await.unwrap()), n);
+        // Answered at first, then not at all, so that both ways of telling are used.
+        if n < 30 {
+            from_b.send(node_id("a"), message(n));
+            from_b.flush();
+            assert_eq!(number(&next(&at_a.outlet, peers).await.unwrap()), n);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_ended_and_a_port_that_refuses_are_a_death() {
     // A runtime of its own is the peer's process: with it go the listener and all connections.
@@ -203,6 +234,8 @@ fn envelope(from: &str, seq: u64) -> ExchangeRequest {
         protocol_version: PROTOCOL_VERSION,
         seq,
         messages: Vec::new(),
+        stream: 1,
+        receipt: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::faulty::{Disk, Rng, new_file, open_on};
 use super::workload::{Workload, same};
-use crate::{PersistError, State, Wal};
+use crate::{PersistError, State, Wal, Write};
 use redkeep_consensus::Recovered;
 
 const GROUP: &str = "cache";
@@ -70,6 +70,42 @@ fn power_loss_at_any_write_loses_nothing_acknowledged() {
         }
     }
     assert!(images > 1500, "only {images} images");
+}
+
+/// Writes that waited for the disk together are there together or not at all.
+#[test]
+fn power_loss_in_a_batch_leaves_all_of_it_or_nothing() {
+    for seed in 40..44 {
+        let disk = Disk::holding(new_file());
+        let (mut wal, _) = open_on(&disk).expect("opens");
+        let mut workload = Workload::new(seed);
+        let mut states = vec![(0, workload.image.clone(), 0)];
+        for round in 1..=8 {
+            let batch: Vec<_> = (0..5).map(|_| workload.next()).collect();
+            let mut writes: Vec<Write<'_>> = batch.iter().map(Write::Persist).collect();
+            // In disorder: the lower one must not undo the higher.
+            writes.insert(2, Write::Burn { group: GROUP, epoch: round * 10 });
+            writes.push(Write::Burn { group: GROUP, epoch: round * 10 - 5 });
+            wal.commit(&writes).expect("acknowledged");
+            if batch.iter().any(|write| write.must_sync) {
+                states.push((disk.operations(), workload.image.clone(), round * 10));
+            }
+        }
+        assert!(states.len() > 5, "a workload without syncs proves nothing");
+        let mut rng = Rng(seed);
+        for cut in 0..=disk.operations() {
+            let (_, found) =
+                open_on(&Disk::holding(disk.after_power_loss(cut, &mut rng))).expect("opens");
+            let burned = found.burned.get(GROUP).copied().unwrap_or(0);
+            let known = states.iter().rfind(|(_, image, epoch)| {
+                *epoch == burned && (same(&found.recovered, image) || found.recovered.is_fresh())
+            });
+            let (acknowledged_at, ..) =
+                known.unwrap_or_else(|| panic!("cut {cut}: half a batch, burned {burned}"));
+            let newest = states.iter().rfind(|(at, ..)| *at <= cut).map_or(0, |(at, ..)| *at);
+            assert!(*acknowledged_at >= newest, "cut {cut}: an acknowledged batch is gone");
+        }
+    }
 }
 
 #[test]

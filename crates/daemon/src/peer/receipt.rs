@@ -1,0 +1,174 @@
+//! What was sent to each peer and not acknowledged, and what came from it and is not acknowledged yet.
+//!
+//! Most envelopes are answered within milliseconds by one of the other direction, so the acknowledgement rides on that one;
+//! only what found no ride in time is told by a response of its own. Shared by a peer's client task and the server's reader
+//! of that peer's stream. Invariant: a receipt counts only for the stream it names.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use redkeep_core::NodeId;
+use redkeep_proto::peer::v1 as wire;
+use tokio::time::{Duration, Instant};
+
+/// Both directions of every peer.
+#[derive(Debug, Default)]
+pub(crate) struct Receipts(Mutex<BTreeMap<NodeId, Arc<Receipt>>>);
+
+impl Receipts {
+    pub(super) fn of(&self, peer: NodeId) -> Arc<Receipt> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(peer).or_default())
+    }
+}
+
+/// A name for a stream that no other stream has, not even one of an earlier life of this process.
+pub(super) fn stream_name() -> u64 {
+    RandomState::new().build_hasher().finish() | 1
+}
+
+/// Both directions of one peer.
+#[derive(Debug, Default)]
+pub(super) struct Receipt(Mutex<Both>);
+
+#[derive(Debug, Default)]
+struct Both {
+    out: Flight,
+    back: Arrived,
+}
+
+/// Envelopes that were sent and not acknowledged yet, oldest first.
+#[derive(Debug, Default)]
+struct Flight {
+    stream: u64,
+    waiting: VecDeque<(u64, Instant)>,
+}
+
+/// Envelopes that arrived.
+#[derive(Debug, Default)]
+struct Arrived {
+    stream: u64,
+    seq: u64,
+    /// Arrival of the oldest that was not acknowledged.
+    untold: Option<Instant>,
+}
+
+impl Receipt {
+    fn lock(&self) -> MutexGuard<'_, Both> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new stream to the peer: what was sent on the one before is nobody's any more.
+    pub(super) fn begin(&self, stream: u64) {
+        self.lock().out = Flight { stream, waiting: VecDeque::new() };
+    }
+
+    /// A stream that was replaced meanwhile changes nothing.
+    pub(super) fn sent(&self, stream: u64, seq: u64, now: Instant) {
+        let out = &mut self.lock().out;
+        if out.stream == stream {
+            out.waiting.push_back((seq, now));
+        }
+    }
+
+    /// The peer has `seq` and all before it.
+    pub(super) fn acknowledged(&self, stream: u64, seq: u64) {
+        let out = &mut self.lock().out;
+        if out.stream == stream {
+            while out.waiting.front().is_some_and(|(s, _)| *s <= seq) {
+                out.waiting.pop_front();
+            }
+        }
+    }
+
+    /// When the oldest envelope left that is not acknowledged.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.lock().out.waiting.front().map(|(_, at)| *at)
+    }
+
+    /// An envelope of the peer arrived.
+    pub(super) fn arrived(&self, stream: u64, seq: u64, now: Instant) {
+        let back = &mut self.lock().back;
+        if back.stream != stream {
+            *back = Arrived { stream, seq, untold: None };
+        }
+        back.seq = seq;
+        back.untold.get_or_insert(now);
+    }
+
+    /// What an envelope to the peer should acknowledge.
+    pub(super) fn ride(&self) -> Option<wire::Receipt> {
+        let back = &mut self.lock().back;
+        back.untold.take()?;
+        Some(wire::Receipt { stream: back.stream, seq: back.seq })
+    }
+
+    /// When something that arrived on `stream` must be acknowledged, `delay` after it came.
+    pub(super) fn due(&self, stream: u64, delay: Duration) -> Option<Instant> {
+        let back = &self.lock().back;
+        back.untold.filter(|_| back.stream == stream).map(|at| at + delay)
+    }
+
+    /// What is due now, no envelope having taken it along.
+    pub(super) fn overdue(&self, stream: u64, delay: Duration, now: Instant) -> Option<u64> {
+        let back = &mut self.lock().back;
+        let due = back.stream == stream && back.untold.is_some_and(|at| at + delay <= now);
+        due.then(|| {
+            back.untold = None;
+            back.seq
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DELAY: Duration = Duration::from_millis(40);
+
+    #[test]
+    fn what_rode_on_an_envelope_is_not_told_again() {
+        let (receipt, start) = (Receipt::default(), Instant::now());
+        receipt.arrived(7, 1, start);
+        receipt.arrived(7, 2, start);
+        assert_eq!(receipt.ride(), Some(wire::Receipt { stream: 7, seq: 2 }));
+        assert_eq!((receipt.ride(), receipt.due(7, DELAY)), (None, None));
+        assert_eq!(receipt.overdue(7, DELAY, start + DELAY), None);
+    }
+
+    #[test]
+    fn what_found_no_ride_is_told_when_it_is_due() {
+        let (receipt, start) = (Receipt::default(), Instant::now());
+        receipt.arrived(7, 1, start);
+        receipt.arrived(7, 2, start + DELAY / 2);
+        assert_eq!(receipt.due(7, DELAY), Some(start + DELAY), "the oldest counts");
+        assert_eq!(receipt.overdue(7, DELAY, start + DELAY / 2), None);
+        assert_eq!(receipt.overdue(7, DELAY, start + DELAY), Some(2));
+        assert_eq!(receipt.overdue(7, DELAY, start + DELAY), None);
+    }
+
+    #[test]
+    fn a_receipt_for_an_earlier_stream_acknowledges_nothing() {
+        let (receipt, start) = (Receipt::default(), Instant::now());
+        receipt.begin(1);
+        receipt.sent(1, 1, start);
+        receipt.begin(2);
+        assert_eq!(receipt.oldest(), None);
+        receipt.sent(1, 2, start);
+        assert_eq!(receipt.oldest(), None, "the stream was replaced");
+        receipt.sent(2, 1, start);
+        receipt.acknowledged(1, 9);
+        assert_eq!(receipt.oldest(), Some(start));
+        receipt.acknowledged(2, 1);
+        assert_eq!(receipt.oldest(), None);
+    }
+
+    #[test]
+    fn each_stream_has_a_name_of_its_own() {
+        let names: std::collections::BTreeSet<u64> = (0..1000).map(|_| stream_name()).collect();
+        assert_eq!((names.len(), names.contains(&0)), (1000, false));
+    }
+}
