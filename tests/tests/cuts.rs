@@ -277,13 +277,32 @@ fn preferred(pair: &Pair, master: &str) -> Result<String> {
 
 #[test]
 fn cut_between_the_two_redis_hosts_moves_nothing() -> Result<()> {
+    cut_between_the_redis_hosts("w")
+}
+
+/// The leader itself does not hear the master any more: it asks the witness, and lets it lead.
+#[test]
+fn cut_between_the_master_and_a_leading_replica_moves_nothing() -> Result<()> {
+    cut_between_the_redis_hosts("b")
+}
+
+fn wait_leader(pair: &Pair, leader: &str) -> Result<()> {
+    let what = format!("{leader} to lead");
+    wait_status(pair.lab(), "w", &what, Duration::from_secs(20), |status| {
+        status["leader"].as_str() == Some(leader)
+    })?;
+    Ok(())
+}
+
+fn cut_between_the_redis_hosts(leader: &str) -> Result<()> {
     let mut pair = Pair::start("300ms")?;
     pair.start_writers(&[])?;
-    // In the first second a member may still lead; cut off from the leader, a master is silent to it.
-    wait_status(pair.lab(), "w", "the witness to lead", Duration::from_secs(20), |status| {
-        status["leader"].as_str() == Some("w")
-    })?;
+    wait_leader(&pair, "w")?;
     let before = pair.assignment("w")?;
+    if leader != "w" {
+        let said = pair.ctl(&["leader", "transfer", leader, "--wait"])?;
+        ensure!(said.code == Some(0), "{said:?}");
+    }
     let fault = pair.lab().cut_between("a", "b")?;
     pair.keep_writing(LEASE * 10)?;
     let healed = pair.lab().heal_all()?;
@@ -292,7 +311,7 @@ fn cut_between_the_two_redis_hosts_moves_nothing() -> Result<()> {
     let end = Mono::now();
     let after = pair.assignment("w")?;
     let verdict = pair.outcome()?.verdict(fault, end);
-    println!("link cut for {:?}: {verdict}", healed.since(fault));
+    println!("link cut for {:?}, {leader} led: {verdict}", healed.since(fault));
     let judge = || -> Result<()> {
         ensure!((&after.master, after.epoch) == (&before.master, before.epoch), "moved: {after:?}");
         ensure!(verdict.service_back.is_none(), "another server answered: {verdict}");
@@ -301,7 +320,8 @@ fn cut_between_the_two_redis_hosts_moves_nothing() -> Result<()> {
         Ok(())
     };
     judge().with_context(|| pair.story(fault, end))?;
-    let mut gap = Figure::new("write gap, link between the Redis hosts cut");
+    let title = format!("write gap, link between the Redis hosts cut, {leader} led");
+    let mut gap = Figure::new(&title);
     gap.add(verdict.write_gap);
     gap.print();
     ensure!(verdict.write_gap < LEASE, "writes stopped: {verdict}");

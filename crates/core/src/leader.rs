@@ -10,6 +10,7 @@ use redkeep_consensus::{Mono, NodeId, Span};
 use crate::{
     admin::{AdminReply, Refusal},
     command::{Body, Cause},
+    core::reach::Reaches,
     ids::{Epoch, GroupId, Now, RequestId},
     lease::{Grantor, grantor::InFlight},
     message::{Grant, PeerMessage},
@@ -120,6 +121,7 @@ pub(crate) struct Leader {
     nodes: BTreeMap<NodeId, NodeView>,
     groups: BTreeMap<GroupId, GroupLead>,
     waiters: Vec<Waiter>,
+    pub(crate) reaches: Reaches,
     mutations: Mutations,
 }
 
@@ -150,6 +152,7 @@ impl Leader {
             nodes: BTreeMap::new(),
             groups: BTreeMap::new(),
             waiters: Vec::new(),
+            reaches: Reaches::default(),
             mutations,
         }
     }

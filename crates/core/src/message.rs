@@ -1,6 +1,6 @@
 //! What supervisors say to each other. Only `Raft` carries decisions; the rest is perishable.
 
-use redkeep_consensus::{NodeId, Span};
+use redkeep_consensus::{Mono, NodeId, Span};
 
 use crate::{
     ids::{ArmId, Epoch, GroupId},
@@ -25,6 +25,31 @@ pub enum PeerMessage {
         group: GroupId,
         epoch: Epoch,
     },
+    Reach(Reach),
+}
+
+/// "Do you hear that node?": asked by a leader before it takes silence towards itself for a lost host, and before it hands
+/// its leadership on. Decides only who leads; no node on the way remembers anything.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reach {
+    pub step: ReachStep,
+    pub target: NodeId,
+    pub asker: NodeId,
+    /// By the asker's clock.
+    pub asked_at: Mono,
+}
+
+/// The way of the question.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReachStep {
+    /// From the asker to another node.
+    Ask,
+    /// From that one to the target.
+    Ping,
+    /// Back from the target.
+    Pong,
+    /// Back to the asker: the target answered.
+    Heard,
 }
 
 /// How the transport may treat a Raft message.

@@ -60,16 +60,54 @@ fn leadership_does_not_move_while_a_master_is_silent() {
     let mut spec = world::spec();
     spec.timing.lease_ttl = Span::from_millis(1000);
     let mut w = World::settled(World::pair_of(&spec));
-    let leader = w.leader().unwrap();
-    let request = AdminRequest::TransferLeadership { to: node_id("b") };
-    w.feed(leader, Input::Admin { id: RequestId(1), request });
-    w.until("b leads", 100, |w| w.leader() == Some("b"));
     // Before the second is over after which leadership would go back to the witness.
-    w.run(100);
+    w.lead_by("b");
     w.isolate("a");
     let ms = w.until("b is writable", 5000, |w| w.writable("b"));
     assert!(ms <= 1200, "{ms} ms: a lease begun anew by a new leader was waited for");
     w.until("the witness leads", 5000, |w| w.leader() == Some("w"));
+}
+
+#[test]
+fn a_replica_that_leads_and_does_not_hear_the_master_lets_the_witness_lead() {
+    let mut w = World::settled_pair();
+    w.lead_by("b");
+    let epoch = w.pair_status().unwrap().epoch;
+    w.cut_between("a", "b");
+    w.until("the witness leads", 150, |w| w.leader() == Some("w"));
+    for _ in 0..2000 {
+        assert!(w.is_open("a"), "the lease lapsed");
+        w.step();
+    }
+    assert_eq!(w.pair_status().unwrap().epoch, epoch, "a needless failover");
+}
+
+#[test]
+fn leadership_is_not_handed_to_a_witness_that_does_not_hear_the_master() {
+    let mut w = World::settled_pair();
+    let epoch = w.pair_status().unwrap().epoch;
+    w.cut_between("a", "w");
+    w.until("b leads", 150, |w| w.leader() == Some("b"));
+    for _ in 0..5000 {
+        assert!(w.is_open("a"), "the lease lapsed");
+        assert_ne!(w.leader(), Some("w"), "a leader that does not hear the master");
+        w.step();
+    }
+    assert_eq!(w.pair_status().unwrap().epoch, epoch, "a needless failover");
+    w.heal();
+    w.until("the witness leads", 3000, |w| w.leader() == Some("w"));
+}
+
+/// One way is enough: the master hears no grant, and others still hear both.
+#[test]
+fn a_master_that_does_not_hear_its_leader_is_led_by_another() {
+    let mut w = World::settled_pair();
+    let epoch = w.pair_status().unwrap().epoch;
+    w.cut.insert(("w", "a"));
+    w.until("b leads", 300, |w| w.leader() == Some("b"));
+    w.run(2000);
+    assert!(w.is_open("a"));
+    assert_eq!(w.pair_status().unwrap().epoch, epoch, "a needless failover");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use anyhow::{Context as _, bail};
 use redkeep_agent::redis::Secret;
 use redkeep_core::{Boot, Core, Epoch, GroupId, spec::NodeSpec};
 use redkeep_wal::{Identity, OpenError, State, Wal};
-use tokio::{net::TcpListener, runtime::Runtime, sync::watch};
+use tokio::{net::TcpListener, runtime::Handle, sync::watch};
 
 use crate::{
     admin::AdminServer,
@@ -39,10 +39,6 @@ use crate::{
     watching,
 };
 
-/// Threads for peers, operators and Redis; the core has its own. With one, no worker wakes another for nothing: half
-/// of what an idle supervisor costs.
-const IO_THREADS: usize = 1;
-
 /// How long a supervisor that was killed may take to be gone.
 const PREDECESSOR_ENDS: Duration = Duration::from_secs(1);
 
@@ -62,14 +58,19 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     let known = Arc::new(
         KnownPeers::open(&config.data_dir).context("the list of known peers cannot be read")?,
     );
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(IO_THREADS)
-        .thread_name("io")
-        .enable_all()
-        .build()
-        .context("the IO runtime cannot be started")?;
+    let runtime = io_runtime().context("the IO runtime cannot be started")?;
     let start = Start { config, wal, state, known };
     start.go(&runtime)
+}
+
+/// One thread for peers, operators and Redis; the core has its own. More would wake one another for nothing, and even one
+/// worker of the runtime for many costs more than this while nothing happens.
+fn io_runtime() -> io::Result<Handle> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    let serve = move || runtime.block_on(std::future::pending::<()>());
+    std::thread::Builder::new().name("io".into()).spawn(serve)?;
+    Ok(handle)
 }
 
 /// The predecessor may hold the file for a moment longer than its socket.
@@ -93,7 +94,7 @@ struct Start {
 }
 
 impl Start {
-    fn go(mut self, runtime: &Runtime) -> anyhow::Result<()> {
+    fn go(mut self, runtime: &Handle) -> anyhow::Result<()> {
         let local = self.local()?;
         let (inbox, outlet) = inbox();
         let (stopping, stopped) = watch::channel(false);
@@ -126,12 +127,12 @@ impl Start {
             let _ = until.wait_for(|stop| *stop).await;
         }));
         let hands = Hands {
-            links: Links::new(local.clone(), runtime.handle().clone(), inbox.clone()),
+            links: Links::new(local.clone(), runtime.clone(), inbox.clone()),
             disk: DiskQueue::run(self.wal, inbox.clone())
                 .context("the disk thread cannot be started")?,
             lock,
             kernel,
-            runtime: runtime.handle().clone(),
+            runtime: runtime.clone(),
             inbox: inbox.clone(),
             nodes,
             access: access(&self.config)?,
@@ -173,7 +174,7 @@ impl Start {
 
     fn listen(
         &self,
-        runtime: &Runtime,
+        runtime: &Handle,
         address: fn(&NodeSpec) -> SocketAddr,
     ) -> anyhow::Result<TcpListener> {
         let node = self
@@ -188,7 +189,7 @@ impl Start {
     }
 
     /// A fresh directory is used only once peers agree that it is not a lost one's successor.
-    fn introduce(&mut self, runtime: &Runtime, local: &Local) -> anyhow::Result<()> {
+    fn introduce(&mut self, runtime: &Handle, local: &Local) -> anyhow::Result<()> {
         let dir = self.state.dir_id.to_be_bytes();
         let nodes = &self.config.spec.nodes;
         if self.state.fresh {

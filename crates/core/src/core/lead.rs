@@ -29,6 +29,7 @@ impl Core {
         self.leader = Some(leader);
         self.carry_out(now, grants);
         self.bootstrap(now);
+        self.lead_from_where_masters_are_heard(now);
         self.prefer_free_leader(now);
     }
 
@@ -92,7 +93,9 @@ impl Core {
             let serves = g.assignment.as_ref().is_some_and(|a| a.serving && attended(&a.master));
             serves && g.switchover.is_none()
         };
-        if let (Some((_, to)), true) = (best, self.model.groups.values().all(quiet)) {
+        if let (Some((_, to)), true) = (best, self.model.groups.values().all(quiet))
+            && self.hears_all_masters(to, now, TRANSFER_EVERY)
+        {
             self.last_transfer = now.boot;
             self.consensus.transfer_leader(now.boot, to);
         }

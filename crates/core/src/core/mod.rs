@@ -4,6 +4,7 @@
 mod admin;
 mod lead;
 mod log;
+pub(crate) mod reach;
 mod status;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -262,6 +263,7 @@ impl Core {
                     l.reported(now.boot, from, report, &self.model);
                 }
             }
+            PeerMessage::Reach(reach) => self.reach_message(from, reach),
             PeerMessage::FenceRequest { group, epoch } => {
                 self.with_host(now, &group, |h, cx| h.fence_requested(cx, epoch));
             }

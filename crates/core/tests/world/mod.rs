@@ -417,6 +417,19 @@ impl World {
         }
     }
 
+    pub(crate) fn cut_between(&mut self, one: &'static str, other: &'static str) {
+        self.cut.extend([(one, other), (other, one)]);
+    }
+
+    /// Leadership at `to`, and long enough for its first round.
+    pub(crate) fn lead_by(&mut self, to: &'static str) {
+        let leader = self.leader().expect("a leader");
+        let request = AdminRequest::TransferLeadership { to: node_id(to) };
+        self.feed(leader, Input::Admin { id: RequestId(1), request });
+        self.until("it leads", 100, |w| w.leader() == Some(to));
+        self.run(100);
+    }
+
     pub(crate) fn heal(&mut self) {
         self.cut.clear();
     }

@@ -10,8 +10,8 @@ mod report;
 mod tests;
 
 use redkeep_core::{
-    ArmId, Epoch, GroupId, NodeId, RunId, Span,
-    message::{Grant, PeerMessage, RaftClass, Renew, RenewGroup},
+    ArmId, Epoch, GroupId, Mono, NodeId, RunId, Span,
+    message::{Grant, PeerMessage, RaftClass, Reach, ReachStep, Renew, RenewGroup},
     observe::EligibleMember,
 };
 use redkeep_proto::peer::v1::{self as pb, message::Body};
@@ -39,6 +39,7 @@ pub(crate) fn encode(message: &PeerMessage) -> pb::Message {
         PeerMessage::Renew(renew) => Body::Renew(renew_to_proto(renew)),
         PeerMessage::Grant(grant) => Body::Grant(grant_to_proto(grant)),
         PeerMessage::Report(report) => Body::Report(report::to_proto(report)),
+        PeerMessage::Reach(reach) => Body::Reach(reach_to_proto(*reach)),
         PeerMessage::FenceRequest { group, epoch } => {
             Body::FenceRequest(pb::FenceRequest { group: name(group), epoch: epoch.0 })
         }
@@ -59,6 +60,7 @@ pub(crate) fn decode(message: pb::Message) -> Result<PeerMessage, DecodeError> {
         Body::Renew(renew) => PeerMessage::Renew(renew_from_proto(renew)?),
         Body::Grant(grant) => PeerMessage::Grant(grant_from_proto(grant)?),
         Body::Report(report) => PeerMessage::Report(report::from_proto(report)?),
+        Body::Reach(reach) => PeerMessage::Reach(reach_from_proto(reach)?),
         Body::FenceRequest(pb::FenceRequest { group, epoch }) => PeerMessage::FenceRequest {
             group: group_id(&group, "fence_request.group")?,
             epoch: Epoch(epoch),
@@ -81,6 +83,31 @@ fn class_from_proto(value: i32) -> Result<RaftClass, DecodeError> {
             Err(DecodeError::UnknownValue { field: "raft.class", value })
         }
     }
+}
+
+fn reach_to_proto(reach: Reach) -> pb::Reach {
+    let Reach { step, target, asker, asked_at } = reach;
+    let step = match step {
+        ReachStep::Ask => pb::ReachStep::Ask,
+        ReachStep::Ping => pb::ReachStep::Ping,
+        ReachStep::Pong => pb::ReachStep::Pong,
+        ReachStep::Heard => pb::ReachStep::Heard,
+    };
+    pb::Reach { step: step.into(), target: target.0, asker: asker.0, asked_ns: asked_at.0 }
+}
+
+fn reach_from_proto(reach: pb::Reach) -> Result<Reach, DecodeError> {
+    let pb::Reach { step, target, asker, asked_ns } = reach;
+    let step = match pb::ReachStep::try_from(step) {
+        Ok(pb::ReachStep::Ask) => ReachStep::Ask,
+        Ok(pb::ReachStep::Ping) => ReachStep::Ping,
+        Ok(pb::ReachStep::Pong) => ReachStep::Pong,
+        Ok(pb::ReachStep::Heard) => ReachStep::Heard,
+        Ok(pb::ReachStep::Unspecified) | Err(_) => {
+            return Err(DecodeError::UnknownValue { field: "reach.step", value: step });
+        }
+    };
+    Ok(Reach { step, target: NodeId(target), asker: NodeId(asker), asked_at: Mono(asked_ns) })
 }
 
 fn renew_to_proto(renew: &Renew) -> pb::Renew {

@@ -35,6 +35,7 @@ impl Outbox {
             PeerMessage::Raft { class: RaftClass::Other, .. }
             | PeerMessage::Renew(_)
             | PeerMessage::Grant(_)
+            | PeerMessage::Reach(_)
             | PeerMessage::FenceRequest { .. } => {
                 if waiting.queue.len() == QUEUE_MAX {
                     waiting.queue.pop_front();

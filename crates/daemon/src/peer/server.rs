@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use redkeep_core::{Input, NodeId, spec::NodeSpec};
 use redkeep_proto::peer::v1::{
     ExchangeRequest, ExchangeResponse, IdentifyRequest, IdentifyResponse,
@@ -136,8 +136,12 @@ impl PeerService for PeerEndpoint {
         let delay = patience(self.local.lease_ttl) / 2;
         let (stream, inbox) = (first.stream, self.inbox.clone());
         let reader = Reader { peer, number, newer, stream, envelopes, inbox, receipt, delay };
-        let again = reader.deliver(first).map(|()| reader);
-        Ok(Response::new(Box::pin(stream::unfold(again, |reader| async { reader?.next().await }))))
+        let opened = reader.deliver(first);
+        // The opener waits for a first response, which may not wait for a ride.
+        let opening = reader.acknowledge(Duration::ZERO).map(Ok);
+        let later =
+            stream::unfold(opened.map(|()| reader), |reader| async { reader?.next().await });
+        Ok(Response::new(Box::pin(stream::iter(opening).chain(later))))
     }
 
     async fn identify(
@@ -186,16 +190,20 @@ impl Reader {
                 None => self.receive().await,
                 Some(due) => match timeout_at(due, self.receive()).await {
                     Ok(received) => received,
-                    Err(_elapsed) => {
-                        match self.receipt.overdue(self.stream, self.delay, Instant::now()) {
-                            Some(seq) => return Some((Ok(ExchangeResponse { seq }), Some(self))),
-                            None => continue,
-                        }
-                    }
+                    Err(_elapsed) => match self.acknowledge(self.delay) {
+                        Some(response) => return Some((Ok(response), Some(self))),
+                        None => continue,
+                    },
                 },
             };
             self.deliver(received?)?;
         }
+    }
+
+    /// What arrived `delay` ago and found no ride.
+    fn acknowledge(&self, delay: Duration) -> Option<ExchangeResponse> {
+        let seq = self.receipt.overdue(self.stream, delay, Instant::now())?;
+        Some(ExchangeResponse { seq })
     }
 
     /// The next envelope; none when the stream ended or is no longer the newest.

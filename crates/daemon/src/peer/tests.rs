@@ -106,6 +106,9 @@ async fn freezable_path(to: SocketAddr) -> (SocketAddr, Arc<AtomicBool>) {
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
             let server = TcpStream::connect(to).await.unwrap();
+            // As the sockets at both ends: waiting for acknowledgements of TCP would delay ours.
+            client.set_nodelay(true).unwrap();
+            server.set_nodelay(true).unwrap();
             let born_after = cut.load(Ordering::SeqCst);
             let (from_client, to_client) = client.into_split();
             let (from_server, to_server) = server.into_split();

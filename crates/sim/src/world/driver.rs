@@ -245,6 +245,7 @@ impl World {
             PeerMessage::Raft { .. }
             | PeerMessage::Renew(_)
             | PeerMessage::Grant(_)
+            | PeerMessage::Reach(_)
             | PeerMessage::FenceRequest { .. } => {}
         }
         let delays = match self.net.fate(&mut self.dice.net) {

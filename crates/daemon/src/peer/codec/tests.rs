@@ -2,8 +2,8 @@
 
 use prost::Message as _;
 use redkeep_core::{
-    ArmId, Epoch, GroupId, NodeId, RunId, Span,
-    message::{Grant, PeerMessage, RaftClass, Renew, RenewGroup},
+    ArmId, Epoch, GroupId, Mono, NodeId, RunId, Span,
+    message::{Grant, PeerMessage, RaftClass, Reach, ReachStep, Renew, RenewGroup},
     observe::{
         AttachedReplica, DownReason, EligibleMember, FenceCause, Fenced, GroupReport,
         PreviousHistory, ProbeFailure, RedisObservation, RedisRole, RedisView, Report,
@@ -84,10 +84,10 @@ fn observation(n: u64) -> RedisObservation {
 
 /// Each number gives another message; all enum values come up within 840.
 fn message(n: u64) -> PeerMessage {
-    let pick = |len: usize| usize::try_from(n / 6).unwrap() % len;
+    let pick = |len: usize| usize::try_from(n / 7).unwrap() % len;
     let group = GroupId::new("pair");
     let arm = ArmId { incarnation: n, counter: u64::MAX - n };
-    match n % 6 {
+    match n % 7 {
         0 => PeerMessage::Raft {
             bytes: n.to_le_bytes().to_vec(),
             class: [RaftClass::Heartbeat, RaftClass::Other][pick(2)],
@@ -109,6 +109,12 @@ fn message(n: u64) -> PeerMessage {
             from: NodeId(n),
         }),
         3 => PeerMessage::FenceRequest { group, epoch: Epoch(n) },
+        4 => PeerMessage::Reach(Reach {
+            step: [ReachStep::Ask, ReachStep::Ping, ReachStep::Pong, ReachStep::Heard][pick(4)],
+            target: NodeId(n),
+            asker: NodeId(u64::MAX - n),
+            asked_at: Mono(n),
+        }),
         _ => {
             let redis = match pick(4) {
                 0 => RedisView::Unknown,
@@ -163,6 +169,8 @@ fn each_bad_field_is_named() {
     let grant = pb::Grant { arm: Some(pb::ArmId::default()), ..pb::Grant::default() };
     assert!(refuse(Some(Body::Grant(grant))).starts_with("grant.from is 0"));
     let fence = pb::FenceRequest::default();
+    let reach = pb::Reach::default();
+    assert!(refuse(Some(Body::Reach(reach))).starts_with("reach.step has the value 0"));
     assert!(refuse(Some(Body::FenceRequest(fence))).starts_with("fence_request.group is missing"));
 }
 
@@ -172,7 +180,7 @@ fn each_bad_field_of_a_report_is_named() {
         Some(pb::message::Body::Report(report)) => report,
         other => panic!("{other:?}"),
     };
-    let with_up = (0..200).map(|n| n * 6 + 4).find(|n| {
+    let with_up = (0..200).map(|n| n * 7 + 5).find(|n| {
         matches!(message(*n), PeerMessage::Report(r) if matches!(r.groups[0].redis, RedisView::Up(_)))
     });
     let with_up = with_up.unwrap();

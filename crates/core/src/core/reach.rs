@@ -1,0 +1,134 @@
+//! Leading from where the masters can be heard.
+//!
+//! A leader that does not hear a master's node would count it as lost when its lease is over, although others may hear it
+//! well: only one link is cut. So it asks them, and hands its leadership to one that is answered. Nor does it hand on to a
+//! node that is not. Nothing here grants, fences or assigns; a wrong answer costs an election.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use redkeep_consensus::{Mono, NodeId, Span};
+
+use super::Core;
+use crate::{
+    effect::Effect,
+    ids::Now,
+    message::{PeerMessage, Reach, ReachStep},
+};
+
+/// What others answered, by (who, of whom).
+#[derive(Debug, Default)]
+pub(crate) struct Reaches(BTreeMap<(NodeId, NodeId), Answer>);
+
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    asked_at: Mono,
+    /// When the newest question was asked that was answered.
+    heard: Option<Mono>,
+}
+
+impl Reaches {
+    /// `via` was answered by `target` not longer than `age` ago.
+    fn is_heard(&self, via: NodeId, target: NodeId, now: Mono, age: Span) -> bool {
+        let heard = self.0.get(&(via, target)).and_then(|a| a.heard);
+        heard.is_some_and(|at| now.since(at) < age)
+    }
+
+    /// The question for `via`, unless it was asked less than `every` ago.
+    fn ask(&mut self, via: NodeId, target: NodeId, now: Mono, every: Span) -> bool {
+        let known = self.0.get(&(via, target));
+        if known.is_some_and(|a| now.since(a.asked_at) < every) {
+            return false;
+        }
+        let heard = known.and_then(|a| a.heard);
+        self.0.insert((via, target), Answer { asked_at: now, heard });
+        true
+    }
+
+    fn heard(&mut self, via: NodeId, target: NodeId, asked_at: Mono) {
+        if let Some(answer) = self.0.get_mut(&(via, target)).filter(|a| a.asked_at >= asked_at) {
+            answer.heard = answer.heard.max(Some(asked_at));
+        }
+    }
+}
+
+impl Core {
+    /// Pass a question on, or take its answer.
+    pub(super) fn reach_message(&mut self, from: NodeId, reach: Reach) {
+        let (to, step) = match reach.step {
+            ReachStep::Ask if from == reach.asker => (reach.target, ReachStep::Ping),
+            ReachStep::Ping if reach.target == self.me => (from, ReachStep::Pong),
+            ReachStep::Pong if from == reach.target => (reach.asker, ReachStep::Heard),
+            ReachStep::Heard => {
+                if let Some(l) = self.leader.as_mut().filter(|_| reach.asker == self.me) {
+                    l.reaches.heard(from, reach.target, reach.asked_at);
+                }
+                return;
+            }
+            ReachStep::Ask | ReachStep::Ping | ReachStep::Pong => return,
+        };
+        self.sink.push(Effect::Send { to, message: PeerMessage::Reach(Reach { step, ..reach }) });
+    }
+
+    /// Hand on to a node that hears a master which this one does not hear, while the master's lease still runs.
+    pub(super) fn lead_from_where_masters_are_heard(&mut self, now: Now) {
+        let Some(leader) = &self.leader else { return };
+        let ttl = self.timing().lease_ttl;
+        let silence = Span(ttl.0 / 3);
+        let is_lost = |node: &NodeId| {
+            let heard = leader.nodes().get(node).and_then(|v| v.heard);
+            let quiet = now.boot.since(heard.unwrap_or_default().max(leader.since())) >= silence;
+            quiet || leader.grantor.is_deaf(*node)
+        };
+        let lost: Vec<NodeId> = self.other_masters().into_iter().filter(is_lost).collect();
+        if lost.is_empty() || self.consensus.transferee().is_some() {
+            return;
+        }
+        let me = self.me;
+        let mut others: Vec<NodeId> =
+            self.consensus.voters().iter().copied().filter(|v| *v != me).collect();
+        others.sort_by_key(|v| (self.burden(*v), *v));
+        for target in lost {
+            let via = others.iter().copied().filter(|v| *v != target).collect::<Vec<_>>();
+            if let Some(to) = via.iter().find(|v| self.is_heard_by(**v, target, now, silence)) {
+                tracing::info!(%to, %target, "leadership moves to a node that hears a master which this one does not");
+                self.last_transfer = now.boot;
+                self.consensus.transfer_leader(now.boot, *to);
+                return;
+            }
+            for v in via {
+                self.ask_reach(v, target, now, Span(silence.0 / 5));
+            }
+        }
+    }
+
+    /// Whether `to` is known to hear all masters; asked where it is not known.
+    pub(super) fn hears_all_masters(&mut self, to: NodeId, now: Now, every: Span) -> bool {
+        let age = self.timing().lease_ttl;
+        let masters: Vec<NodeId> =
+            self.other_masters().into_iter().filter(|master| *master != to).collect();
+        let unknown: Vec<NodeId> =
+            masters.into_iter().filter(|m| !self.is_heard_by(to, *m, now, age)).collect();
+        for target in &unknown {
+            self.ask_reach(to, *target, now, every);
+        }
+        unknown.is_empty()
+    }
+
+    /// Nodes beside this one that hold a group.
+    fn other_masters(&self) -> BTreeSet<NodeId> {
+        let me = self.me;
+        self.model.groups.values().filter_map(|g| g.master()).filter(|m| *m != me).collect()
+    }
+
+    fn is_heard_by(&self, via: NodeId, target: NodeId, now: Now, age: Span) -> bool {
+        self.leader.as_ref().is_some_and(|l| l.reaches.is_heard(via, target, now.boot, age))
+    }
+
+    fn ask_reach(&mut self, via: NodeId, target: NodeId, now: Now, every: Span) {
+        let Some(leader) = self.leader.as_mut() else { return };
+        if leader.reaches.ask(via, target, now.boot, every) {
+            let reach = Reach { step: ReachStep::Ask, target, asker: self.me, asked_at: now.boot };
+            self.sink.push(Effect::Send { to: via, message: PeerMessage::Reach(reach) });
+        }
+    }
+}
