@@ -59,6 +59,8 @@ mutations! {
     skip_serving,
     /// The replica element stays while Redis is promoted.
     keep_replica_element,
+    /// No bug, but what hides some: the leader asks nobody who hears a master that it does not hear, and leads on.
+    lead_unheard,
     /// Any reporting member may be promoted.
     ignore_eligible,
     /// An assignment is taken for any life of Redis.

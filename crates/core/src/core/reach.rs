@@ -80,7 +80,8 @@ impl Core {
             quiet || leader.grantor.is_deaf(*node)
         };
         let lost: Vec<NodeId> = self.other_masters().into_iter().filter(is_lost).collect();
-        if lost.is_empty() || self.consensus.transferee().is_some() {
+        let may_move = self.consensus.transferee().is_none() && !self.mutations.lead_unheard();
+        if lost.is_empty() || !may_move {
             return;
         }
         let me = self.me;
