@@ -108,6 +108,20 @@ pub enum LockEvent {
     ReplicaForbidden { group: GroupId, ok: bool },
 }
 
+impl LockEvent {
+    #[must_use]
+    pub const fn is_ok(&self) -> bool {
+        match self {
+            Self::Armed { ok, .. }
+            | Self::Opened { ok, .. }
+            | Self::Closed { ok, .. }
+            | Self::Guarded { ok, .. }
+            | Self::ReplicaPermitted { ok, .. }
+            | Self::ReplicaForbidden { ok, .. } => *ok,
+        }
+    }
+}
+
 /// One idempotent act on this host.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
@@ -273,4 +287,9 @@ pub enum EventKind {
         action: &'static str,
         text: String,
     },
+    /// The local Redis can be reached around the lock; told once for each change.
+    Bypass {
+        text: String,
+    },
+    BypassClosed,
 }

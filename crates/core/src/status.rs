@@ -6,7 +6,7 @@ use crate::{
     command::Cause,
     ids::{Epoch, GroupId},
     model::Record,
-    observe::{EligibleMember, Fenced, RedisView},
+    observe::{EligibleMember, Fenced, RedisView, TakeoverFailure},
     plan::{Exclusion, HoldReason},
     spec::ClusterSpec,
 };
@@ -63,6 +63,8 @@ pub struct MemberStatus {
     pub redis: RedisView,
     pub fenced: Option<Fenced>,
     pub serving: Option<Epoch>,
+    /// Why it cannot begin to serve.
+    pub takeover_failure: Option<TakeoverFailure>,
     /// Leader only: why it would not be promoted now; none = it could be.
     pub excluded: Option<Exclusion>,
     /// False where this node knows nothing of it at first hand.

@@ -145,6 +145,12 @@ fn a_lost_lock_is_opened_again_by_a_new_grant_only() {
     w.feed("a", Input::Host(HostEvent::LockLost));
     let ms = w.until("open again", 100, |w| w.writable("a"));
     assert!(ms <= 2, "{ms} ms");
+    let told = w.host("a").log.iter().map(|e| &e.kind);
+    let told: Vec<_> = told
+        .filter(|k| matches!(k, EventKind::LockLost | EventKind::LockRestored))
+        .cloned()
+        .collect();
+    assert_eq!(told, [EventKind::LockLost, EventKind::LockRestored]);
     assert_eq!(w.serving(), Some("a"));
 }
 

@@ -9,7 +9,7 @@ use crate::{
     effect::Effect,
     ids::{Epoch, GroupId, Now, RequestId},
     leader::Waiter,
-    plan::{Candidates, Exclusion, Forced},
+    plan::{Candidates, Exclusion, Forced, bypass},
 };
 
 const PAUSE_MAX: Span = Span::from_secs(7 * 24 * 3600);
@@ -142,6 +142,11 @@ impl Core {
             if model.master() == Some(to) && model.assignment.as_ref().is_some_and(|a| a.serving) {
                 return Err(Refusal::AlreadyMaster(name(to)));
             }
+        }
+        if let Some(hold) = bypass::hold(&c, self.spec()) {
+            return Err(Refusal::Held(hold));
+        }
+        if let Some(to) = wanted.to {
             return match c.judge(to) {
                 Ok(_) => Ok((model.epoch(), to)),
                 Err(why) => Err(Refusal::Excluded { node: name(to), why }),

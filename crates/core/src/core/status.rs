@@ -83,6 +83,7 @@ impl Core {
             redis: r.map_or(RedisView::Unknown, |r| r.redis.clone()),
             fenced: r.and_then(|r| r.fenced),
             serving: r.and_then(|r| r.serving),
+            takeover_failure: r.and_then(|r| r.takeover_failure),
             excluded,
             known,
         };
@@ -199,7 +200,15 @@ mod tests {
     }
 
     fn member(node: NodeId, redis: RedisView) -> MemberStatus {
-        MemberStatus { node, redis, fenced: None, serving: None, excluded: None, known: false }
+        MemberStatus {
+            node,
+            redis,
+            fenced: None,
+            serving: None,
+            takeover_failure: None,
+            excluded: None,
+            known: false,
+        }
     }
 
     /// Found by the simulator: n was 1 at the master's node, which knew nothing of the member outside the set.

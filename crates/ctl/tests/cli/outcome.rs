@@ -92,7 +92,7 @@ fn refused_is_1_with_the_reason_and_a_command_that_helps() {
     assert_eq!((told.code, told.stdout.as_str()), (1, ""));
     assert_eq!(
         told.stderr,
-        "redkeepctl: refused: b cannot be promoted: its link is down\n  see: redkeepctl explain pair\n"
+        "redkeepctl: refused: b cannot be promoted: its link is down\n  try: redkeepctl explain pair\n"
     );
 }
 

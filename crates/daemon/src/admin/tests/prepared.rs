@@ -218,6 +218,7 @@ pub(super) fn observation(run_id: &str, role: RedisRole, offset: u64) -> RedisOb
         replicas: Vec::new(),
         version: "7.0.15".to_owned(),
         settled: true,
+        bypass: Vec::new(),
     }
 }
 
@@ -260,6 +261,7 @@ impl Pair {
             redis: RedisView::Up(redis),
             fenced: None,
             serving,
+            takeover_failure: None,
             excluded: None,
             known: true,
         };
