@@ -75,6 +75,8 @@ pub struct Core {
     has_claims: bool,
     /// Last index of the log that was recovered.
     recovered_to: u64,
+    /// Entries up to here were in the log at the start: an earlier life told of them.
+    told_to: u64,
     /// The model is at least as new as any that an earlier life acted on.
     caught_up: bool,
     mutations: Mutations,
@@ -135,6 +137,7 @@ impl Core {
             bootstrap_proposed: false,
             has_claims: false,
             recovered_to,
+            told_to: recovered_to,
             caught_up: false,
             mutations: boot.mutations,
         };
