@@ -50,6 +50,8 @@ pub struct GroupStatus {
     pub switchover_to: Option<NodeId>,
     /// What is left of a pause.
     pub paused_for: Option<Span>,
+    /// All groups are paused together, whatever else pauses this one.
+    pub paused_with_all: bool,
     /// At the holder: what is left of its lease. At the leader: longest time the holder's lease may still run.
     pub lease_left: Option<Span>,
     pub members: Vec<MemberStatus>,

@@ -9,6 +9,7 @@ use crate::{
     effect::Effect,
     ids::{Epoch, GroupId, Now, RequestId},
     leader::Waiter,
+    model::Pause,
     plan::{Candidates, Exclusion, Forced, bypass},
 };
 
@@ -183,11 +184,27 @@ impl Core {
             return AdminReply::Refused(refusal);
         }
         let what = group.as_ref().map_or("all groups".to_owned(), ToString::to_string);
-        self.done_when_proposed(
-            now,
-            Body::Resume { group },
-            format!("automatic failover of {what} is on"),
-        )
+        let text = match self.still_paused(now, group.as_ref()) {
+            Some(rest) => format!("the pause of {what} is over; {rest}"),
+            None => format!("automatic failover of {what} is on"),
+        };
+        self.done_when_proposed(now, Body::Resume { group }, text)
+    }
+
+    /// A group's own pause and that of all groups end one by one: what the end of one leaves.
+    fn still_paused(&self, now: Now, ended: Option<&GroupId>) -> Option<String> {
+        let runs = |p: Option<Pause>| p.is_some_and(|p| self.left_of(now, p) > 0);
+        if let Some(group) = ended {
+            return runs(self.model.pause)
+                .then(|| format!("{group} is still paused with all groups: redkeepctl resume"));
+        }
+        let own = self.model.groups.iter().filter(|(_, g)| runs(g.pause));
+        let each: Vec<String> = own
+            .map(|(group, _)| {
+                format!("{group} is still paused by itself: redkeepctl resume {group}")
+            })
+            .collect();
+        (!each.is_empty()).then(|| each.join("; "))
     }
 
     fn unknown_group(&self, group: Option<&GroupId>) -> Option<Refusal> {

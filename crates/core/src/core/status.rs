@@ -71,6 +71,7 @@ impl Core {
             wait_replicas: wait_replicas(g, self.spec(), spec, &members),
             switchover_to: g.switchover,
             paused_for: self.pause_left(now, id),
+            paused_with_all: self.pause_of_all_left(now).is_some(),
             lease_left: None,
             members,
             hold: self.leader.as_ref().and_then(|l| l.hold(id)),

@@ -67,7 +67,8 @@ fn of_group(view: &View, spec: &ClusterSpec, group: &GroupStatus) -> Vec<Problem
     let report = Reporter { group: group.group.as_str() };
     let mut found = Vec::new();
     let why = group.hold.as_ref().map_or_else(String::new, |h| format!(": {h}"));
-    let help = || group.hold.as_ref().map_or_else(|| report.explain(), |h| report.help_for(h));
+    let help =
+        || group.hold.as_ref().map_or_else(|| report.explain(), |h| report.help_for(group, h));
     match group.master {
         None => {
             let text = format!("no master was assigned yet{why}");
@@ -93,7 +94,7 @@ fn of_group(view: &View, spec: &ClusterSpec, group: &GroupStatus) -> Vec<Problem
     }
     if let Some(left) = group.paused_for {
         let text = format!("automatic failover is paused for {:.0} s more", seconds(left));
-        let help = format!("redkeepctl resume {}", group.group);
+        let help = report.resume(group);
         found.push(report.say(Severity::Warning, "", text, help));
     }
     found.extend(group.members.iter().filter_map(|m| of_member(view, spec, group, m)));
@@ -254,13 +255,21 @@ impl Reporter<'_> {
         format!("redkeepctl explain {}", self.group)
     }
 
+    /// A group's own pause does not end with that of all groups; the answer of each says what is left.
+    fn resume(&self, status: &GroupStatus) -> String {
+        match status.paused_with_all {
+            true => "redkeepctl resume".to_owned(),
+            false => format!("redkeepctl resume {}", self.group),
+        }
+    }
+
     /// What ends a hold; where only time does, what says more.
-    fn help_for(&self, hold: &HoldReason) -> String {
+    fn help_for(&self, status: &GroupStatus, hold: &HoldReason) -> String {
         let group = self.group;
         let at_a_loss =
             format!("redkeepctl failover {group} --to NODE --allow-data-loss --dry-run");
         match hold {
-            HoldReason::Paused => format!("redkeepctl resume {group}"),
+            HoldReason::Paused => self.resume(status),
             HoldReason::NoCandidate => {
                 format!("start Redis and redkeepd of the members; if they are gone: {at_a_loss}")
             }

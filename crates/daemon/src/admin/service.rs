@@ -423,6 +423,12 @@ fn summary(view: &View, status: &GroupStatus) -> String {
     };
     if view.leads() {
         now
+    } else if view.status.leader.is_none() {
+        let log = match status.master {
+            Some(_) => format!("by the log {master} is master at epoch {}", status.epoch),
+            None => "no master was assigned yet".to_owned(),
+        };
+        format!("no leader is known, so nothing moves and no lease is renewed; {log}")
     } else {
         format!("{now} (as this node knows; only the leader knows what holds a group back)")
     }

@@ -136,6 +136,7 @@ impl View {
             wait_replicas,
             switchover_to,
             paused_for,
+            paused_with_all: _,
             lease_left,
             members,
             hold: why,

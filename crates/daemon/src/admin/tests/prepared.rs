@@ -277,6 +277,7 @@ impl Pair {
             wait_replicas: 1,
             switchover_to: None,
             paused_for: None,
+            paused_with_all: false,
             lease_left: Some(Span::from_millis(212)),
             members: vec![
                 member("a", observation("ra", RedisRole::Master, 1_000), Some(Epoch(3))),

@@ -223,6 +223,13 @@ fn no_eligible_replica_and_a_pause_are_warnings() {
         |v| v.groups[0].paused_for = Some(Span::from_secs(61)),
         &[(Warning, "automatic failover is paused for 61 s more", "redkeepctl resume pair")],
     );
+    check(
+        |v| {
+            v.groups[0].paused_for = Some(Span::from_secs(61));
+            v.groups[0].paused_with_all = true;
+        },
+        &[(Warning, "automatic failover is paused for 61 s more", "redkeepctl resume")],
+    );
 }
 
 #[test]
