@@ -27,7 +27,7 @@ fn told(w: &mut World, node: &str) -> (usize, usize) {
 }
 
 fn ask(w: &mut World, request: AdminRequest) -> Vec<AdminReply> {
-    let leader = w.leader().unwrap();
+    let leader = w.leader().expect("a leader");
     w.host(leader).replies.clear();
     w.feed(leader, Input::Admin { id: RequestId(9), request });
     w.host(leader).replies.clone()
