@@ -96,6 +96,12 @@ impl Redis {
         format!("{}:{}#{}", self.host, self.options.port, self.starts)
     }
 
+    /// From its next start on its file has this line; an earlier one of the directive goes.
+    pub fn set_directive(&mut self, directive: &str, value: &str) {
+        self.options.extra.retain(|(name, _)| name != directive);
+        self.options.extra.push((directive.to_owned(), value.to_owned()));
+    }
+
     /// Starts the killed server again by its own file and does not wait for it.
     pub fn start_again(&mut self, host: &Host, data: DataSet) -> Result<Mono> {
         ensure!(host.name() == self.host, "this Redis belongs to {}", self.host);

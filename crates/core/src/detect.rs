@@ -114,6 +114,7 @@ mod tests {
             replicas: Vec::new(),
             version: "7.0.15".into(),
             settled: true,
+            bypass: Vec::new(),
         }
     }
 

@@ -116,6 +116,21 @@ pub enum LockEvent {
     Admitted { group: GroupId, run_id: RunId, ok: bool },
 }
 
+impl LockEvent {
+    #[must_use]
+    pub const fn is_ok(&self) -> bool {
+        match self {
+            Self::Armed { ok, .. }
+            | Self::Opened { ok, .. }
+            | Self::Closed { ok, .. }
+            | Self::Guarded { ok, .. }
+            | Self::ReplicaPermitted { ok, .. }
+            | Self::ReplicaForbidden { ok, .. }
+            | Self::Admitted { ok, .. } => *ok,
+        }
+    }
+}
+
 /// One idempotent act on this host.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
@@ -281,4 +296,9 @@ pub enum EventKind {
         action: &'static str,
         text: String,
     },
+    /// The local Redis can be reached around the lock; told once for each change.
+    Bypass {
+        text: String,
+    },
+    BypassClosed,
 }

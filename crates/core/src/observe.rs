@@ -1,6 +1,7 @@
 //! What was seen: of the local Redis by its agent, and of a node by the leader. Perishable, never in the log.
 
-use core::net::IpAddr;
+use core::fmt;
+use core::net::{IpAddr, SocketAddr};
 
 use redkeep_consensus::{NodeId, Span};
 
@@ -24,6 +25,67 @@ pub struct RedisObservation {
     pub version: String,
     /// Every role-changing command sent so far was answered (lease-review R6).
     pub settled: bool,
+    /// Ways in that the kernel lock does not guard: none, where all is well.
+    pub bypass: Vec<Bypass>,
+}
+
+/// A way into a Redis around the kernel lock, which is by port.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Bypass {
+    /// It listens on another port than the group's: `tls-port`, or a port set at run time.
+    Tcp(SocketAddr),
+    /// Others than the supervisor and Redis itself may open this socket.
+    Unix {
+        path: String,
+        /// Permission bits.
+        mode: u32,
+        /// Owner.
+        uid: u32,
+    },
+}
+
+impl fmt::Display for Bypass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(at) => write!(f, "it listens on {at} besides the group's port"),
+            Self::Unix { path, mode, uid } => {
+                write!(f, "others may open its unix socket {path} (mode {mode:o}, owner {uid})")
+            }
+        }
+    }
+}
+
+impl Bypass {
+    /// What closes it now and after the next restart.
+    #[must_use]
+    fn mend(&self) -> String {
+        match self {
+            Self::Tcp(_) => {
+                "CONFIG SET tls-port 0 (or port back to the group's), the same in redis.conf".into()
+            }
+            // Nobody but the owner may write: it has the wrong owner.
+            Self::Unix { path, mode, .. } if mode & 0o022 == 0 => {
+                format!("chown it to the user of Redis: {path}")
+            }
+            Self::Unix { path, .. } => {
+                format!("chmod 700 {path}, and unixsocketperm 700 in redis.conf")
+            }
+        }
+    }
+
+    /// All that is open, in one line.
+    #[must_use]
+    pub fn tell(open: &[Self]) -> String {
+        let each: Vec<String> = open.iter().map(ToString::to_string).collect();
+        each.join("; ")
+    }
+
+    /// What closes all of it, in one line.
+    #[must_use]
+    pub fn mends(open: &[Self]) -> String {
+        let each: Vec<String> = open.iter().map(Self::mend).collect();
+        each.join("; ")
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -175,6 +237,11 @@ impl RedisObservation {
     #[must_use]
     pub fn is_master(&self) -> bool {
         matches!(self.role, RedisRole::Master)
+    }
+    /// A client that gets in can write.
+    #[must_use]
+    pub fn takes_writes(&self) -> bool {
+        !matches!(self.role, RedisRole::Replica { read_only: true, .. })
     }
     #[must_use]
     pub fn link_up(&self) -> bool {

@@ -6,7 +6,7 @@ use crate::{
     command::Cause,
     ids::{Epoch, GroupId},
     model::Record,
-    observe::{EligibleMember, Fenced, RedisView},
+    observe::{EligibleMember, Fenced, RedisView, TakeoverFailure},
     plan::{Exclusion, HoldReason},
     spec::ClusterSpec,
 };
@@ -50,6 +50,8 @@ pub struct GroupStatus {
     pub switchover_to: Option<NodeId>,
     /// What is left of a pause.
     pub paused_for: Option<Span>,
+    /// All groups are paused together, whatever else pauses this one.
+    pub paused_with_all: bool,
     /// At the holder: what is left of its lease. At the leader: longest time the holder's lease may still run.
     pub lease_left: Option<Span>,
     pub members: Vec<MemberStatus>,
@@ -63,6 +65,8 @@ pub struct MemberStatus {
     pub redis: RedisView,
     pub fenced: Option<Fenced>,
     pub serving: Option<Epoch>,
+    /// Why it cannot begin to serve.
+    pub takeover_failure: Option<TakeoverFailure>,
     /// Leader only: why it would not be promoted now; none = it could be.
     pub excluded: Option<Exclusion>,
     /// False where this node knows nothing of it at first hand.

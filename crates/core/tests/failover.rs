@@ -176,6 +176,35 @@ fn a_switchover_to_a_replica_that_is_not_eligible_is_refused_with_the_rule() {
     assert_eq!(w.host(leader).replies, [AdminReply::Refused(want)]);
 }
 
+/// The end of one pause leaves the other, and says so.
+#[test]
+fn a_resume_says_what_is_still_paused() {
+    let mut w = World::settled_pair();
+    let leader = w.leader().unwrap();
+    let group = Some(GroupId::new("pair"));
+    let duration = Span::from_secs(60);
+    let mut ask = |request| {
+        w.host(leader).replies.clear();
+        w.feed(leader, Input::Admin { id: RequestId(1), request });
+        w.run(200);
+        match w.host(leader).replies.as_slice() {
+            [AdminReply::Done { text, .. }] => text.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    ask(AdminRequest::Pause { group: group.clone(), duration });
+    assert_eq!(
+        ask(AdminRequest::Resume { group: None }),
+        "the pause of all groups is over; pair is still paused by itself: redkeepctl resume pair"
+    );
+    ask(AdminRequest::Pause { group: None, duration });
+    assert_eq!(
+        ask(AdminRequest::Resume { group: group.clone() }),
+        "the pause of pair is over; pair is still paused with all groups: redkeepctl resume"
+    );
+    assert_eq!(ask(AdminRequest::Resume { group: None }), "automatic failover of all groups is on");
+}
+
 #[test]
 fn a_lost_lock_is_opened_again_by_a_new_grant_only() {
     let mut w = World::settled_pair();
@@ -183,6 +212,12 @@ fn a_lost_lock_is_opened_again_by_a_new_grant_only() {
     w.feed("a", Input::Host(HostEvent::LockLost));
     let ms = w.until("open again", 100, |w| w.writable("a"));
     assert!(ms <= 2, "{ms} ms");
+    let told = w.host("a").log.iter().map(|e| &e.kind);
+    let told: Vec<_> = told
+        .filter(|k| matches!(k, EventKind::LockLost | EventKind::LockRestored))
+        .cloned()
+        .collect();
+    assert_eq!(told, [EventKind::LockLost, EventKind::LockRestored]);
     assert_eq!(w.serving(), Some("a"));
 }
 

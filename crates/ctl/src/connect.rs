@@ -39,6 +39,7 @@ impl Target {
         if endpoints.is_empty() {
             endpoints.push(DEFAULT_ENDPOINT.to_owned());
         }
+        endpoints.iter().try_for_each(|e| check_endpoint(e))?;
         let file = |given: &Option<PathBuf>, name| {
             given.clone().or_else(|| variable(name).map(PathBuf::from))
         };
@@ -79,8 +80,7 @@ impl Target {
             let mut client = AdminServiceClient::new(channel);
             // A refused client certificate shows at the first call only; so does a server of another kind.
             let request = GetStatusRequest { local_only: true, group: String::new() };
-            let answer =
-                client.get_status(request).await.map_err(|s| at("", s.message().to_owned()))?;
+            let answer = client.get_status(request).await.map_err(|s| at("", answer_of(&s)))?;
             let status =
                 answer.into_inner().status.ok_or_else(|| at("an empty answer", String::new()))?;
             Ok((client, status))
@@ -104,6 +104,28 @@ impl Target {
         }
         Err(Failure::Unreachable { tried })
     }
+}
+
+/// What a server that does not tell its status says of itself.
+fn answer_of(status: &tonic::Status) -> String {
+    match (status.code(), status.message()) {
+        (tonic::Code::Unimplemented, _) => {
+            "it answers, but not operators: give the node's `admin` address, not its `peer`".into()
+        }
+        (code, "") => format!("it answers {code:?}"),
+        (_, text) => text.to_owned(),
+    }
+}
+
+/// A port is always written: there is none to guess.
+fn check_endpoint(endpoint: &str) -> Result<(), Failure> {
+    let port = endpoint.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    port.filter(|p| *p != 0).map(|_| ()).ok_or_else(|| {
+        let text = format!(
+            "--endpoint {endpoint}: must be HOST:PORT, for example 10.99.0.1:7601 or [fd99::1]:7601"
+        );
+        Failure::Usage(text)
+    })
 }
 
 fn variable(name: &str) -> Option<String> {
@@ -142,4 +164,31 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Status;
+
+    use super::{answer_of, check_endpoint};
+
+    #[test]
+    fn an_endpoint_has_a_port() {
+        for good in ["10.99.0.1:7601", "[fd99::1]:7601", "host:1"] {
+            assert!(check_endpoint(good).is_ok(), "{good}");
+        }
+        for bad in ["10.99.0.1", "host", "host:", "host:x", "host:0", "host:70000", "[fd99::1]"] {
+            let told = check_endpoint(bad).unwrap_err();
+            assert_eq!(told.code(), 2);
+            assert!(told.to_string().contains(bad), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_says_nothing_is_told_by_its_code() {
+        let peer_port = Status::unimplemented("");
+        assert!(answer_of(&peer_port).contains("`admin` address"), "{}", answer_of(&peer_port));
+        assert_eq!(answer_of(&Status::internal("")), "it answers Internal");
+        assert_eq!(answer_of(&Status::internal("why")), "why");
+    }
 }

@@ -50,7 +50,7 @@ impl Failure {
     /// Commands that help, and details, one a line.
     pub(crate) fn hints(&self) -> Vec<String> {
         match self {
-            Self::Refused { text: _, help } if !help.is_empty() => vec![format!("see: {help}")],
+            Self::Refused { text: _, help } if !help.is_empty() => vec![format!("try: {help}")],
             Self::Unreachable { tried } => tried.clone(),
             Self::Unknown(_) | Self::Unfinished(_) => vec!["see: redkeepctl status".to_owned()],
             Self::Refused { .. }

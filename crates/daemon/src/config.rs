@@ -80,7 +80,7 @@ pub(crate) struct GroupAccess {
 pub(crate) enum ConfigError {
     #[error("cannot read {path}", path = path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("{path} is not TOML: {source}", path = path.display())]
+    #[error("{path} is not TOML", path = path.display())]
     Syntax { path: PathBuf, source: Box<toml::de::Error> },
     #[error("{path}: {count} problem(s)\n\n{text}", path = path.display(), count = problems.len(), text = list(problems))]
     Invalid { path: PathBuf, problems: Vec<Problem> },

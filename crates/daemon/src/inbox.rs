@@ -19,6 +19,10 @@ const PERISHABLE_MAX: usize = 4_096;
 
 /// What the driver takes: an input of the core, or a wish of the daemon itself.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are inputs: a box would cost each of them an allocation"
+)]
 pub(crate) enum Post {
     Input(Input),
     /// End the driver after the queue before it is worked off.

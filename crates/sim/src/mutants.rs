@@ -76,15 +76,19 @@ fn list() -> Vec<Mutant> {
         core("arm_after_grant", "L1", |m| m.arm_after_grant = true),
         core("no_arm_id_check", "L1", |m| m.no_arm_id_check = true),
         core("skip_read_index", "L2", |m| m.skip_read_index = true),
-        core("ignore_in_flight", "L3", |m| (m.ignore_in_flight, m.lead_unheard) = (true, true)),
+        core("ignore_in_flight", "L3", |m| {
+            (m.ignore_in_flight, m.lead_unheard) = (true, true);
+        }),
         core("in_flight_times_out", "L3", |m| {
-            (m.in_flight_times_out, m.lead_unheard) = (true, true)
+            (m.in_flight_times_out, m.lead_unheard) = (true, true);
         }),
         core("no_not_before", "L4", |m| m.no_not_before = true),
         core("new_leader_does_not_wait", "L4", |m| m.new_leader_does_not_wait = true),
         core("no_margin", "L4", |m| m.no_margin = true),
         core("fence_not_burned", "L5", |m| m.fence_not_burned = true),
-        core("no_grant_limit", "L6", |m| (m.no_grant_limit, m.lead_unheard) = (true, true)),
+        core("no_grant_limit", "L6", |m| {
+            (m.no_grant_limit, m.lead_unheard) = (true, true);
+        }),
         core("one_generation", "L7", |m| m.one_generation = true),
         core("skip_serving", "VIP first", |m| m.skip_serving = true),
         core("keep_replica_element", "takeover order", |m| m.keep_replica_element = true),

@@ -331,6 +331,7 @@ impl Redis {
             replicas: self.attached.iter().map(replica).collect(),
             version: "7.0.15".into(),
             settled,
+            bypass: Vec::new(),
         }
     }
 }

@@ -25,6 +25,8 @@ pub struct Listeners {
     pub tcp: Vec<SocketAddr>,
     /// Unix sockets, sorted by path.
     pub unix: Vec<UnixListener>,
+    /// Effective user id of the process.
+    pub uid: u32,
 }
 
 /// One unix socket.
@@ -34,6 +36,10 @@ pub struct UnixListener {
     pub path: PathBuf,
     /// Who may connect.
     pub reach: UnixReach,
+    /// Permission bits of the socket file; 0 where it is gone.
+    pub mode: u32,
+    /// Its owner; 0 where it is gone.
+    pub uid: u32,
 }
 
 /// Who may connect to a unix socket by its own mode (connect(2) needs write permission); root always may.
@@ -85,10 +91,28 @@ impl Listeners {
         tcp.dedup();
         let mut unix: Vec<_> = parse_unix(&read(&base.join("net/unix"))?, &inodes)
             .into_iter()
-            .map(|path| UnixListener { reach: reach(&base, &path), path })
+            .map(|path| UnixListener::look(&base, path))
             .collect();
         unix.sort_unstable();
-        Ok(Self { tcp, unix })
+        Ok(Self { tcp, unix, uid: effective_uid(&base)? })
+    }
+
+    /// Looks at the modes of the known unix sockets again; whether one changed.
+    pub fn look_at_modes(&mut self, pid: u32) -> bool {
+        let base = PathBuf::from(format!("/proc/{pid}"));
+        let mut changed = false;
+        for unix in &mut self.unix {
+            let now = UnixListener::look(&base, unix.path.clone());
+            changed |= now != *unix;
+            *unix = now;
+        }
+        changed
+    }
+
+    /// The unix sockets that others than root, the process's own user and those in `uids` may connect to.
+    pub fn open_to_others(&self, uids: &[u32]) -> impl Iterator<Item = &UnixListener> {
+        let known: Vec<u32> = uids.iter().copied().chain([self.uid]).collect();
+        self.unix.iter().filter(move |unix| !unix.reach.admits_only(&known))
     }
 
     /// Whether the process listens on `port` at any address.
@@ -101,6 +125,28 @@ impl Listeners {
     #[must_use]
     pub fn unguarded(&self, guarded: &BTreeSet<u16>) -> Vec<SocketAddr> {
         self.tcp.iter().filter(|address| !guarded.contains(&address.port())).copied().collect()
+    }
+}
+
+impl UnixListener {
+    /// Looks at the socket file where the process sees it: it may live in another mount namespace.
+    fn look(process: &Path, path: PathBuf) -> Self {
+        let seen = match path.strip_prefix("/") {
+            Ok(relative) => process.join("root").join(relative),
+            Err(_) => process.join("cwd").join(&path),
+        };
+        let Ok(metadata) = std::fs::metadata(seen) else {
+            return Self { path, reach: UnixReach::Unlinked, mode: 0, uid: 0 };
+        };
+        let (uid, gid, mode) = (metadata.uid(), metadata.gid(), metadata.mode() & 0o777);
+        let reach = if mode & 0o002 != 0 {
+            UnixReach::Everyone
+        } else if mode & 0o020 != 0 {
+            UnixReach::Group { uid, gid }
+        } else {
+            UnixReach::Owner { uid }
+        };
+        Self { path, reach, mode, uid }
     }
 }
 
@@ -188,23 +234,13 @@ fn parse_unix_line(line: &str, inodes: &BTreeSet<u64>) -> Option<PathBuf> {
     (accepting && owned).then(|| PathBuf::from(rest))
 }
 
-/// Looks at the socket file where the process sees it: it may live in another mount namespace.
-fn reach(process: &Path, path: &Path) -> UnixReach {
-    let seen = match path.strip_prefix("/") {
-        Ok(relative) => process.join("root").join(relative),
-        Err(_) => process.join("cwd").join(path),
-    };
-    let Ok(metadata) = std::fs::metadata(seen) else {
-        return UnixReach::Unlinked;
-    };
-    let (uid, gid, mode) = (metadata.uid(), metadata.gid(), metadata.mode());
-    if mode & 0o002 != 0 {
-        UnixReach::Everyone
-    } else if mode & 0o020 != 0 {
-        UnixReach::Group { uid, gid }
-    } else {
-        UnixReach::Owner { uid }
-    }
+/// The second number of the line `Uid:` (proc(5)).
+fn effective_uid(process: &Path) -> Result<u32, ListenersError> {
+    let path = process.join("status");
+    let text = read(&path)?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let uid = line.and_then(|uids| uids.split_ascii_whitespace().nth(1)?.parse().ok());
+    uid.ok_or_else(|| ListenersError { path, source: io::ErrorKind::InvalidData.into() })
 }
 
 #[cfg(test)]
@@ -234,14 +270,23 @@ mod tests {
         let reach_with = |mode| {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             let found = Listeners::of(std::process::id()).unwrap();
-            found.unix.into_iter().find(|unix| unix.path == path).unwrap().reach
+            let unix = found.unix.iter().find(|unix| unix.path == path).unwrap();
+            assert_eq!(unix.mode, mode);
+            let others: Vec<_> = found.open_to_others(&[]).map(|unix| &unix.path).collect();
+            assert_eq!(others.contains(&&path), mode & 0o022 != 0, "{mode:o}");
+            unix.reach
         };
         let own = std::fs::metadata(&path).unwrap();
         assert_eq!(reach_with(0o755), UnixReach::Owner { uid: own.uid() });
         assert_eq!(reach_with(0o770), UnixReach::Group { uid: own.uid(), gid: own.gid() });
         assert_eq!(reach_with(0o777), UnixReach::Everyone);
-        let found = Listeners::of(std::process::id()).unwrap();
+        let mut found = Listeners::of(std::process::id()).unwrap();
+        assert_eq!(found.uid, own.uid());
+        assert!(!found.look_at_modes(std::process::id()));
         std::fs::remove_file(&path).unwrap();
+        assert!(found.look_at_modes(std::process::id()));
+        let gone = found.unix.iter().find(|unix| unix.path == path).unwrap();
+        assert_eq!(gone.reach, UnixReach::Unlinked);
         for listener in [&v4, &v6] {
             let address = listener.local_addr().unwrap();
             assert!(found.tcp.contains(&address) && found.has_port(address.port()));

@@ -9,7 +9,8 @@ use crate::{
     effect::Effect,
     ids::{Epoch, GroupId, Now, RequestId},
     leader::Waiter,
-    plan::{Candidates, Exclusion, Forced},
+    model::Pause,
+    plan::{Candidates, Exclusion, Forced, bypass},
 };
 
 const PAUSE_MAX: Span = Span::from_secs(7 * 24 * 3600);
@@ -142,6 +143,11 @@ impl Core {
             if model.master() == Some(to) && model.assignment.as_ref().is_some_and(|a| a.serving) {
                 return Err(Refusal::AlreadyMaster(name(to)));
             }
+        }
+        if let Some(hold) = bypass::hold(&c, self.spec()) {
+            return Err(Refusal::Held(hold));
+        }
+        if let Some(to) = wanted.to {
             return match c.judge(to) {
                 Ok(_) => Ok((model.epoch(), to)),
                 Err(why) => Err(Refusal::Excluded { node: name(to), why }),
@@ -178,11 +184,27 @@ impl Core {
             return AdminReply::Refused(refusal);
         }
         let what = group.as_ref().map_or("all groups".to_owned(), ToString::to_string);
-        self.done_when_proposed(
-            now,
-            Body::Resume { group },
-            format!("automatic failover of {what} is on"),
-        )
+        let text = match self.still_paused(now, group.as_ref()) {
+            Some(rest) => format!("the pause of {what} is over; {rest}"),
+            None => format!("automatic failover of {what} is on"),
+        };
+        self.done_when_proposed(now, Body::Resume { group }, text)
+    }
+
+    /// A group's own pause and that of all groups end one by one: what the end of one leaves.
+    fn still_paused(&self, now: Now, ended: Option<&GroupId>) -> Option<String> {
+        let runs = |p: Option<Pause>| p.is_some_and(|p| self.left_of(now, p) > 0);
+        if let Some(group) = ended {
+            return runs(self.model.pause)
+                .then(|| format!("{group} is still paused with all groups: redkeepctl resume"));
+        }
+        let own = self.model.groups.iter().filter(|(_, g)| runs(g.pause));
+        let each: Vec<String> = own
+            .map(|(group, _)| {
+                format!("{group} is still paused by itself: redkeepctl resume {group}")
+            })
+            .collect();
+        (!each.is_empty()).then(|| each.join("; "))
     }
 
     fn unknown_group(&self, group: Option<&GroupId>) -> Option<Refusal> {

@@ -11,6 +11,7 @@ use crate::{
     leader::{Elected, Leader},
     message::{PeerMessage, RaftClass},
     model::{Applied, Model},
+    observe::EligibleMember,
 };
 
 impl Core {
@@ -30,7 +31,13 @@ impl Core {
                     self.sink
                         .push(Effect::Send { to, message: PeerMessage::Raft { bytes, class } });
                 }
-                RaftEffect::Persist(persist) => self.sink.push(Effect::Persist(persist)),
+                RaftEffect::Persist(persist) => {
+                    // What this life writes over the recovered log nobody has told of.
+                    if let Some(first) = persist.entries.first() {
+                        self.told_to = self.told_to.min(first.index.saturating_sub(1));
+                    }
+                    self.sink.push(Effect::Persist(persist));
+                }
                 RaftEffect::Apply { index, term, data } => self.apply(now, index, term, &data),
                 RaftEffect::Membership { index, .. } => {
                     self.note_applied(now, index, &Applied::Nothing);
@@ -113,43 +120,68 @@ impl Core {
     }
 
     pub(super) fn after_apply(&mut self, now: Now, index: u64, applied: &Applied) {
+        let is_news = index > self.told_to;
         match applied {
             Applied::Spec => self.spec_changed(),
-            Applied::Assigned(group) => {
-                let Some(a) = self.model.group(group).and_then(|g| g.assignment.clone()) else {
-                    return;
-                };
-                let kind =
-                    EventKind::Assigned { master: a.master, cause: a.cause.as_str().to_owned() };
-                self.sink.event(group, a.epoch, index, kind);
-            }
-            Applied::Serving(group) => {
-                let Some(a) = self.model.group(group).and_then(|g| g.assignment.clone()) else {
-                    return;
-                };
-                self.sink.event(group, a.epoch, a.index, EventKind::Serving { master: a.master });
-            }
-            Applied::Eligible(group) => self.tell_eligible(group, index),
-            Applied::SwitchoverAborted(group) => {
-                let epoch = self.model.group(group).map_or(Epoch::NONE, |g| g.epoch());
-                let reason = "see history".to_owned();
-                self.sink.event(group, epoch, index, EventKind::SwitchoverAborted { reason });
-            }
-            Applied::Pause(_) => {
+            Applied::Pause(group) => {
                 self.pauses.insert(index, now.boot);
+                if is_news {
+                    self.tell_pause(group.as_ref(), index);
+                }
             }
-            Applied::Rejected(why) => {
+            Applied::Rejected(why) if is_news => {
                 tracing::info!(index, %why, "a committed command came too late");
             }
-            Applied::Switchover(_) | Applied::Nothing => {}
+            Applied::Assigned(group)
+            | Applied::Serving(group)
+            | Applied::Eligible(group)
+            | Applied::SwitchoverAborted(group)
+                if is_news =>
+            {
+                self.tell_decision(group, index, applied);
+            }
+            Applied::Assigned(_)
+            | Applied::Serving(_)
+            | Applied::Eligible(_)
+            | Applied::SwitchoverAborted(_)
+            | Applied::Rejected(_)
+            | Applied::Switchover(_)
+            | Applied::Nothing => {}
         }
     }
 
-    pub(super) fn tell_eligible(&mut self, group: &GroupId, index: u64) {
+    fn tell_pause(&mut self, group: Option<&GroupId>, index: u64) {
+        let pause = match group {
+            Some(g) => self.model.group(g).and_then(|g| g.pause),
+            None => self.model.pause,
+        };
+        let kind = pause.map_or(EventKind::Resumed, |p| EventKind::Paused {
+            seconds: p.duration.0 / 1_000_000_000,
+        });
+        let (group, epoch) = (group.cloned(), Epoch::NONE);
+        self.sink.push(Effect::Event(Event { group, epoch, index, kind }));
+    }
+
+    fn tell_decision(&mut self, group: &GroupId, index: u64, applied: &Applied) {
         let Some(g) = self.model.group(group) else { return };
-        let names: Vec<String> = g.eligible.iter().map(|m| self.spec().node_name(m.node)).collect();
-        let (epoch, members) = (g.epoch(), names.join(" "));
-        self.sink.event(group, epoch, index, EventKind::Eligible { members });
+        let (epoch, assignment) = (g.epoch(), g.assignment.as_ref());
+        let (index, kind) = match (applied, assignment) {
+            (Applied::Assigned(_), Some(a)) => {
+                let cause = a.cause.as_str().to_owned();
+                (index, EventKind::Assigned { master: a.master, cause })
+            }
+            (Applied::Serving(_), Some(a)) => (a.index, EventKind::Serving { master: a.master }),
+            (Applied::Eligible(_), _) => {
+                let name = |m: &EligibleMember| self.spec().node_name(m.node);
+                let names: Vec<String> = g.eligible.iter().map(name).collect();
+                (index, EventKind::Eligible { members: names.join(" ") })
+            }
+            (Applied::SwitchoverAborted(_), _) => {
+                (index, EventKind::SwitchoverAborted { reason: "see history".to_owned() })
+            }
+            _ => return,
+        };
+        self.sink.event(group, epoch, index, kind);
     }
 
     pub(super) fn note_applied(&mut self, now: Now, index: u64, applied: &Applied) {

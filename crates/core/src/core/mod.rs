@@ -78,6 +78,8 @@ pub struct Core {
     has_claims: bool,
     /// Last index of the log that was recovered.
     recovered_to: u64,
+    /// Entries up to here were in the log at the start: an earlier life told of them.
+    told_to: u64,
     /// The model is at least as new as any that an earlier life acted on.
     caught_up: bool,
     mutations: Mutations,
@@ -139,6 +141,7 @@ impl Core {
             bootstrap_proposed: false,
             has_claims: false,
             recovered_to,
+            told_to: recovered_to,
             caught_up: false,
             mutations: boot.mutations,
         };
@@ -472,10 +475,17 @@ impl Core {
     /// What is left of a pause of `group`; each node counts from its own apply.
     fn pause_left(&self, now: Now, group: &GroupId) -> Option<Span> {
         let own = self.model.group(group).and_then(|g| g.pause);
-        let left = |p: crate::model::Pause| {
-            let since = self.pauses.get(&p.index).copied().unwrap_or(now.boot);
-            p.duration.0.saturating_sub(now.boot.0.saturating_sub(since.0))
-        };
-        [own, self.model.pause].into_iter().flatten().map(left).max().filter(|l| *l > 0).map(Span)
+        let both = [own, self.model.pause].into_iter().flatten();
+        both.map(|p| self.left_of(now, p)).max().filter(|l| *l > 0).map(Span)
+    }
+
+    fn left_of(&self, now: Now, pause: crate::model::Pause) -> u64 {
+        let since = self.pauses.get(&pause.index).copied().unwrap_or(now.boot);
+        pause.duration.0.saturating_sub(now.boot.0.saturating_sub(since.0))
+    }
+
+    /// Of the pause of all groups.
+    fn pause_of_all_left(&self, now: Now) -> Option<Span> {
+        self.model.pause.map(|p| self.left_of(now, p)).filter(|l| *l > 0).map(Span)
     }
 }

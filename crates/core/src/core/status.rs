@@ -71,6 +71,7 @@ impl Core {
             wait_replicas: wait_replicas(g, self.spec(), spec, &members),
             switchover_to: g.switchover,
             paused_for: self.pause_left(now, id),
+            paused_with_all: self.pause_of_all_left(now).is_some(),
             lease_left: None,
             members,
             hold: self.leader.as_ref().and_then(|l| l.hold(id)),
@@ -83,6 +84,7 @@ impl Core {
             redis: r.map_or(RedisView::Unknown, |r| r.redis.clone()),
             fenced: r.and_then(|r| r.fenced),
             serving: r.and_then(|r| r.serving),
+            takeover_failure: r.and_then(|r| r.takeover_failure),
             excluded,
             known,
         };
@@ -199,7 +201,15 @@ mod tests {
     }
 
     fn member(node: NodeId, redis: RedisView) -> MemberStatus {
-        MemberStatus { node, redis, fenced: None, serving: None, excluded: None, known: false }
+        MemberStatus {
+            node,
+            redis,
+            fenced: None,
+            serving: None,
+            takeover_failure: None,
+            excluded: None,
+            known: false,
+        }
     }
 
     /// Found by the simulator: n was 1 at the master's node, which knew nothing of the member outside the set.

@@ -23,7 +23,7 @@ use crate::{
     message::RenewGroup,
     model::{Assignment, GroupModel, Model},
     mutations::Mutations,
-    observe::{FenceCause, GroupReport, ProbeFailure, RedisObservation, RedisView},
+    observe::{Bypass, FenceCause, GroupReport, ProbeFailure, RedisObservation, RedisView},
     plan::eligible,
     sink::Sink,
     spec::{ClusterSpec, GroupSpec},
@@ -110,6 +110,10 @@ pub(crate) struct HostGroup {
     far_since: Vec<(crate::observe::EligibleMember, Mono)>,
     /// Since when the gate is closed at the master; the time of `far_since` stands still meanwhile.
     closed_since: Option<Mono>,
+    /// The table was lost, and nothing has been answered by the lock since.
+    lock_is_lost: bool,
+    /// Ways around the lock that were told.
+    open_around: Vec<Bypass>,
 }
 
 impl HostGroup {
@@ -129,6 +133,8 @@ impl HostGroup {
             admitted: None,
             far_since: Vec::new(),
             closed_since: None,
+            lock_is_lost: false,
+            open_around: Vec::new(),
         }
     }
 
@@ -289,6 +295,7 @@ impl HostGroup {
                 let serving = self.takeover.as_ref().is_some_and(|t| t.serving);
                 self.wrong_role = if serving && !o.is_master() { self.wrong_role + 1 } else { 0 };
                 self.replica.observed(&o);
+                self.tell_bypass(cx, &o.bypass);
                 self.detector.observed(o);
             }
             Err(failure) => self.detector.failed(cx.now.boot, failure),
@@ -307,6 +314,20 @@ impl HostGroup {
             },
             RedisView::Down(reason) => EventKind::RedisDown { reason: format!("{reason:?}") },
             RedisView::Unknown | RedisView::Doubtful(..) => return,
+        };
+        self.tell(cx, kind);
+    }
+
+    /// Once for each change.
+    fn tell_bypass(&mut self, cx: &mut Cx<'_>, open: &[Bypass]) {
+        if self.open_around == open {
+            return;
+        }
+        self.open_around = open.to_vec();
+        let kind = if open.is_empty() {
+            EventKind::BypassClosed
+        } else {
+            EventKind::Bypass { text: Bypass::tell(open) }
         };
         self.tell(cx, kind);
     }
@@ -334,6 +355,10 @@ impl HostGroup {
     }
 
     pub(crate) fn lock_event(&mut self, cx: &mut Cx<'_>, event: &LockEvent) {
+        if self.lock_is_lost && event.is_ok() {
+            self.lock_is_lost = false;
+            self.tell(cx, EventKind::LockRestored);
+        }
         match event {
             LockEvent::Opened { ok: true, .. } => self.gate_opened(cx),
             LockEvent::Closed { ok, .. } => self.gate_closed(cx, *ok),
@@ -384,6 +409,7 @@ impl HostGroup {
     /// The table is back: what was guarded is closed, and what was open has to be granted again. What was never guarded
     /// is not in it.
     fn lock_lost(&mut self, cx: &mut Cx<'_>) {
+        self.lock_is_lost = true;
         self.replica.lock_lost();
         if let Some(t) = self.takeover.as_mut() {
             t.lock_lost();

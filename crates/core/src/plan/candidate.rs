@@ -54,7 +54,12 @@ impl Candidates<'_> {
         let is_master = self.group.master() == Some(node);
         if is_master {
             self.judge_old_master(redis)?;
-        } else {
+        }
+        // The same life named again adds no second writer.
+        if !redis.bypass.is_empty() && !self.is_master_s_life(node, redis) {
+            return Err(Exclusion::Bypass { open: redis.bypass.clone() });
+        }
+        if !is_master {
             self.judge_replica(node, redis)?;
         }
         // The old master is not promoted by going on.
@@ -77,6 +82,11 @@ impl Candidates<'_> {
         }
         let same_life = self.group.assignment.as_ref().is_some_and(|a| a.run_id == redis.run_id);
         if same_life || self.allow_data_loss { Ok(()) } else { Err(Exclusion::Restarted) }
+    }
+
+    fn is_master_s_life(&self, node: NodeId, redis: &RedisObservation) -> bool {
+        let assigned = self.group.assignment.as_ref();
+        assigned.is_some_and(|a| a.master == node && a.run_id == redis.run_id)
     }
 
     fn judge_replica(&self, node: NodeId, redis: &RedisObservation) -> Result<(), Exclusion> {

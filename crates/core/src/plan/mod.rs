@@ -1,5 +1,6 @@
 //! Choosing: pure functions of model, view, leases and now. What they return is proposed or held, never done here.
 
+pub mod bypass;
 pub mod candidate;
 pub mod eligible;
 pub mod planner;

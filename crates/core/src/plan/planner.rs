@@ -11,7 +11,7 @@ use crate::{
     model::Assignment,
     observe::{FenceCause, Fenced, RedisView},
     plan::{
-        HoldReason,
+        HoldReason, bypass,
         candidate::{Candidate, Candidates},
         eligible::{self, EligibleChange, JoinMarks},
     },
@@ -105,6 +105,9 @@ fn switchover_late(p: &PlanInput<'_>) -> bool {
 /// The first master ever: adopt the pair as it runs, else the only one with data.
 fn plan_first(p: &PlanInput<'_>) -> Plan {
     let c = &p.candidates;
+    if let Some(hold) = bypass::hold(c, p.cluster) {
+        return Plan::Hold(hold);
+    }
     if let Some(forced) = p.forced {
         let Some(to) = forced.to else { return Plan::Hold(HoldReason::NoCandidate) };
         return match (Candidates { allow_data_loss: true, ..*c }).judge(to) {
@@ -137,6 +140,9 @@ fn plan_first(p: &PlanInput<'_>) -> Plan {
 
 /// The old master's gates are out and its epoch is burned: no lease is waited for.
 fn plan_fenced(p: &PlanInput<'_>, a: &Assignment, f: &Fenced) -> Plan {
+    if let Some(hold) = bypass::of_master(&p.candidates, p.cluster) {
+        return plan_stay(p, a, f, hold);
+    }
     if let (FenceCause::Switchover, Some(to)) = (f.cause, p.candidates.group.switchover) {
         let back = Candidates { old_master: true, ..p.candidates }.judge(a.master);
         return match (p.candidates.judge(to), back) {
@@ -168,10 +174,26 @@ fn is_doubtful(p: &PlanInput<'_>, a: &Assignment) -> bool {
     matches!(redis, Some(RedisView::Doubtful(o, _)) if o.run_id == a.run_id)
 }
 
+/// The old master can still be written to around the lock: it alone may go on.
+fn plan_stay(p: &PlanInput<'_>, a: &Assignment, f: &Fenced, hold: HoldReason) -> Plan {
+    let cause = match f.cause {
+        FenceCause::Switchover => Cause::SwitchoverBack,
+        _ => Cause::MasterDown,
+    };
+    match (Candidates { old_master: true, ..p.candidates }).judge(a.master) {
+        Ok(old) => Plan::Assign(assign(p, &old, cause, "it can be reached around the lock")),
+        Err(_) => Plan::Hold(hold),
+    }
+}
+
 /// No grant was given for a whole wait: nobody can hold the old lease any more.
 fn plan_silent(p: &PlanInput<'_>, a: &Assignment) -> Plan {
     if a.is_adopting() {
         return Plan::Hold(HoldReason::AdoptedNotGuarded);
+    }
+    // The end of its lease closes the guarded port alone. Heard again, it goes on at the same epoch.
+    if let Some(hold) = bypass::of_master(&p.candidates, p.cluster) {
+        return Plan::Hold(hold);
     }
     if let Some(best) = p.forced.and_then(|f| pick_forced(p, f)) {
         return Plan::Assign(assign(p, &best, Cause::Operator, "ordered by an operator"));
@@ -180,10 +202,18 @@ fn plan_silent(p: &PlanInput<'_>, a: &Assignment) -> Plan {
 }
 
 fn plan_forced(p: &PlanInput<'_>, forced: &Forced) -> Plan {
+    if let Some(hold) = bypass::of_master(&p.candidates, p.cluster) {
+        return Plan::Hold(hold);
+    }
     match pick_forced(p, forced) {
         Some(_) => Plan::AskFence(HoldReason::AwaitingFence { left: p.lease_left }),
-        None => Plan::Hold(HoldReason::NoCandidate),
+        None => Plan::Hold(no_candidate(p)),
     }
+}
+
+/// Nobody may be promoted; where a way around the lock is all that is in the way, it is named.
+fn no_candidate(p: &PlanInput<'_>) -> HoldReason {
+    bypass::of_candidate(&p.candidates, p.cluster).unwrap_or(HoldReason::NoCandidate)
 }
 
 fn pick_forced(p: &PlanInput<'_>, forced: &Forced) -> Option<Candidate> {
@@ -196,12 +226,13 @@ fn pick_forced(p: &PlanInput<'_>, forced: &Forced) -> Option<Candidate> {
 
 /// The master's node is well and says that its Redis is not.
 fn plan_down(p: &PlanInput<'_>) -> Plan {
-    if let Some(hold) = brake(p) {
+    let held = bypass::of_master(&p.candidates, p.cluster).or_else(|| brake(p));
+    if let Some(hold) = held {
         return Plan::Hold(hold);
     }
     match p.candidates.ranked().first() {
         Some(_) => Plan::AskFence(HoldReason::AwaitingFence { left: p.lease_left }),
-        None => Plan::Hold(HoldReason::NoCandidate),
+        None => Plan::Hold(no_candidate(p)),
     }
 }
 
@@ -213,6 +244,7 @@ fn plan_takeover(p: &PlanInput<'_>, a: &Assignment) -> Plan {
         && spent > limit.0
         && !p.candidates.ranked().is_empty()
         && brake(p).is_none()
+        && bypass::of_master(&p.candidates, p.cluster).is_none()
     {
         return Plan::AskFence(HoldReason::AwaitingFence { left: p.lease_left });
     }
@@ -280,10 +312,11 @@ fn cold_start(p: &PlanInput<'_>, a: &Assignment) -> Plan {
     let left =
         p.cluster.timing.cold_start_wait.0.saturating_sub(p.now_boot.0.saturating_sub(since.0));
     if pool.is_empty() {
-        return Plan::Hold(HoldReason::NoCandidate);
+        return Plan::Hold(no_candidate(p));
     }
     if !everybody && (left > 0 || !all_eligible_report) {
-        return Plan::Hold(HoldReason::ColdStart { left: Span(left) });
+        let open = bypass::of_candidate(&p.candidates, p.cluster);
+        return Plan::Hold(open.unwrap_or(HoldReason::ColdStart { left: Span(left) }));
     }
     pool.sort_by_key(|x| std::cmp::Reverse((x.keys > 0, x.offset, x.node == a.master)));
     let Some(best) = pool.first() else { return Plan::Hold(HoldReason::NoCandidate) };

@@ -2,6 +2,8 @@
 
 use redkeep_consensus::Span;
 
+use crate::observe::Bypass;
+
 /// Why the planner waits for a group.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, thiserror::Error)]
 pub enum HoldReason {
@@ -43,6 +45,8 @@ pub enum HoldReason {
     LeadershipTransfer,
     #[error("the new master has {left} left to start serving")]
     TakeoverRunning { left: Span },
+    #[error("Redis at {node} can be reached around the lock: {}", Bypass::tell(.open))]
+    Bypass { node: String, open: Vec<Bypass> },
 }
 
 /// The rule that excludes a candidate.
@@ -68,4 +72,6 @@ pub enum Exclusion {
     IsMaster,
     #[error("its link to the master is down")]
     LinkDown,
+    #[error("its Redis can be reached around the lock: {}", Bypass::tell(.open))]
+    Bypass { open: Vec<Bypass> },
 }

@@ -1,5 +1,7 @@
 //! The planner's questions in the order of safety, one case a test.
 
+mod bypass;
+
 use std::collections::BTreeMap;
 
 use redkeep_consensus::{Mono, NodeId, Span};
@@ -76,6 +78,7 @@ fn redis(name: &str, offset: u64, master: bool) -> RedisObservation {
         replicas: Vec::new(),
         version: "7.0.15".into(),
         settled: true,
+        bypass: Vec::new(),
     }
 }
 

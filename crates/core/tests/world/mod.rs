@@ -5,8 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
+use redkeep_consensus::Recovered;
 use redkeep_core::ids::node_id;
-use redkeep_core::observe::{AttachedReplica, ProbeFailure, RedisObservation, RedisRole};
+use redkeep_core::observe::{AttachedReplica, Bypass, ProbeFailure, RedisObservation, RedisRole};
 use redkeep_core::spec::{ClusterSpec, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip};
 use redkeep_core::*;
 
@@ -59,6 +60,7 @@ pub(crate) struct Redis {
     pub offset: u64,
     pub keys: u64,
     pub history: String,
+    pub bypass: Vec<Bypass>,
 }
 
 #[derive(Default, Debug)]
@@ -81,6 +83,9 @@ pub(crate) struct Host {
     pub died_told: bool,
     /// The kernel refuses every opening.
     pub deny_open: bool,
+    pub disk: Recovered,
+    pub burned: BTreeMap<GroupId, Epoch>,
+    pub incarnation: u64,
     pub log: Vec<Event>,
     pub actions: Vec<Action>,
     pub replies: Vec<AdminReply>,
@@ -119,7 +124,7 @@ impl World {
             let boot = Boot {
                 node: node_id(name),
                 initial_spec: spec.clone(),
-                recovered: redkeep_consensus::Recovered::default(),
+                recovered: Recovered::default(),
                 burned: BTreeMap::new(),
                 incarnation: 1,
                 lock: LockAtStart::default(),
@@ -136,6 +141,7 @@ impl World {
                     offset: 1000,
                     keys: 10,
                     history: "h1".into(),
+                    bypass: Vec::new(),
                 }),
             };
             let core = Core::new(boot, now_at(w.t)).expect("core");
@@ -151,6 +157,9 @@ impl World {
                     deadline: 0,
                     died_told: false,
                     deny_open: false,
+                    disk: Recovered::default(),
+                    burned: BTreeMap::new(),
+                    incarnation: 1,
                     log: Vec::new(),
                     actions: Vec::new(),
                     replies: Vec::new(),
@@ -233,8 +242,14 @@ impl World {
                 }
                 None
             }
-            Effect::Persist(p) => Some(Input::Persisted { number: p.number }),
-            Effect::Burn { group, epoch } => Some(Input::Burned { group, epoch }),
+            Effect::Persist(p) => {
+                p.apply_to(&mut self.host(name).disk);
+                Some(Input::Persisted { number: p.number })
+            }
+            Effect::Burn { group, epoch } => {
+                self.host(name).burned.insert(group.clone(), epoch);
+                Some(Input::Burned { group, epoch })
+            }
             Effect::Lock(LockOp::Open { arm, items, .. }) if self.host(name).deny_open => {
                 let groups = items.into_iter().map(|i| i.group).collect();
                 Some(Input::Lock(LockEvent::Opened { arm, groups, ok: false }))
@@ -387,6 +402,7 @@ impl World {
                 replicas: if attached { vec![replica] } else { Vec::new() },
                 version: "7.0.15".into(),
                 settled: true,
+                bypass: me.bypass.clone(),
             })
         };
         self.queue.push_back((name, Input::Observed { group, result }));
@@ -408,6 +424,36 @@ impl World {
             (r.keys, r.offset) = (0, 0);
         }
         self.host(name).next_probe = 0;
+    }
+
+    /// The supervisor's process is gone; its lock stays in the kernel.
+    pub(crate) fn stop_supervisor(&mut self, name: &str) {
+        self.host(name).up = false;
+    }
+
+    /// Its next life, with what the last one had on disk. What it told before is forgotten here.
+    pub(crate) fn start_supervisor(&mut self, name: &'static str, spec: &ClusterSpec) {
+        let now = self.now();
+        let host = self.host(name);
+        host.incarnation += 1;
+        let boot = Boot {
+            node: node_id(name),
+            initial_spec: spec.clone(),
+            recovered: host.disk.clone(),
+            burned: host.burned.clone(),
+            incarnation: host.incarnation,
+            lock: LockAtStart {
+                guarded: host.lock.guarded.iter().copied().collect(),
+                replica: host.lock.replica.keys().copied().collect(),
+                ..LockAtStart::default()
+            },
+            seed: 70 + host.incarnation,
+            mutations: Mutations::NONE,
+        };
+        host.core = Core::new(boot, now).expect("core");
+        (host.up, host.deadline, host.next_probe) = (true, 0, 0);
+        host.log.clear();
+        self.drain(name);
     }
 
     pub(crate) fn isolate(&mut self, name: &'static str) {

@@ -103,6 +103,8 @@ pub(crate) struct MemberView {
     pub(crate) trouble: Option<String>,
     pub(crate) eligible: bool,
     pub(crate) serving_epoch: Option<u64>,
+    /// promote, vip, not_answering_at_vip, lock.
+    pub(crate) takeover_failure: Option<String>,
     pub(crate) priority: u32,
     pub(crate) fenced: Option<FencedView>,
     pub(crate) excluded: Option<ReasonView>,
@@ -132,6 +134,8 @@ pub(crate) struct RedisView {
     pub(crate) lag_bytes: Option<u64>,
     pub(crate) keys: u64,
     pub(crate) replicas: Vec<AttachedView>,
+    /// Ways in that the kernel lock does not guard.
+    pub(crate) bypass: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -293,6 +297,7 @@ impl From<pb::Exclusion> for ReasonView {
 impl From<pb::MemberStatus> for MemberView {
     fn from(member: pb::MemberStatus) -> Self {
         let health = word(member.health().as_str_name(), "REDIS_HEALTH_");
+        let takeover_failure = word(member.takeover_failure().as_str_name(), "TAKEOVER_FAILURE_");
         let pb::MemberStatus {
             node,
             known,
@@ -305,6 +310,7 @@ impl From<pb::MemberStatus> for MemberView {
             priority,
             address,
             eligible,
+            takeover_failure: _,
         } = member;
         Self {
             node,
@@ -314,6 +320,7 @@ impl From<pb::MemberStatus> for MemberView {
             trouble: text(trouble),
             eligible,
             serving_epoch: serving,
+            takeover_failure,
             priority,
             fenced: fenced.map(FencedView::from),
             excluded: excluded.map(ReasonView::from),
@@ -349,6 +356,7 @@ impl From<pb::Redis> for RedisView {
             lag_bytes,
             previous_replication_id,
             previous_until_offset: _,
+            bypass,
         } = redis;
         Self {
             run_id,
@@ -363,6 +371,7 @@ impl From<pb::Redis> for RedisView {
             lag_bytes,
             keys,
             replicas: replicas.into_iter().map(AttachedView::from).collect(),
+            bypass,
         }
     }
 }

@@ -92,18 +92,19 @@ fn refused_is_1_with_the_reason_and_a_command_that_helps() {
     assert_eq!((told.code, told.stdout.as_str()), (1, ""));
     assert_eq!(
         told.stderr,
-        "redkeepctl: refused: b cannot be promoted: its link is down\n  see: redkeepctl explain pair\n"
+        "redkeepctl: refused: b cannot be promoted: its link is down\n  try: redkeepctl explain pair\n"
     );
 }
 
 #[test]
 fn wrong_usage_is_2() {
-    let cases: [&[&str]; 7] = [
+    let cases: [&[&str]; 8] = [
         &["promote", "pair"],
         &["switchover"],
         &["pause", "pair"],
         &["pause", "pair", "--for", "10"],
         &["-o", "yaml", "status"],
+        &["--endpoint", "10.99.0.1", "status"],
         &["--ca", "/nonexistent/ca.pem", "status"],
         &["--ca", "/nonexistent", "--cert", "/nonexistent", "--key", "/nonexistent", "status"],
     ];

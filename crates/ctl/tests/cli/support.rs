@@ -341,6 +341,7 @@ fn member(name: &str) -> pb::MemberStatus {
         lag_bytes: (!is_master).then_some(16),
         previous_replication_id: "0ab1".to_owned(),
         previous_until_offset: 99,
+        bypass: Vec::new(),
     };
     pb::MemberStatus {
         node: name.to_owned(),
@@ -358,6 +359,7 @@ fn member(name: &str) -> pb::MemberStatus {
         priority: 100,
         address: format!("10.99.0.{}:16465", if is_master { 1 } else { 2 }),
         eligible: !is_master,
+        takeover_failure: pb::TakeoverFailure::Unspecified.into(),
     }
 }
 

@@ -47,6 +47,8 @@ const fn kind_of(kind: &EventKind) -> pb::EventKind {
         EventKind::LockRestored => pb::EventKind::LockRestored,
         EventKind::LeaderChanged { .. } => pb::EventKind::LeaderChanged,
         EventKind::ActionFailed { .. } => pb::EventKind::ActionFailed,
+        EventKind::Bypass { .. } => pb::EventKind::Bypass,
+        EventKind::BypassClosed => pb::EventKind::BypassClosed,
     }
 }
 
@@ -99,6 +101,8 @@ fn sentence(view: &View, kind: &EventKind) -> String {
             format!("no leader is known, term {term}")
         }
         EventKind::ActionFailed { action, text } => format!("{action} failed: {text}"),
+        EventKind::Bypass { text } => format!("Redis can be reached around the lock: {text}"),
+        EventKind::BypassClosed => plain("Redis can no longer be reached around the lock"),
     }
 }
 

@@ -13,7 +13,7 @@ use redkeep_proto::{
 };
 use tonic::{Code, Status};
 
-use super::time::span;
+use super::{problems::mends, time::span};
 
 /// What became of a request at the node that could decide.
 pub(super) enum Decided {
@@ -98,6 +98,12 @@ fn refused(refusal: &Refusal, group: Option<&GroupId>) -> Status {
         Refusal::AlreadyMaster(_) => {
             (Code::FailedPrecondition, RefusalReason::AlreadyMaster, explain)
         }
+        Refusal::Excluded { node: _, why: Exclusion::Bypass { open } } => {
+            (Code::FailedPrecondition, RefusalReason::Excluded, mends(open))
+        }
+        Refusal::Held(HoldReason::Bypass { node: _, open }) => {
+            (Code::FailedPrecondition, RefusalReason::Held, mends(open))
+        }
         Refusal::Excluded { .. } => (Code::FailedPrecondition, RefusalReason::Excluded, explain),
         Refusal::NoCandidate => (Code::FailedPrecondition, RefusalReason::NoCandidate, explain),
         Refusal::Held(_) => (Code::FailedPrecondition, RefusalReason::Held, explain),
@@ -142,6 +148,7 @@ pub(super) fn hold(why: &HoldReason) -> pb::Hold {
         HoldReason::InFlight => (pb::HoldReason::InFlight, None),
         HoldReason::LeadershipTransfer => (pb::HoldReason::LeadershipTransfer, None),
         HoldReason::TakeoverRunning { left } => (pb::HoldReason::TakeoverRunning, Some(*left)),
+        HoldReason::Bypass { .. } => (pb::HoldReason::Bypass, None),
     };
     pb::Hold { reason: reason.into(), text: why.to_string(), left: left.map(span) }
 }
@@ -159,6 +166,7 @@ pub(super) fn exclusion(why: &Exclusion) -> pb::Exclusion {
         Exclusion::Empty => pb::ExclusionReason::Empty,
         Exclusion::IsMaster => pb::ExclusionReason::IsMaster,
         Exclusion::LinkDown => pb::ExclusionReason::LinkDown,
+        Exclusion::Bypass { .. } => pb::ExclusionReason::Bypass,
     };
     pb::Exclusion { reason: reason.into(), text: why.to_string() }
 }

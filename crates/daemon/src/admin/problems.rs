@@ -3,7 +3,8 @@
 //! A pure function of one view. A follower says only what it knows at first hand; the leader's view says all.
 
 use redkeep_core::{
-    observe::{RedisRole, RedisView},
+    observe::{Bypass, RedisRole, RedisView, TakeoverFailure},
+    plan::HoldReason,
     spec::ClusterSpec,
     status::{GroupStatus, MemberStatus},
 };
@@ -66,15 +67,17 @@ fn of_group(view: &View, spec: &ClusterSpec, group: &GroupStatus) -> Vec<Problem
     let report = Reporter { group: group.group.as_str() };
     let mut found = Vec::new();
     let why = group.hold.as_ref().map_or_else(String::new, |h| format!(": {h}"));
+    let help =
+        || group.hold.as_ref().map_or_else(|| report.explain(), |h| report.help_for(group, h));
     match group.master {
         None => {
             let text = format!("no master was assigned yet{why}");
-            found.push(report.say(Severity::Critical, "", text, report.explain()));
+            found.push(report.say(Severity::Critical, "", text, help()));
         }
         Some(master) if !group.serving => {
             let name = view.name(master);
             let text = format!("{name} was made master and does not serve yet{why}");
-            found.push(report.say(Severity::Critical, &name, text, report.explain()));
+            found.push(report.say(Severity::Critical, &name, text, help()));
         }
         Some(master) => {
             let down = group
@@ -85,16 +88,18 @@ fn of_group(view: &View, spec: &ClusterSpec, group: &GroupStatus) -> Vec<Problem
                 let name = view.name(master);
                 let severity = if down { Severity::Critical } else { Severity::Warning };
                 let text = format!("the group waits: {hold}");
-                found.push(report.say(severity, &name, text, report.explain()));
+                found.push(report.say(severity, &name, text, help()));
             }
         }
     }
     if let Some(left) = group.paused_for {
         let text = format!("automatic failover is paused for {:.0} s more", seconds(left));
-        let help = format!("redkeepctl resume {}", group.group);
+        let help = report.resume(group);
         found.push(report.say(Severity::Warning, "", text, help));
     }
     found.extend(group.members.iter().filter_map(|m| of_member(view, spec, group, m)));
+    found.extend(group.members.iter().filter_map(|m| bypassed(view, group, m)));
+    found.extend(group.members.iter().filter_map(|m| stuck(view, spec, group, m)));
     found.extend(lapsed_master(view, group));
     let others = group.members.len() > 1;
     if group.serving && others && group.eligible.is_empty() {
@@ -116,6 +121,56 @@ fn lapsed_master(view: &View, group: &GroupStatus) -> Option<Problem> {
             format!("{name} is the master but does not serve at the VIP now: it holds no lease");
         report.say(Severity::Critical, &name, text, report.explain())
     })
+}
+
+/// A master that cannot begin to serve, and the step that fails.
+fn stuck(
+    view: &View,
+    spec: &ClusterSpec,
+    group: &GroupStatus,
+    member: &MemberStatus,
+) -> Option<Problem> {
+    let failure = member.takeover_failure.filter(|_| group.master == Some(member.node))?;
+    let report = Reporter { group: group.group.as_str() };
+    let name = view.name(member.node);
+    let of = spec.group(&group.group);
+    let vip = of.map_or_else(String::new, |g| g.vip.addr.to_string());
+    let link = of.map_or("", |g| g.interface.as_str());
+    let (text, help) = match failure {
+        TakeoverFailure::Promote => (
+            format!("Redis at {name} cannot be made master"),
+            "journalctl -u redkeepd says what it answered: password, ACL, rename_commands".into(),
+        ),
+        TakeoverFailure::Vip => {
+            (format!("{name} cannot add the VIP {vip} to {link}"), format!("ip link show {link}"))
+        }
+        TakeoverFailure::NotAnsweringAtVip => (
+            format!("Redis at {name} does not answer at the VIP {vip}"),
+            format!("bind in redis.conf must let {vip} in: redis-cli CONFIG GET bind"),
+        ),
+        TakeoverFailure::Lock => (
+            format!("the kernel lock at {name} cannot be worked"),
+            "nft list table inet redkeep".to_owned(),
+        ),
+    };
+    Some(report.say(Severity::Critical, &name, text, format!("{help} (on that node)")))
+}
+
+/// It does not stop what serves, but nothing can be moved safely until it is mended.
+fn bypassed(view: &View, group: &GroupStatus, member: &MemberStatus) -> Option<Problem> {
+    let open = &member.redis.observation()?.bypass;
+    let name = view.name(member.node);
+    let is_told = matches!(&group.hold, Some(HoldReason::Bypass { node, .. }) if *node == name);
+    (!open.is_empty() && !is_told).then(|| {
+        let report = Reporter { group: group.group.as_str() };
+        let ways = Bypass::tell(open);
+        let text = format!("Redis at {name} can be reached around the lock: {ways}");
+        report.say(Severity::Warning, &name, text, mends(open))
+    })
+}
+
+pub(super) fn mends(open: &[Bypass]) -> String {
+    format!("{} (on that node)", Bypass::mends(open))
 }
 
 fn of_member(
@@ -198,5 +253,43 @@ impl Reporter<'_> {
 
     fn explain(&self) -> String {
         format!("redkeepctl explain {}", self.group)
+    }
+
+    /// A group's own pause does not end with that of all groups; the answer of each says what is left.
+    fn resume(&self, status: &GroupStatus) -> String {
+        match status.paused_with_all {
+            true => "redkeepctl resume".to_owned(),
+            false => format!("redkeepctl resume {}", self.group),
+        }
+    }
+
+    /// What ends a hold; where only time does, what says more.
+    fn help_for(&self, status: &GroupStatus, hold: &HoldReason) -> String {
+        let group = self.group;
+        let at_a_loss =
+            format!("redkeepctl failover {group} --to NODE --allow-data-loss --dry-run");
+        match hold {
+            HoldReason::Paused => self.resume(status),
+            HoldReason::NoCandidate => {
+                format!("start Redis and redkeepd of the members; if they are gone: {at_a_loss}")
+            }
+            HoldReason::AdoptionIncomplete | HoldReason::ColdStart { .. } => {
+                "systemctl status redkeepd redis-server (on each member)".to_owned()
+            }
+            HoldReason::AdoptionAmbiguous { .. } | HoldReason::AdoptionNoMaster => at_a_loss,
+            HoldReason::AdoptedNotGuarded => {
+                "systemctl start redkeepd (on the master's host)".to_owned()
+            }
+            HoldReason::EmptyDataSet | HoldReason::OlderDataSet => {
+                format!("start the Redis that has the data; to go on without: {at_a_loss}")
+            }
+            HoldReason::Cooldown { .. } => format!("redkeepctl failover {group} does not wait"),
+            HoldReason::Bypass { open, .. } => mends(open),
+            HoldReason::OldLease { .. }
+            | HoldReason::AwaitingFence { .. }
+            | HoldReason::InFlight
+            | HoldReason::LeadershipTransfer
+            | HoldReason::TakeoverRunning { .. } => self.explain(),
+        }
     }
 }

@@ -390,10 +390,15 @@ fn explanation(view: &View, status: &GroupStatus, note: String) -> pb::ExplainRe
     candidates.sort_by_key(|c| {
         (c.excluded.is_some(), std::cmp::Reverse((c.offset, c.priority)), c.node.clone())
     });
-    let problems = super::problems::of(view)
+    let mut problems: Vec<_> = super::problems::of(view)
         .into_iter()
         .filter(|p| p.group.is_empty() || p.group == group.name)
         .collect();
+    // It is being asked just now.
+    let own = format!("redkeepctl explain {}", group.name);
+    for problem in problems.iter_mut().filter(|p| p.help == own) {
+        problem.help.clear();
+    }
     pb::ExplainResponse {
         freshness: Some(view.freshness(note)),
         summary: summary(view, status),
@@ -418,6 +423,12 @@ fn summary(view: &View, status: &GroupStatus) -> String {
     };
     if view.leads() {
         now
+    } else if view.status.leader.is_none() {
+        let log = match status.master {
+            Some(_) => format!("by the log {master} is master at epoch {}", status.epoch),
+            None => "no master was assigned yet".to_owned(),
+        };
+        format!("no leader is known, so nothing moves and no lease is renewed; {log}")
     } else {
         format!("{now} (as this node knows; only the leader knows what holds a group back)")
     }

@@ -9,7 +9,7 @@ use redkeep_core::{
     model::{Record, RecordKind},
     observe::{
         AttachedReplica, DownReason, FenceCause, Fenced, ProbeFailure, RedisObservation, RedisRole,
-        RedisView,
+        RedisView, TakeoverFailure,
     },
     spec::{ClusterSpec, GroupSpec, NodeSpec},
     status::{GroupStatus, MemberStatus, NodeStatus, StatusView},
@@ -136,6 +136,7 @@ impl View {
             wait_replicas,
             switchover_to,
             paused_for,
+            paused_with_all: _,
             lease_left,
             members,
             hold: why,
@@ -188,7 +189,8 @@ impl View {
         member: &MemberStatus,
         master_offset: Option<u64>,
     ) -> pb::MemberStatus {
-        let MemberStatus { node, redis, fenced, serving, excluded, known } = member;
+        let MemberStatus { node, redis, fenced, serving, takeover_failure, excluded, known } =
+            member;
         let (health, trouble) = health(redis);
         let seen = redis.observation();
         let address = spec.and_then(|g| self.spec().and_then(|s| s.redis_addr(*node, g)));
@@ -206,6 +208,7 @@ impl View {
             priority: spec.map_or(0, |s| s.priority(*node)),
             address: address.map_or_else(String::new, |a| a.to_string()),
             eligible: is_eligible(group, member),
+            takeover_failure: takeover(*takeover_failure).into(),
         }
     }
 }
@@ -288,6 +291,7 @@ fn observation(seen: &RedisObservation, lag_bytes: Option<u64>) -> pb::Redis {
         replicas,
         version,
         settled,
+        bypass,
     } = seen;
     let (role, follows, link_up, read_only) = match role {
         RedisRole::Master => (pb::RedisRole::Master, String::new(), false, false),
@@ -312,6 +316,7 @@ fn observation(seen: &RedisObservation, lag_bytes: Option<u64>) -> pb::Redis {
             .as_ref()
             .map_or_else(String::new, |p| p.replication_id.clone()),
         previous_until_offset: previous.as_ref().map_or(0, |p| p.until_offset),
+        bypass: bypass.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -327,6 +332,16 @@ fn attached(replica: &AttachedReplica) -> pb::AttachedReplica {
         online,
         offset,
         lag: Some(span(lag)),
+    }
+}
+
+const fn takeover(failure: Option<TakeoverFailure>) -> pb::TakeoverFailure {
+    match failure {
+        None => pb::TakeoverFailure::Unspecified,
+        Some(TakeoverFailure::Promote) => pb::TakeoverFailure::Promote,
+        Some(TakeoverFailure::Vip) => pb::TakeoverFailure::Vip,
+        Some(TakeoverFailure::NotAnsweringAtVip) => pb::TakeoverFailure::NotAnsweringAtVip,
+        Some(TakeoverFailure::Lock) => pb::TakeoverFailure::Lock,
     }
 }
 

@@ -105,6 +105,28 @@ fn every_problem_is_reported_at_once() {
     }
 }
 
+/// What stands in for a wrong value breaks no other rule.
+#[test]
+fn a_wrong_value_is_one_problem() {
+    for (right, wrong, key) in [
+        ("10.99.0.100/32", "10.99.0.100", "group[0].vip"),
+        ("port = 16465", "port = \"16465\"", "group[0].port"),
+        ("\"10.99.0.1:7600\"", "\"host:7600\"", "node[0].peer"),
+    ] {
+        let text = example(&password_file("one"));
+        assert!(text.contains(right), "{right}");
+        for broken in [
+            text.replace(right, wrong),
+            // Two stand-ins do not meet either.
+            text.replace(right, wrong).replace("\"10.99.0.2:7600\"", "\"host:7600\""),
+        ] {
+            let mut keys: Vec<String> = problems(&broken).into_iter().map(|p| p.key).collect();
+            keys.retain(|k| k != "node[1].peer");
+            assert_eq!(keys, [key], "{broken}");
+        }
+    }
+}
+
 /// (what is replaced, by what, key of the problem)
 const WRONG: &[(&str, &str, &str)] = &[
     ("node = \"a\"", "node = \"z\"", "node"),
@@ -203,7 +225,9 @@ fn a_syntax_error_names_the_line_of_the_file() {
         panic!("must be a syntax error")
     };
     let line = text.lines().position(|l| l.contains("= =")).unwrap() + 1;
-    assert!(error.to_string().contains(&format!("line {line}")), "{error}");
+    let ConfigError::Syntax { source, .. } = &error else { unreachable!() };
+    assert!(source.to_string().contains(&format!("line {line}")), "{source}");
+    assert!(!error.to_string().contains("line"), "whoever prints adds the source: {error}");
 }
 
 #[test]

@@ -6,7 +6,6 @@
 //! if every role-changing command was answered before the look began and none was sent until it ended.
 
 use std::{
-    collections::BTreeSet,
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
@@ -16,13 +15,15 @@ use std::{
 };
 
 use redkeep_agent::{
-    process::{Listeners, ProcessEvent, ProcessId, ProcessWatch},
+    process::{ProcessEvent, ProcessId, ProcessWatch},
     redis::{self as agent, MasterAuth, Observation, Probe, RedisAddress, RedisEndpoint, Secret},
 };
 use redkeep_core::{
     Action, ActionId, ActionOutcome, GroupId, Input, RunId, Span,
     effect::ActionFailure,
-    observe::{AttachedReplica, PreviousHistory, ProbeFailure, RedisObservation, RedisRole},
+    observe::{
+        AttachedReplica, Bypass, PreviousHistory, ProbeFailure, RedisObservation, RedisRole,
+    },
     spec::GroupSpec,
 };
 use tokio::{
@@ -34,7 +35,10 @@ use tokio::{
 use super::{MARK, OWN_SOURCE};
 use crate::{config::GroupAccess, inbox::Inbox};
 
+mod around;
 mod control;
+
+use around::Around;
 
 /// The Redis of one group, as the driver sees it. Dropping it ends both tasks.
 #[derive(Debug)]
@@ -189,12 +193,14 @@ struct Prober {
     /// Process id and run id of the life that is watched.
     life: Option<(u32, String)>,
     watch: Option<ProcessWatch>,
+    around: Around,
 }
 
 impl Prober {
     fn new(shared: Arc<Shared>, port: u16) -> Self {
         let probe = Probe::new(shared.endpoint.clone());
-        Self { shared, port, probe, life: None, watch: None }
+        let around = Around::new(shared.group.clone(), port);
+        Self { shared, port, probe, life: None, watch: None, around }
     }
 
     async fn run(mut self) {
@@ -219,6 +225,10 @@ impl Prober {
     }
 
     async fn look(&mut self) {
+        // Before the look: an observation is told as soon as it is made.
+        if let Some((pid, _)) = &self.life {
+            self.around.look_again(*pid).await;
+        }
         let before = self.shared.settling.read();
         let mut result = self.probe.observe().await;
         // What is handed on was seen after the watch of its process began. So the process that is watched is that of this
@@ -226,6 +236,7 @@ impl Prober {
         while let Ok(seen) = &result
             && self.watch_process(seen)
         {
+            self.around.look_anew(seen.process_id).await;
             result = self.probe.observe().await;
         }
         let settled = before.is_multiple_of(2) && self.shared.settling.read() == before;
@@ -234,7 +245,7 @@ impl Prober {
                 if seen.role == agent::Role::Master && seen.write_refusal().is_some() {
                     Err(ProbeFailure::Misconfigured)
                 } else {
-                    Ok(observation(&seen, settled))
+                    Ok(observation(&seen, settled, self.around.open()))
                 }
             }
             Err(failure) => {
@@ -257,7 +268,6 @@ impl Prober {
         self.life = Some((seen.process_id, seen.run_id.clone()));
         self.watch = None;
         self.shared.watched.set(None);
-        self.check_listeners(seen.process_id);
         let (shared, run_id) = (Arc::clone(&self.shared), RunId::new(&seen.run_id));
         let watch = ProcessWatch::new(seen.process_id, move |event| {
             let ProcessEvent::Dying { process, evidence } = event;
@@ -279,28 +289,9 @@ impl Prober {
         }
         true
     }
-
-    /// Whatever Redis listens on beside the guarded port passes the lock: say so.
-    fn check_listeners(&self, pid: u32) {
-        let group = &self.shared.group;
-        match Listeners::of(pid) {
-            Ok(listeners) => {
-                let open = listeners.unguarded(&BTreeSet::from([self.port]));
-                if !open.is_empty() {
-                    tracing::error!(%group, ?open, "Redis listens on ports that the lock does not guard");
-                }
-                for socket in listeners.unix.iter().filter(|s| !s.reach.admits_only(&[0])) {
-                    tracing::error!(%group, path = %socket.path.display(), "a unix socket of Redis passes the lock: its mode must admit the supervisor alone");
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%group, %error, "the listening sockets of Redis cannot be checked");
-            }
-        }
-    }
 }
 
-fn observation(seen: &Observation, settled: bool) -> RedisObservation {
+fn observation(seen: &Observation, settled: bool, bypass: &[Bypass]) -> RedisObservation {
     let previous = match (&seen.replication_id2, seen.second_repl_offset) {
         (Some(id), Some(until_offset)) => {
             Some(PreviousHistory { replication_id: id.clone(), until_offset })
@@ -335,6 +326,7 @@ fn observation(seen: &Observation, settled: bool) -> RedisObservation {
         replicas: seen.replicas.iter().filter_map(attached).collect(),
         version: format!("{}.{}.{}", seen.version.major, seen.version.minor, seen.version.patch),
         settled,
+        bypass: bypass.to_vec(),
     }
 }
 

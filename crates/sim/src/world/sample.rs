@@ -246,7 +246,8 @@ fn needs_a_person(hold: &HoldReason) -> bool {
         | HoldReason::AdoptionNoMaster
         | HoldReason::AdoptedNotGuarded
         | HoldReason::EmptyDataSet
-        | HoldReason::OlderDataSet => true,
+        | HoldReason::OlderDataSet
+        | HoldReason::Bypass { .. } => true,
         HoldReason::Paused
         | HoldReason::OldLease { .. }
         | HoldReason::AwaitingFence { .. }
@@ -283,5 +284,6 @@ fn hold_name(hold: &HoldReason) -> &'static str {
         HoldReason::InFlight => "hold: in flight",
         HoldReason::LeadershipTransfer => "hold: leadership transfer",
         HoldReason::TakeoverRunning { .. } => "hold: takeover running",
+        HoldReason::Bypass { .. } => "hold: reached around the lock",
     }
 }

@@ -218,6 +218,7 @@ pub(super) fn observation(run_id: &str, role: RedisRole, offset: u64) -> RedisOb
         replicas: Vec::new(),
         version: "7.0.15".to_owned(),
         settled: true,
+        bypass: Vec::new(),
     }
 }
 
@@ -260,6 +261,7 @@ impl Pair {
             redis: RedisView::Up(redis),
             fenced: None,
             serving,
+            takeover_failure: None,
             excluded: None,
             known: true,
         };
@@ -275,6 +277,7 @@ impl Pair {
             wait_replicas: 1,
             switchover_to: None,
             paused_for: None,
+            paused_with_all: false,
             lease_left: Some(Span::from_millis(212)),
             members: vec![
                 member("a", observation("ra", RedisRole::Master, 1_000), Some(Epoch(3))),

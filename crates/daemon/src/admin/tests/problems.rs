@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use redkeep_core::{
     GroupId, Span,
     ids::node_id,
-    observe::{DownReason, ProbeFailure, RedisRole, RedisView},
+    observe::{Bypass, DownReason, ProbeFailure, RedisRole, RedisView, TakeoverFailure},
     plan::HoldReason,
     status::StatusView,
 };
@@ -71,9 +71,48 @@ fn a_group_that_nobody_serves_is_critical_and_says_why() {
         &[(
             Critical,
             "no master was assigned yet: first start: not all members have reported yet",
-            EXPLAIN,
+            "systemctl status redkeepd redis-server (on each member)",
         )],
     );
+}
+
+#[test]
+fn a_takeover_that_cannot_go_on_names_the_step_and_where_to_look() {
+    let steps = [
+        (
+            TakeoverFailure::Promote,
+            "Redis at a cannot be made master",
+            "journalctl -u redkeepd says what it answered: password, ACL, rename_commands (on that node)",
+        ),
+        (
+            TakeoverFailure::Vip,
+            "a cannot add the VIP 10.99.0.100 to eth0",
+            "ip link show eth0 (on that node)",
+        ),
+        (
+            TakeoverFailure::NotAnsweringAtVip,
+            "Redis at a does not answer at the VIP 10.99.0.100",
+            "bind in redis.conf must let 10.99.0.100 in: redis-cli CONFIG GET bind (on that node)",
+        ),
+        (
+            TakeoverFailure::Lock,
+            "the kernel lock at a cannot be worked",
+            "nft list table inet redkeep (on that node)",
+        ),
+    ];
+    for (failure, text, help) in steps {
+        check(
+            |v| {
+                v.groups[0].serving = false;
+                v.groups[0].members[0].serving = None;
+                v.groups[0].members[0].takeover_failure = Some(failure);
+            },
+            &[
+                (Critical, "a was made master and does not serve yet", EXPLAIN),
+                (Critical, text, help),
+            ],
+        );
+    }
 }
 
 /// Without a quorum the log still says "serving"; the holder's own host says that its lease ended.
@@ -94,7 +133,11 @@ fn a_dead_master_comes_before_a_lost_link() {
             *link_up = false;
         },
         &[
-            (Critical, "the group waits: no eligible replica is up", EXPLAIN),
+            (
+                Critical,
+                "the group waits: no eligible replica is up",
+                "start Redis and redkeepd of the members; if they are gone: redkeepctl failover pair --to NODE --allow-data-loss --dry-run",
+            ),
             (Critical, "Redis at a is down: its process died", REDIS),
             (Warning, "Redis at b has lost its link to the master", EXPLAIN),
         ],
@@ -124,6 +167,49 @@ fn a_replica_that_is_not_one_is_named() {
 }
 
 #[test]
+fn a_way_around_the_lock_is_told_of_each_member_with_what_closes_it() {
+    let open = |index: usize, way: Bypass| {
+        move |v: &mut StatusView| {
+            let RedisView::Up(seen) = &mut v.groups[0].members[index].redis else { panic!() };
+            seen.bypass = vec![way];
+        }
+    };
+    check(
+        open(0, Bypass::Tcp("10.99.0.1:6380".parse().unwrap())),
+        &[(
+            Warning,
+            "Redis at a can be reached around the lock: it listens on 10.99.0.1:6380 besides the group's port",
+            "CONFIG SET tls-port 0 (or port back to the group's), the same in redis.conf (on that node)",
+        )],
+    );
+    check(
+        open(1, Bypass::Unix { path: "/run/r".to_owned(), mode: 0o777, uid: 0 }),
+        &[(
+            Warning,
+            "Redis at b can be reached around the lock: others may open its unix socket /run/r (mode 777, owner 0)",
+            "chmod 700 /run/r, and unixsocketperm 700 in redis.conf (on that node)",
+        )],
+    );
+}
+
+#[test]
+fn a_way_around_the_lock_that_holds_the_group_is_told_once() {
+    let way = Bypass::Unix { path: "/run/r".to_owned(), mode: 0o777, uid: 0 };
+    check(
+        |v| {
+            let RedisView::Up(seen) = &mut v.groups[0].members[0].redis else { panic!() };
+            seen.bypass = vec![way.clone()];
+            v.groups[0].hold = Some(HoldReason::Bypass { node: "a".to_owned(), open: vec![way] });
+        },
+        &[(
+            Warning,
+            "the group waits: Redis at a can be reached around the lock: others may open its unix socket /run/r (mode 777, owner 0)",
+            "chmod 700 /run/r, and unixsocketperm 700 in redis.conf (on that node)",
+        )],
+    );
+}
+
+#[test]
 fn no_eligible_replica_and_a_pause_are_warnings() {
     check(
         |v| v.groups[0].eligible.clear(),
@@ -136,6 +222,13 @@ fn no_eligible_replica_and_a_pause_are_warnings() {
     check(
         |v| v.groups[0].paused_for = Some(Span::from_secs(61)),
         &[(Warning, "automatic failover is paused for 61 s more", "redkeepctl resume pair")],
+    );
+    check(
+        |v| {
+            v.groups[0].paused_for = Some(Span::from_secs(61));
+            v.groups[0].paused_with_all = true;
+        },
+        &[(Warning, "automatic failover is paused for 61 s more", "redkeepctl resume")],
     );
 }
 

@@ -163,6 +163,18 @@ async fn explain_says_what_holds_and_who_is_excluded() {
     assert!(!answer.problems.is_empty());
 }
 
+/// "nothing waits" would be wrong: nobody is there who could know.
+#[tokio::test]
+async fn explain_without_a_leader_begins_with_that() {
+    let server = Running::start(Prepared::new(pair().leaderless())).await;
+    let request = pb::ExplainRequest { local_only: false, group: "pair".to_owned() };
+    let answer = client(&server).await.explain(request).await.unwrap().into_inner();
+    assert_eq!(
+        answer.summary,
+        "no leader is known, so nothing moves and no lease is renewed; by the log a is master at epoch 3"
+    );
+}
+
 #[tokio::test]
 async fn an_unknown_group_is_not_found_and_the_known_ones_are_named() {
     let server = Running::start(Prepared::new(pair().leading())).await;

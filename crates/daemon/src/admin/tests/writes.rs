@@ -3,6 +3,7 @@
 use redkeep_core::{
     AdminReply, AdminRequest, Epoch, GroupId, Refusal, Span,
     ids::node_id,
+    observe::Bypass,
     plan::{Exclusion, HoldReason},
 };
 use redkeep_proto::{admin::v1 as pb, details::decode_refusal};
@@ -111,6 +112,20 @@ async fn a_refusal_keeps_its_reason_over_the_hop() {
     assert_eq!(refusal.text, "b cannot be promoted: its link to the master is down");
     assert_eq!(refusal.help, "redkeepctl explain pair");
     assert_eq!(refusal.excluded.unwrap().reason(), pb::ExclusionReason::LinkDown);
+}
+
+#[tokio::test]
+async fn a_refusal_for_a_way_around_the_lock_says_what_closes_it() {
+    let open = vec![Bypass::Unix { path: "/run/r".to_owned(), mode: 0o777, uid: 0 }];
+    let held = Refusal::Held(HoldReason::Bypass { node: "a".to_owned(), open: open.clone() });
+    let excluded = Refusal::Excluded { node: "b".to_owned(), why: Exclusion::Bypass { open } };
+    for why in [held, excluded] {
+        let leader = Prepared::new(pair().leading()).will_reply(AdminReply::Refused(why));
+        let server = Running::start(leader).await;
+        let error = client(&server).await.switchover(switchover()).await.unwrap_err();
+        let help = "chmod 700 /run/r, and unixsocketperm 700 in redis.conf (on that node)";
+        assert_eq!((error.code(), refusal(&error).help.as_str()), (Code::FailedPrecondition, help));
+    }
 }
 
 #[tokio::test]

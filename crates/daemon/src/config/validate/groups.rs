@@ -257,12 +257,15 @@ fn check_against_nodes(
     p: &mut Problems,
 ) {
     let Vip { addr, .. } = group.vip;
-    if let Some(owner) = nodes.iter().find(|n| n.peer.ip() == addr || n.admin.ip() == addr) {
+    // Zero stands for a value that was refused already.
+    let owner = nodes.iter().find(|n| n.peer.ip() == addr || n.admin.ip() == addr);
+    if let Some(owner) = owner.filter(|_| !addr.is_unspecified()) {
         let rule = format!("must not be an address of a node ({} has it)", owner.name);
         p.add(&key("vip"), addr, &rule, "a VIP moves between hosts: take a free address");
     }
     for node in nodes.iter().filter(|n| group.is_member(n.id)) {
-        if node.peer.port() == group.port || node.admin.port() == group.port {
+        let taken = node.peer.port() == group.port || node.admin.port() == group.port;
+        if taken && group.port != 0 {
             let rule = format!("must differ from the supervisor's ports at {}", node.name);
             p.add(
                 &key("port"),

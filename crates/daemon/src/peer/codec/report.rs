@@ -3,12 +3,13 @@
 use redkeep_core::{
     Epoch, RunId, Span,
     observe::{
-        AttachedReplica, DownReason, FenceCause, Fenced, GroupReport, PreviousHistory,
+        AttachedReplica, Bypass, DownReason, FenceCause, Fenced, GroupReport, PreviousHistory,
         ProbeFailure, RedisObservation, RedisRole, RedisView, Report, TakeoverFailure,
     },
 };
 use redkeep_proto::peer::v1::{
-    self as pb, redis_observation::Role as PbRole, redis_view::State as PbState,
+    self as pb, bypass::Way as PbWay, redis_observation::Role as PbRole,
+    redis_view::State as PbState,
 };
 
 use super::{DecodeError, group_id, name, need, port};
@@ -58,6 +59,7 @@ fn observation_to_proto(seen: &RedisObservation) -> pb::RedisObservation {
         replicas,
         version,
         settled,
+        bypass,
     } = seen;
     pb::RedisObservation {
         run_id: run_id.as_str().to_owned(),
@@ -74,7 +76,18 @@ fn observation_to_proto(seen: &RedisObservation) -> pb::RedisObservation {
         replicas: replicas.iter().map(attached_to_proto).collect(),
         version: version.clone(),
         settled: *settled,
+        bypass: bypass.iter().map(bypass_to_proto).collect(),
     }
+}
+
+fn bypass_to_proto(bypass: &Bypass) -> pb::Bypass {
+    let way = match bypass {
+        Bypass::Tcp(at) => PbWay::Tcp(at.to_string()),
+        Bypass::Unix { path, mode, uid } => {
+            PbWay::Unix(pb::UnixSocket { path: path.clone(), mode: *mode, uid: *uid })
+        }
+    };
+    pb::Bypass { way: Some(way) }
 }
 
 fn role_to_proto(role: &RedisRole) -> PbRole {
@@ -197,6 +210,7 @@ fn observation_from_proto(seen: pb::RedisObservation) -> Result<RedisObservation
         replicas,
         version,
         settled,
+        bypass,
     } = seen;
     Ok(RedisObservation {
         run_id: RunId::new(&run_id),
@@ -210,6 +224,18 @@ fn observation_from_proto(seen: pb::RedisObservation) -> Result<RedisObservation
         replicas: replicas.into_iter().map(attached_from_proto).collect::<Result<_, _>>()?,
         version,
         settled,
+        bypass: bypass.into_iter().map(bypass_from_proto).collect::<Result<_, _>>()?,
+    })
+}
+
+fn bypass_from_proto(bypass: pb::Bypass) -> Result<Bypass, DecodeError> {
+    let pb::Bypass { way } = bypass;
+    Ok(match need(way, "bypass.way")? {
+        PbWay::Tcp(text) => {
+            let at = text.parse();
+            Bypass::Tcp(at.map_err(|_| DecodeError::Address { field: "bypass.tcp", text })?)
+        }
+        PbWay::Unix(pb::UnixSocket { path, mode, uid }) => Bypass::Unix { path, mode, uid },
     })
 }
 

@@ -5,7 +5,7 @@ use redkeep_core::{
     ArmId, Epoch, GroupId, Mono, NodeId, RunId, Span,
     message::{Grant, PeerMessage, RaftClass, Reach, ReachStep, Renew, RenewGroup},
     observe::{
-        AttachedReplica, DownReason, EligibleMember, FenceCause, Fenced, GroupReport,
+        AttachedReplica, Bypass, DownReason, EligibleMember, FenceCause, Fenced, GroupReport,
         PreviousHistory, ProbeFailure, RedisObservation, RedisRole, RedisView, Report,
         TakeoverFailure,
     },
@@ -79,6 +79,14 @@ fn observation(n: u64) -> RedisObservation {
             .to_vec(),
         version: "7.0.15".to_owned(),
         settled: n.is_multiple_of(7),
+        bypass: match n % 3 {
+            0 => Vec::new(),
+            1 => vec![Bypass::Tcp("[fd99::1]:6380".parse().unwrap())],
+            _ => vec![
+                Bypass::Tcp("10.99.0.1:6380".parse().unwrap()),
+                Bypass::Unix { path: "/run/a b".to_owned(), mode: 0o777, uid: u32::MAX },
+            ],
+        },
     }
 }
 
