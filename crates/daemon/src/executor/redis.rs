@@ -7,7 +7,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -96,7 +96,7 @@ pub(crate) struct Access {
 fn endpoint(addr: SocketAddr, spec: &GroupSpec, access: &Access) -> RedisEndpoint {
     let address = match &access.group.unix_socket {
         Some(path) => RedisAddress::Unix(path.clone()),
-        None => RedisAddress::Tcp(addr),
+        None => RedisAddress::Tcp(local_address(addr)),
     };
     let mut endpoint = RedisEndpoint::new(address);
     endpoint.source = Some(OWN_SOURCE);
@@ -107,6 +107,11 @@ fn endpoint(addr: SocketAddr, spec: &GroupSpec, access: &Access) -> RedisEndpoin
     endpoint.command_timeout = Duration::from_nanos(spec.probe.timeout.0);
     endpoint.renamed.clone_from(&access.group.rename_commands);
     endpoint
+}
+
+/// Of IPv6 the lock exempts no address (ADR 0012): what a closed Redis answers there is dropped.
+fn local_address(addr: SocketAddr) -> SocketAddr {
+    if addr.is_ipv6() { (Ipv4Addr::LOCALHOST, addr.port()).into() } else { addr }
 }
 
 impl GroupRedis {
@@ -329,6 +334,13 @@ fn probe_failure(failure: &agent::RedisFailure) -> ProbeFailure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn redis_of_an_ipv6_node_is_reached_by_the_address_that_the_lock_exempts() {
+        let of = |addr: &str| local_address(addr.parse().unwrap()).to_string();
+        assert_eq!(of("10.99.0.1:6379"), "10.99.0.1:6379");
+        assert_eq!(of("[fd99::1]:6379"), "127.0.0.1:6379");
+    }
 
     #[test]
     fn a_command_that_came_and_went_during_a_look_unsettles_it() {
