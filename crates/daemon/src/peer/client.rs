@@ -55,6 +55,8 @@ pub(super) async fn run(local: Local, peer: NodeSpec, outbox: Arc<Outbox>, inbox
         let end = match connected {
             Ok(stream) => exchange(&local, &peer, stream, &outbox).await,
             Err(error) => {
+                // Whoever comes next says it again.
+                said.clear();
                 if error.kind() == io::ErrorKind::ConnectionRefused && std::mem::take(&mut closed) {
                     tracing::info!(peer = %peer.name, "the peer's process is gone");
                     inbox.answer(Input::PeerDied { peer: peer.id });
