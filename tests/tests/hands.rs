@@ -116,7 +116,7 @@ fn flushed_ruleset_leaves_the_lock_standing_or_closed() -> Result<()> {
                 let refusals = refusals.refusals("held", begun, end);
                 ensure!(refusals.is_empty(), "disturbed: {refusals:?}");
             } else {
-                wait_event(&pair, &before.master, "LOCK_RESTORED", begun)?;
+                wait_event(&pair, &before.master, "LOCK_LOST", begun)?;
             }
             Ok(())
         };
