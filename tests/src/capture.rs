@@ -1,12 +1,12 @@
 //! What a host's `eth0` carried: `tcpdump` to a file, and a reader of just what tests ask for.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use etherparse::{Icmpv6Type, NetSlice, SlicedPacket, TransportSlice};
 
 use crate::host::Host;
 use crate::process::{Process, wait_until};
@@ -48,6 +48,19 @@ impl Arp {
     pub fn is_probe(&self) -> bool {
         self.sender.is_unspecified()
     }
+}
+
+/// An IPv6 neighbour advertisement (RFC 4861, section 4.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Advertisement {
+    pub at: Mono,
+    /// Sender of the Ethernet frame.
+    pub sender_link: [u8; 6],
+    /// Whether it answers somebody who asked.
+    pub solicited: bool,
+    /// Whether caches are to be overwritten.
+    pub overrides: bool,
+    pub target: Ipv6Addr,
 }
 
 /// A TCP segment with a payload.
@@ -136,6 +149,24 @@ pub fn arp_packets(frames: &[Frame]) -> Vec<Arp> {
             sender_link: arp.sender_hw_addr().try_into().ok()?,
             sender: Ipv4Addr::from(sender),
             target: Ipv4Addr::from(target),
+        })
+    };
+    frames.iter().filter_map(parse).collect()
+}
+
+/// Neighbour advertisements among the frames.
+pub fn advertisements(frames: &[Frame]) -> Vec<Advertisement> {
+    let parse = |frame: &Frame| {
+        let packet = SlicedPacket::from_ethernet(&frame.bytes).ok()?;
+        let Some(TransportSlice::Icmpv6(icmp)) = packet.transport else { return None };
+        let Icmpv6Type::NeighborAdvertisement(flags) = icmp.icmp_type() else { return None };
+        let target: [u8; 16] = icmp.payload().get(..16)?.try_into().ok()?;
+        Some(Advertisement {
+            at: frame.at,
+            sender_link: frame.bytes.get(6..12)?.try_into().ok()?,
+            solicited: flags.solicited,
+            overrides: flags.r#override,
+            target: Ipv6Addr::from(target),
         })
     };
     frames.iter().filter_map(parse).collect()

@@ -3,17 +3,18 @@
 //! Counts, losses and order are exact; times are bounded generously, since a busy machine
 //! delays everything but must not excuse a second master.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::pair::{Pair, VIP};
+use crate::pair::Pair;
 use crate::process::wait_until;
 use crate::redis::{PASSWORD, PORT};
 use crate::resp::Reply;
 use crate::supervisor::wait_status;
+use crate::tempo::slowed;
 use crate::time::Mono;
 use crate::timeline::Timeline;
 use crate::verdict::{Outcome, Verdict};
@@ -48,7 +49,7 @@ impl Pair {
     /// Who rules, once `endpoint` knows it.
     pub fn assignment(&self, endpoint: &str) -> Result<Assignment> {
         let known = |status: &Value| Assignment::of(status).is_some();
-        let status = wait_status(self.lab(), endpoint, "an assignment", LIMIT, known)?;
+        let status = wait_status(self.lab(), endpoint, "an assignment", slowed(LIMIT), known)?;
         Assignment::of(&status).context("no assignment")
     }
 
@@ -67,7 +68,7 @@ impl Pair {
             let connected = word(1) == source && word(3) == "connected";
             (word(0) == "slave" && connected).then_some(())
         };
-        wait_until(&format!("{host} to be a replica of {master}"), LIMIT, follows)
+        wait_until(&format!("{host} to be a replica of {master}"), slowed(LIMIT), follows)
             .with_context(|| format!("last answer of {host} to ROLE: {last}"))?;
         let eligible = |status: &Value| {
             let Some(group) = status["groups"].as_array().and_then(|groups| groups.first()) else {
@@ -79,7 +80,7 @@ impl Pair {
                 && members.iter().any(|member| member["node"].as_str() == Some(host))
         };
         let what = format!("{host} to be eligible under {master}");
-        wait_status(self.lab(), endpoint, &what, LIMIT, eligible).map(drop)
+        wait_status(self.lab(), endpoint, &what, slowed(LIMIT), eligible).map(drop)
     }
 
     /// Waits until the leader, as `endpoint` forwards, hears all nodes.
@@ -99,9 +100,9 @@ impl Pair {
         let started = Mono::now();
         let clients = &self.writers()[..2];
         while Mono::now().since(started) < span {
-            clients.iter().try_for_each(|writer| writer.wait_more(5, LIMIT))?;
+            clients.iter().try_for_each(|writer| writer.wait_more(5, slowed(LIMIT)))?;
         }
-        clients.iter().try_for_each(|writer| writer.wait_more(20, LIMIT))
+        clients.iter().try_for_each(|writer| writer.wait_more(20, slowed(LIMIT)))
     }
 
     /// What supervisors and kernels saw in a window, for the report of a failure.
@@ -120,7 +121,7 @@ impl Pair {
 
     /// Whether a member's kernel lost the VIP in the window.
     pub fn vip_was_lost(&self, from: Mono, to: Mono) -> bool {
-        let lost = format!("lost {VIP}");
+        let lost = format!("lost {}", self.vip().ip());
         let moments = self.address_moments();
         moments.iter().any(|moment| moment.at >= from && moment.at < to && moment.what == lost)
     }
@@ -160,8 +161,8 @@ impl Outcome {
 }
 
 /// An address of the founding port.
-pub fn redis_at(address: Ipv4Addr) -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(address), PORT)
+pub fn redis_at(address: impl Into<IpAddr>) -> SocketAddr {
+    SocketAddr::new(address.into(), PORT)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::netns::{Namespace, NamespaceThread, run_ip};
 use crate::process::Process;
 use crate::resp::{Connection, Reply};
+use crate::tempo::slowed;
 use crate::time::Mono;
 use crate::writer::StopFlag;
 
@@ -22,6 +23,14 @@ pub(crate) struct HostSpec {
     pub(crate) number: u8,
     /// The host on whose side of every cut this one stays; itself for most.
     pub(crate) side: String,
+    pub(crate) family: Family,
+}
+
+/// By which of its two addresses a host is known to the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
 }
 
 /// A machine; its network can be torn down and built anew, as a reboot does.
@@ -73,8 +82,16 @@ impl Host {
         &self.spec.name
     }
 
+    /// Address of `eth0` in the family that the lab's cluster speaks.
+    pub fn address(&self) -> IpAddr {
+        match self.spec.family {
+            Family::V4 => IpAddr::V4(self.address_v4()),
+            Family::V6 => IpAddr::V6(self.address_v6()),
+        }
+    }
+
     /// IPv4 address of `eth0`.
-    pub fn address(&self) -> Ipv4Addr {
+    pub fn address_v4(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, 99, 0, self.spec.number)
     }
 
@@ -117,7 +134,7 @@ impl Host {
             "link set eth0 up\n\
              addr add {}/24 dev eth0\n\
              addr add {}/64 dev eth0 nodad\n",
-            self.address(),
+            self.address_v4(),
             self.address_v6()
         ))?;
         let thread = NamespaceThread::start(&namespace)?;
@@ -196,7 +213,7 @@ impl Host {
     /// A connection to a Redis, made from this host.
     pub fn connect(&self, to: SocketAddr, password: &str) -> Result<Connection> {
         let password = password.to_owned();
-        self.in_namespace(move || Connection::open(to, &password, Duration::from_secs(2)))?
+        self.in_namespace(move || Connection::open(to, &password, slowed(Duration::from_secs(2))))?
     }
 
     /// One command to a Redis, from this host, on a connection of its own.

@@ -1,14 +1,15 @@
 //! The lab: hosts on one switch, and what can go wrong with them.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::cleanup::Claim;
-use crate::host::{Host, HostSpec};
+use crate::host::{Family, Host, HostSpec};
+use crate::pair::{VIP, VIP_V6};
 use crate::process::wait_until;
 use crate::switch::{Direction, Switch};
 use crate::time::Mono;
@@ -20,12 +21,13 @@ const CLOSED_PORT: u16 = 9;
 #[derive(Clone, Debug)]
 pub struct Builder {
     hosts: Vec<HostSpec>,
+    family: Family,
 }
 
 impl Default for Builder {
     /// Hosts `a`, `b` with Redis, `w` a witness, `c` a client, `na` a client on `a`'s side.
     fn default() -> Self {
-        Builder { hosts: Vec::new() }
+        Self::empty()
             .host("a", 1)
             .host("b", 2)
             .host("w", 3)
@@ -38,7 +40,14 @@ impl Default for Builder {
 impl Builder {
     /// A lab without hosts.
     pub fn empty() -> Self {
-        Builder { hosts: Vec::new() }
+        Builder { hosts: Vec::new(), family: Family::V4 }
+    }
+
+    /// Cluster and clients speak IPv6, from end to end; hosts have both addresses in any case.
+    #[must_use]
+    pub fn ipv6(mut self) -> Self {
+        self.family = Family::V6;
+        self
     }
 
     /// Adds a host with the addresses 10.99.0.N and fd99::N.
@@ -51,7 +60,7 @@ impl Builder {
     #[must_use]
     pub fn neighbour(mut self, name: &str, number: u8, beside: &str) -> Self {
         let (name, side) = (name.to_owned(), beside.to_owned());
-        self.hosts.push(HostSpec { name, number, side });
+        self.hosts.push(HostSpec { name, number, side, family: Family::V4 });
         self
     }
 
@@ -63,14 +72,15 @@ impl Builder {
         let switch_name = format!("{}-sw", claim.prefix());
         let switch = Switch::create(&switch_name)?;
         let mut hosts = BTreeMap::new();
-        for spec in self.hosts {
+        for mut spec in self.hosts {
+            spec.family = self.family;
             let dir = claim.dir().join(&spec.name);
             let name = spec.name.clone();
             let host = Host::create(spec, claim.prefix(), &switch_name, dir)
                 .with_context(|| format!("build host {name}"))?;
             hosts.insert(name, host);
         }
-        Ok(Lab { hosts, switch, claim })
+        Ok(Lab { family: self.family, hosts, switch, claim })
     }
 }
 
@@ -79,6 +89,7 @@ impl Builder {
 /// Fields are dropped in this order: the claim's drop kills what is left and deletes names.
 #[derive(Debug)]
 pub struct Lab {
+    family: Family,
     hosts: BTreeMap<String, Host>,
     switch: Switch,
     claim: Claim,
@@ -97,6 +108,14 @@ impl Lab {
     /// Directory of this lab; one directory a host below it.
     pub fn dir(&self) -> &Path {
         self.claim.dir()
+    }
+
+    /// The founding group's virtual address: 10.99.0.100 or fd99::100.
+    pub fn vip(&self) -> IpAddr {
+        match self.family {
+            Family::V4 => IpAddr::V4(VIP),
+            Family::V6 => IpAddr::V6(VIP_V6),
+        }
     }
 
     pub fn host(&self, name: &str) -> Result<&Host> {

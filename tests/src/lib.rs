@@ -21,6 +21,7 @@ mod resp;
 mod supervisor;
 mod switch;
 mod tail;
+mod tempo;
 mod time;
 mod timeline;
 mod verdict;
@@ -28,20 +29,23 @@ mod writer;
 
 pub use address_watch::AddressWatch;
 pub use binaries::{redkeepctl, redkeepd};
-pub use capture::{Arp, Capture, Frame, Segment, arp_packets, tcp_segments};
+pub use capture::{
+    Advertisement, Arp, Capture, Frame, Segment, advertisements, arp_packets, tcp_segments,
+};
 pub use cleanup::{before_exit_by_signal, namespaces_with, sweep};
 pub use expect::{Assignment, redis_at};
 pub use figure::{Figure, repetitions};
 pub use host::Host;
 pub use lab::{Builder, Lab};
-pub use pair::{GROUP, Pair, VIP};
+pub use pair::{GROUP, Pair, VIP, VIP_V6};
 pub use process::{Process, Usage, wait_until};
 pub use redis::{DataSet, PASSWORD, PORT, Redis, RedisOptions};
 pub use resp::{Connection, Reply};
 pub use supervisor::{
-    ADMIN_PORT, ClusterFile, CtlOutcome, GroupBlock, PEER_PORT, Supervisor, ctl, status,
-    wait_status,
+    ADMIN_PORT, ClusterFile, CtlOutcome, GroupBlock, PEER_PORT, Supervisor, ctl, ctl_with, status,
+    tls_dir, wait_status,
 };
+pub use tempo::slowed;
 pub use time::{Mono, WallOffset, parse_rfc3339_utc};
 pub use timeline::{EventWatch, Moment, Timeline};
 pub use verdict::{LostWrite, Outcome, TwoMasters, Verdict};

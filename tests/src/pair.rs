@@ -4,7 +4,7 @@
 //! Redis runs before the supervisors, so each start is an adoption of a running pair.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -15,6 +15,7 @@ use crate::host::Host;
 use crate::lab::Lab;
 use crate::redis::{DataSet, PORT, Redis, RedisOptions};
 use crate::supervisor::{ClusterFile, CtlOutcome, Supervisor, ctl, wait_status};
+use crate::tempo::slowed;
 use crate::time::Mono;
 use crate::timeline::{EventWatch, Moment};
 use crate::verdict::Outcome;
@@ -22,8 +23,9 @@ use crate::writer::{Ack, Record, Writer, WriterSpec};
 
 /// Name of the group in the founding cluster file.
 pub const GROUP: &str = "pair";
-/// Its virtual address.
+/// Its virtual address, and the one of a lab that speaks IPv6.
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 100);
+pub const VIP_V6: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 0x100);
 
 /// Longest wait of this module for anything.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -84,13 +86,18 @@ impl Pair {
     /// member itself) that counts for loss and two masters only; waits until all write.
     pub fn start_writers(&mut self, beside: &[&str]) -> Result<()> {
         let client = self.lab.host("c")?;
-        self.writers.push(Writer::start(client, WriterSpec::fresh("fresh", vip()))?);
-        self.writers.push(Writer::start(client, WriterSpec::held("held", vip()))?);
+        self.writers.push(Writer::start(client, WriterSpec::fresh("fresh", self.vip()))?);
+        self.writers.push(Writer::start(client, WriterSpec::held("held", self.vip()))?);
         for name in beside {
-            let spec = WriterSpec::held(name, vip()).beside_victim();
+            let spec = WriterSpec::held(name, self.vip()).beside_victim();
             self.writers.push(Writer::start(self.lab.host(name)?, spec)?);
         }
-        self.writers.iter().try_for_each(|writer| writer.wait_more(100, LIMIT))
+        self.writers.iter().try_for_each(|writer| writer.wait_more(100, slowed(LIMIT)))
+    }
+
+    /// Where the group's clients connect.
+    pub fn vip(&self) -> SocketAddr {
+        SocketAddr::new(self.lab.vip(), PORT)
     }
 
     pub fn lab(&self) -> &Lab {
@@ -135,7 +142,7 @@ impl Pair {
 
     /// When the members' kernels had the VIP, and when no more.
     pub fn address_moments(&self) -> Vec<Moment> {
-        self.addresses.iter().flat_map(|watch| watch.moments(IpAddr::V4(VIP))).collect()
+        self.addresses.iter().flat_map(|watch| watch.moments(self.vip().ip())).collect()
     }
 
     /// Name of the host whose Redis acknowledged a client's write last.
@@ -156,8 +163,9 @@ impl Pair {
     pub fn wait_taken_over(&self, old: &str, fault: Mono) -> Result<Ack> {
         let instance = self.redis(old)?.instance();
         let clients = self.writers.iter().take(2);
-        let acks: Result<Vec<Ack>> =
-            clients.map(|writer| writer.wait_other_server(&instance, fault, LIMIT)).collect();
+        let acks: Result<Vec<Ack>> = clients
+            .map(|writer| writer.wait_other_server(&instance, fault, slowed(LIMIT)))
+            .collect();
         acks?.into_iter().min_by_key(|ack| ack.seen).context("no writer runs")
     }
 
@@ -168,7 +176,7 @@ impl Pair {
 
     /// As [`Pair::wait_healthy`], asked at a node of the caller's choice.
     pub fn wait_healthy_at(&self, endpoint: &str) -> Result<Value> {
-        wait_status(&self.lab, endpoint, "the pair to be healthy", LIMIT, is_healthy)
+        wait_status(&self.lab, endpoint, "the pair to be healthy", slowed(LIMIT), is_healthy)
     }
 
     /// `redkeepctl`, run on `w` against the node there.
@@ -183,19 +191,14 @@ impl Pair {
 
     /// Looks at the VIP for everything acknowledged so far; writers go on.
     pub fn outcome(&self) -> Result<Outcome> {
-        Outcome::collect(self.records(), self.lab.host("c")?, vip())
+        Outcome::collect(self.records(), self.lab.host("c")?, self.vip())
     }
 
     /// Ends all writers and looks at the VIP for everything they had acknowledged.
     pub fn finish_writers(&mut self) -> Result<Outcome> {
         let records = self.writers.drain(..).map(Writer::finish).collect();
-        Outcome::collect(records, self.lab.host("c")?, vip())
+        Outcome::collect(records, self.lab.host("c")?, self.vip())
     }
-}
-
-/// Where the group's clients connect.
-fn vip() -> SocketAddr {
-    SocketAddr::from((VIP, PORT))
 }
 
 fn is_healthy(status: &Value) -> bool {

@@ -1,7 +1,7 @@
 //! `redkeepd` on a host, and `redkeepctl` to speak to it, as an operator would use them.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,6 +14,7 @@ use crate::binaries::{redkeepctl, redkeepd};
 use crate::host::Host;
 use crate::lab::Lab;
 use crate::process::{Process, wait_until};
+use crate::tempo::{slowdown, times};
 use crate::time::Mono;
 
 /// Port of the peers' traffic.
@@ -38,14 +39,23 @@ pub struct GroupBlock {
 pub struct ClusterFile {
     pub name: String,
     pub lease_ttl: Option<String>,
-    pub nodes: Vec<(String, Ipv4Addr)>,
+    pub nodes: Vec<(String, IpAddr)>,
     pub groups: Vec<GroupBlock>,
     /// Further lines of `[cluster]`.
     pub extra: String,
+    /// With `[tls]`, by the node's files in [`tls_dir`]; else `insecure`.
+    pub tls: bool,
+}
+
+/// Where a host's `ca.pem`, `node.pem`, `node.key`, `operator.pem` and `operator.key` lie, if it has any.
+///
+/// The lab makes none; a test of TLS does. `redkeepctl` speaks TLS on a host that has them.
+pub fn tls_dir(host: &Host) -> PathBuf {
+    host.dir().join("tls")
 }
 
 impl ClusterFile {
-    /// Nodes `a`, `b` and witness `w` of the lab, one group `pair` at 10.99.0.100.
+    /// Nodes `a`, `b` and witness `w` of the lab, one group `pair` at [`Lab::vip`].
     pub fn founding(lab: &Lab, lease_ttl: &str) -> Result<Self> {
         let mut nodes = Vec::new();
         for name in ["a", "b", "w"] {
@@ -54,17 +64,18 @@ impl ClusterFile {
         let group = GroupBlock {
             name: "pair".to_owned(),
             port: crate::redis::PORT,
-            vip: IpAddr::V4(Ipv4Addr::new(10, 99, 0, 100)),
+            vip: lab.vip(),
             members: vec!["a".to_owned(), "b".to_owned()],
             password: crate::redis::PASSWORD.to_owned(),
-            extra: String::new(),
+            extra: slow_lines(&[("probe_interval", "100ms"), ("probe_timeout", "250ms")]),
         };
         Ok(ClusterFile {
             name: "demo".to_owned(),
-            lease_ttl: Some(lease_ttl.to_owned()),
+            lease_ttl: Some(times(lease_ttl, slowdown())),
             nodes,
             groups: vec![group],
-            extra: String::new(),
+            extra: slow_lines(&[("takeover_timeout", "2s"), ("switchover_timeout", "2s")]),
+            tls: false,
         })
     }
 
@@ -73,15 +84,23 @@ impl ClusterFile {
         let mut text = String::new();
         let _ = writeln!(text, "node = \"{node}\"");
         let _ = writeln!(text, "data_dir = \"{}\"", dir.join("redkeep").display());
-        let _ = writeln!(text, "insecure = true\n\n[cluster]\nname = \"{}\"", self.name);
+        if self.tls {
+            let file = |name| dir.join("tls").join(name);
+            let _ = writeln!(text, "\n[tls]\nca = {:?}", file("ca.pem"));
+            let _ = writeln!(text, "cert = {:?}\nkey = {:?}", file("node.pem"), file("node.key"));
+        } else {
+            let _ = writeln!(text, "insecure = true");
+        }
+        let _ = writeln!(text, "\n[cluster]\nname = \"{}\"", self.name);
         if let Some(ttl) = &self.lease_ttl {
             let _ = writeln!(text, "lease_ttl = \"{ttl}\"");
         }
         text.push_str(&self.extra);
         for (name, address) in &self.nodes {
             let _ = writeln!(text, "\n[[node]]\nname = \"{name}\"");
-            let _ = writeln!(text, "peer = \"{address}:{PEER_PORT}\"");
-            let _ = writeln!(text, "admin = \"{address}:{ADMIN_PORT}\"");
+            let at = |port| SocketAddr::new(*address, port);
+            let _ = writeln!(text, "peer = \"{}\"", at(PEER_PORT));
+            let _ = writeln!(text, "admin = \"{}\"", at(ADMIN_PORT));
         }
         for group in &self.groups {
             let length = if group.vip.is_ipv4() { 32 } else { 128 };
@@ -97,6 +116,13 @@ impl ClusterFile {
         }
         text
     }
+}
+
+/// On a slow machine the lines that lengthen these defaults; elsewhere none, so that the defaults are tested.
+fn slow_lines(defaults: &[(&str, &str)]) -> String {
+    let slow = slowdown();
+    let line = |(key, span): &(&str, &str)| format!("{key} = \"{}\"\n", times(span, slow));
+    if slow == 1 { String::new() } else { defaults.iter().map(line).collect() }
 }
 
 /// One supervisor; it can be killed and started again with its data.
@@ -163,13 +189,34 @@ impl CtlOutcome {
     }
 }
 
-/// Runs `redkeepctl --endpoint HOST:7601 WORDS...` on a host of the lab.
+/// Runs `redkeepctl --endpoint HOST:7601 WORDS...` on a host of the lab, by TLS if that host has files for it.
 pub fn ctl(lab: &Lab, on: &str, endpoint: &str, words: &[&str]) -> Result<CtlOutcome> {
+    ctl_with(lab.host(on)?, &ctl_options(lab.host(on)?, lab.host(endpoint)?), words)
+}
+
+/// How `redkeepctl` on one host reaches the supervisor of another.
+pub(crate) fn ctl_options(on: &Host, endpoint: &Host) -> Vec<String> {
+    let address = SocketAddr::new(endpoint.address(), ADMIN_PORT);
+    let mut options = vec!["--endpoint".to_owned(), address.to_string()];
+    let dir = tls_dir(on);
+    if dir.exists() {
+        for (option, file) in
+            [("--ca", "ca.pem"), ("--cert", "operator.pem"), ("--key", "operator.key")]
+        {
+            options.extend([option.to_owned(), dir.join(file).display().to_string()]);
+        }
+        options.extend(["--server-name".to_owned(), endpoint.name().to_owned()]);
+    }
+    options
+}
+
+/// Runs `redkeepctl OPTIONS... WORDS...` on a host of the lab.
+pub fn ctl_with(on: &Host, options: &[String], words: &[&str]) -> Result<CtlOutcome> {
     let program = redkeepctl()?.display().to_string();
-    let endpoint = format!("{}:{ADMIN_PORT}", lab.host(endpoint)?.address());
-    let mut all = vec![program.as_str(), "--endpoint", &endpoint];
+    let mut all = vec![program.as_str()];
+    all.extend(options.iter().map(String::as_str));
     all.extend(words);
-    let output = lab.host(on)?.run(&all)?;
+    let output = on.run(&all)?;
     Ok(CtlOutcome {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -214,7 +261,7 @@ mod tests {
         let group = GroupBlock {
             name: "pair".to_owned(),
             port: 16465,
-            vip: IpAddr::V4(Ipv4Addr::new(10, 99, 0, 100)),
+            vip: IpAddr::from([10, 99, 0, 100]),
             members: vec!["a".to_owned(), "b".to_owned()],
             password: "secret".to_owned(),
             extra: String::new(),
@@ -222,9 +269,10 @@ mod tests {
         let file = ClusterFile {
             name: "demo".to_owned(),
             lease_ttl: Some("300ms".to_owned()),
-            nodes: vec![("a".to_owned(), Ipv4Addr::new(10, 99, 0, 1))],
+            nodes: vec![("a".to_owned(), IpAddr::from([10, 99, 0, 1]))],
             groups: vec![group],
             extra: String::new(),
+            tls: false,
         };
         let expected = "node = \"a\"\ndata_dir = \"/d/redkeep\"\ninsecure = true\n\n[cluster]\n\
             name = \"demo\"\nlease_ttl = \"300ms\"\n\n[[node]]\nname = \"a\"\n\

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::host::Host;
 use crate::process::{Process, wait_until};
-use crate::supervisor::ADMIN_PORT;
+use crate::supervisor::ctl_options;
 use crate::time::Mono;
 
 /// One thing that happened.
@@ -78,8 +78,7 @@ impl EventWatch {
     /// Starts the stream on the node's own host.
     pub fn start(host: &Host) -> Result<Self> {
         let mut command = Command::new(crate::binaries::redkeepctl()?);
-        let endpoint = format!("{}:{ADMIN_PORT}", host.address());
-        command.args(["--endpoint", &endpoint, "-o", "json", "events"]);
+        command.args(ctl_options(host, host)).args(["-o", "json", "events"]);
         let process = host.spawn("events", &command)?;
         Ok(EventWatch { node: host.name().to_owned(), process })
     }

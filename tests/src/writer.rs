@@ -19,6 +19,7 @@ use anyhow::{Context, Result};
 
 use crate::host::Host;
 use crate::process::wait_until;
+use crate::tempo::slowed;
 use crate::time::Mono;
 
 /// How a writer uses connections.
@@ -57,13 +58,13 @@ pub struct WriterSpec {
 impl WriterSpec {
     /// A writer of the founding password that opens a connection every 5 ms.
     pub fn fresh(name: &str, target: SocketAddr) -> Self {
-        let kind = WriterKind::Fresh { every: Duration::from_millis(5) };
+        let kind = WriterKind::Fresh { every: slowed(Duration::from_millis(5)) };
         Self::with_kind(name, target, kind)
     }
 
     /// A writer of the founding password that holds its connection, about 500 writes a second.
     pub fn held(name: &str, target: SocketAddr) -> Self {
-        let kind = WriterKind::Held { pause: Duration::from_millis(2) };
+        let kind = WriterKind::Held { pause: slowed(Duration::from_millis(2)) };
         Self::with_kind(name, target, kind)
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use redkeep_lab::{
     ClusterFile, DataSet, Figure, GROUP, Lab, Mono, PASSWORD, Pair, RedisOptions, Verdict,
-    redis_at, repetitions, wait_until,
+    redis_at, repetitions, slowed, wait_until,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -41,9 +41,9 @@ fn kill_and_return(pair: &mut Pair, data: DataSet) -> Result<Verdict> {
     println!("{old} killed, {taken} serves: {verdict}");
     let judge = || -> Result<()> {
         verdict.ensure_one_master()?;
-        outcome.ensure_only_tail_lost(&instance, fault, TAIL)?;
+        outcome.ensure_only_tail_lost(&instance, fault, slowed(TAIL))?;
         let back = verdict.service_back.context("no other server answered")?;
-        ensure!(back < SERVICE_LIMIT, "too late");
+        ensure!(back < slowed(SERVICE_LIMIT), "too late");
         let log = pair.redis(&old)?.log_text();
         ensure!(!log.contains("asks for synchronization"), "{old} fed a replica: {log}");
         Ok(())

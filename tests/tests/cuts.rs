@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use redkeep_lab::{
     ClusterFile, DataSet, Figure, GROUP, Lab, Mono, Pair, RedisOptions, Verdict, repetitions,
-    wait_status, wait_until,
+    slowed, wait_status, wait_until,
 };
 
 const LEASE: Duration = Duration::from_millis(300);
@@ -63,7 +63,7 @@ fn recover(
 ) -> Result<Verdict> {
     let taken = pair.wait_taken_over(old, fault).with_context(|| pair.story(begun, Mono::now()))?;
     let new = taken.server.split(':').next().unwrap_or_default().to_owned();
-    pair.keep_writing(LEASE)?;
+    pair.keep_writing(slowed(LEASE))?;
     match supervised {
         Supervised::Well => {}
         Supervised::Killed => drop(pair.restart_supervisor(old)?),
@@ -75,12 +75,12 @@ fn recover(
     pair.wait_replica(old, &new, "w").with_context(|| pair.story(begun, Mono::now()))?;
     pair.keep_writing(Duration::from_millis(100))?;
     let end = Mono::now();
-    let verdict = pair.outcome()?.since(begun - WARM).verdict(fault, end);
+    let verdict = pair.outcome()?.since(begun - slowed(WARM)).verdict(fault, end);
     println!("{old} to {new}, supervisor {supervised:?}: {verdict}");
     let judge = || {
         verdict.ensure_one_master()?;
-        verdict.ensure_lost_within(LEASE)?;
-        ensure!(verdict.service_back.is_some_and(|back| back < SERVICE_LIMIT), "too late");
+        verdict.ensure_lost_within(slowed(LEASE))?;
+        ensure!(verdict.service_back.is_some_and(|back| back < slowed(SERVICE_LIMIT)), "too late");
         Ok(())
     };
     judge().with_context(|| format!("{verdict}\n{}", pair.story(begun, end)))?;
@@ -242,7 +242,7 @@ fn freeze_in_takeover(pair: &mut Pair, delay: Duration) -> Result<Verdict> {
         pair.wait_replica(member, third, "w").with_context(|| pair.story(begun, Mono::now()))?;
     }
     let end = Mono::now();
-    let outcome = pair.outcome()?.since(begun - WARM);
+    let outcome = pair.outcome()?.since(begun - slowed(WARM));
     let verdict = outcome.verdict(fault, end);
     println!("{first} killed, {second} frozen after {delay:?}, {third} serves: {verdict}");
     let judge = || -> Result<()> {

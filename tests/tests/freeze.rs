@@ -90,7 +90,7 @@ fn unread_requests(pair: &Pair, host: &str) -> Result<usize> {
 
 /// Segments with data that a host sent from the VIP after `from`, as the client's link saw them.
 fn replies_of(pair: &Pair, host: &str, mut frames: Vec<Frame>, from: Mono) -> Result<usize> {
-    let number = *pair.host(host)?.address().octets().last().context("an address")?;
+    let number = *pair.host(host)?.address_v4().octets().last().context("an address")?;
     let link = [2, 0x63, 0, 0, 0, number];
     // Bytes 6 to 11 of an Ethernet frame are its sender.
     frames.retain(|frame| frame.at > from && frame.bytes.get(6..12) == Some(&link[..]));

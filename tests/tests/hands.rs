@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use redkeep_lab::{Figure, Mono, Pair, VIP, repetitions, wait_until};
+use redkeep_lab::{Figure, Mono, Pair, VIP, repetitions, slowed, wait_until};
 
 /// Writes of this long before the fault tell who was master.
 const WARM: Duration = Duration::from_millis(100);
@@ -51,7 +51,7 @@ fn vip_removed_by_hand_is_back() -> Result<()> {
         let (lost, again) = wait_until("the VIP to be back", LIMIT, seen)
             .with_context(|| pair.story(begun, Mono::now()))?;
         back.add(again.since(lost));
-        ensure!(again.since(lost) < MENDED_LIMIT, "back after {:?}", again.since(lost));
+        ensure!(again.since(lost) < slowed(MENDED_LIMIT), "back after {:?}", again.since(lost));
         wait_event(&pair, &before.master, "VIP_RESTORED", begun)?;
         pair.keep_writing(Duration::from_millis(300))?;
     }
@@ -74,7 +74,7 @@ fn stray_vip_without_a_lease_is_removed() -> Result<()> {
     let gone = || (!pair.host(&other).ok()?.has_address(IpAddr::V4(VIP)).ok()?).then(Mono::now);
     let at = wait_until("the stray VIP to be removed", LIMIT, gone)?;
     let mut figure = Figure::new("stray VIP removed");
-    figure.add(at.since(begun - WARM));
+    figure.add(at.since(begun));
     figure.print();
     wait_event(&pair, &other, "VIP_STRAY", begun)?;
     pair.keep_writing(Duration::from_millis(300))?;
@@ -101,14 +101,14 @@ fn flushed_ruleset_leaves_the_lock_standing_or_closed() -> Result<()> {
         println!("owned {owned}; nft flush ruleset: {}", flushed.status);
         let back = || table().ok().filter(|text| text.contains("guarded")).map(|_| Mono::now());
         let stands = wait_until("the table", LIMIT, back)?;
-        pair.keep_writing(Duration::from_millis(600))?;
+        pair.keep_writing(slowed(Duration::from_millis(600)))?;
         let end = Mono::now();
-        let verdict = pair.outcome()?.since(begun - WARM).verdict(begun, end);
+        let verdict = pair.outcome()?.since(begun - slowed(WARM)).verdict(begun, end);
         let judge = || -> Result<()> {
             ensure!(
-                stands.since(begun - WARM) < MENDED_LIMIT,
+                stands.since(begun) < slowed(MENDED_LIMIT),
                 "table back after {:?}",
-                stands.since(begun - WARM)
+                stands.since(begun)
             );
             ensure!(verdict.service_back.is_none() && verdict.lost == 0, "{verdict}");
             if owned {
@@ -116,7 +116,7 @@ fn flushed_ruleset_leaves_the_lock_standing_or_closed() -> Result<()> {
                 let refusals = refusals.refusals("held", begun, end);
                 ensure!(refusals.is_empty(), "disturbed: {refusals:?}");
             } else {
-                wait_event(&pair, &before.master, "LOCK_RESTORED", begun)?;
+                wait_event(&pair, &before.master, "LOCK_LOST", begun)?;
             }
             Ok(())
         };

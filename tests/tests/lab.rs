@@ -15,8 +15,8 @@ use redkeep_lab::{
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 100);
 const LIMIT: Duration = Duration::from_secs(20);
 
-fn at(address: Ipv4Addr) -> SocketAddr {
-    SocketAddr::from((address, PORT))
+fn at(address: impl Into<IpAddr>) -> SocketAddr {
+    SocketAddr::new(address.into(), PORT)
 }
 
 /// A master on `a` with the VIP and a replica on `b` that acknowledges writes.

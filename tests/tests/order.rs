@@ -35,7 +35,7 @@ fn capture(pair: &Pair, host: &'static str) -> Result<impl FnOnce() -> Result<Se
     let at = pair.host(host)?;
     let wire = Capture::start(at, "eth0", &format!("arp or tcp dst port {PORT}"))?;
     let local = Capture::start(at, "lo", &format!("tcp dst port {PORT}"))?;
-    let own = IpAddr::V4(at.address());
+    let own = at.address();
     Ok(move || {
         let (wire, local) = (wire.finish()?, local.finish()?);
         let mut segments = tcp_segments(&local);

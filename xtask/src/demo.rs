@@ -6,6 +6,7 @@
 
 mod story;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -123,10 +124,10 @@ fn leave_running(pair: &Pair) -> Result<()> {
     println!("\nThe hosts are left running until Ctrl-C. From another terminal:\n");
     for verb in ["status", "history", "explain pair", "events", "switchover pair --wait"] {
         println!(
-            "  ip netns exec {} {} --endpoint {}:{ADMIN_PORT} {verb}",
+            "  ip netns exec {} {} --endpoint {} {verb}",
             witness.namespace(),
             program.display(),
-            witness.address()
+            SocketAddr::new(witness.address(), ADMIN_PORT)
         );
     }
     println!();

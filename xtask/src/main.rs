@@ -1,4 +1,4 @@
-//! Project chores: `setup`, `tidy`, `test`, `demo`. `.ci/run` runs `test` and nothing else.
+//! Project chores: `setup`, `tidy`, `test`, `demo`, `vm`. `.ci/run` runs `test` and nothing else.
 //!
 //! Everything here drives other programs; no rule of the product lives here.
 
@@ -7,6 +7,7 @@ mod programs;
 mod setup;
 mod tidy;
 mod verify;
+mod vm;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -22,7 +23,7 @@ struct Arguments {
     chore: Chore,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 enum Chore {
     /// Install the Debian packages that tests and demo need.
     Setup,
@@ -43,6 +44,12 @@ enum Chore {
         #[arg(long, default_value = "300ms", value_parser = parse_span)]
         lease: Duration,
     },
+    /// Kernel tests and some scenarios on Debian's stock kernel, emulated: half an hour, not part of `test`.
+    Vm {
+        /// Only test programs whose name contains this.
+        #[arg(default_value = "")]
+        only: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -62,6 +69,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Tidy => tidy::run(&root),
         Chore::Test { quick } => verify::run(&root, quick),
         Chore::Demo { keep, lease } => demo::run(&root, keep, lease),
+        Chore::Vm { only } => vm::run(&root, &only),
     }
 }
 

@@ -23,7 +23,12 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// Installs what is missing and says what.
 pub(crate) fn run() -> Result<()> {
-    let missing = missing_packages();
+    install(&NEEDED)
+}
+
+/// Installs those of `needed`, programs and their packages, that are missing.
+pub(crate) fn install(needed: &[(&str, &'static str)]) -> Result<()> {
+    let missing = missing_packages(needed);
     if missing.is_empty() {
         println!("setup: nothing to install");
         return Ok(());
@@ -43,7 +48,7 @@ pub(crate) fn run() -> Result<()> {
     });
     drop(policy);
     outcome?;
-    let still = missing_packages();
+    let still = missing_packages(needed);
     ensure!(still.is_empty(), "still missing after the installation: {}", still.join(" "));
     Ok(())
 }
@@ -56,8 +61,8 @@ pub(crate) fn require() -> Result<()> {
     run()
 }
 
-fn missing_packages() -> Vec<&'static str> {
-    let absent = NEEDED.iter().filter(|(program, _)| find(program).is_none());
+fn missing_packages(needed: &[(&str, &'static str)]) -> Vec<&'static str> {
+    let absent = needed.iter().filter(|(program, _)| find(program).is_none());
     absent.map(|(_, package)| *package).collect()
 }
 

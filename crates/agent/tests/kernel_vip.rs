@@ -87,7 +87,9 @@ fn a_foreign_address_that_becomes_the_vip_gets_a_finite_life() {
     for vip in [vip4(), vip6()] {
         table.ensure_present(&vip, ONE).unwrap();
         let [found] = &held(&mut table, vip.address)[..] else { panic!("not there once") };
-        assert_eq!((found.origin, found.valid_seconds), (Origin::Ours, Some(1)), "{found:?}");
+        assert_eq!(found.valid_seconds, Some(1), "{found:?}");
+        // Linux 6.1 leaves `ifa_proto` as it was when it replaces an IPv4 address.
+        assert!(found.origin == Origin::Ours || vip.address.is_ipv4(), "{found:?}");
         wait_for("expiry", Duration::from_secs(3), || held(&mut table, vip.address).is_empty());
     }
 }

@@ -1,12 +1,15 @@
 //! From endpoints to a connection: the first that answers is taken.
 
-use std::{env, fs, path::PathBuf, time::Duration};
+use std::{env, error::Error, fs, path::PathBuf, time::Duration};
 
 use redkeep_proto::admin::v1::{
     GetStatusRequest, Status as ClusterStatus, admin_service_client::AdminServiceClient,
 };
 use tokio::time::{Instant, timeout_at};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{
+    Status,
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+};
 
 use crate::{args::Args, failure::Failure};
 
@@ -80,7 +83,8 @@ impl Target {
             let mut client = AdminServiceClient::new(channel);
             // A refused client certificate shows at the first call only; so does a server of another kind.
             let request = GetStatusRequest { local_only: true, group: String::new() };
-            let answer = client.get_status(request).await.map_err(|s| at("", answer_of(&s)))?;
+            let answer =
+                client.get_status(request).await.map_err(|s| at("", self.unanswered(&s)))?;
             let status =
                 answer.into_inner().status.ok_or_else(|| at("an empty answer", String::new()))?;
             Ok((client, status))
@@ -88,6 +92,21 @@ impl Target {
         timeout_at(limit, asked)
             .await
             .unwrap_or_else(|_| Err(at("no answer in time", String::new())))
+    }
+
+    /// Why a call on a connection that stood was not answered.
+    fn unanswered(&self, status: &Status) -> String {
+        let text = with_causes(status.message().to_owned(), status.source());
+        // What a supervisor answers has no source here; what broke the connection has.
+        match (status.source(), &self.tls) {
+            (None, _) => answer_of(status),
+            (Some(_), None) => {
+                format!("{text}; if it speaks TLS, give --ca, --cert and --key")
+            }
+            (Some(_), Some(_)) => {
+                format!("{text}; it may not accept this certificate, which its CA must have signed")
+            }
+        }
     }
 
     /// The first endpoint that answers.
@@ -153,9 +172,11 @@ fn tls(
 }
 
 /// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
+fn chain(error: &dyn Error) -> String {
+    with_causes(error.to_string(), error.source())
+}
+
+fn with_causes(mut text: String, mut source: Option<&(dyn Error + 'static)>) -> String {
     while let Some(cause) = source {
         let cause_text = cause.to_string();
         if !text.ends_with(&cause_text) {

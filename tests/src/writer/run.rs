@@ -7,6 +7,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::connection::{Connection, Progress};
 use super::{Failure, Record, Refusal, StopFlag, WriterKind, WriterSpec, lock};
+use crate::tempo::slowed;
 use crate::time::Mono;
 
 /// An attempt that takes longer to connect is given up, so a black hole costs little.
@@ -203,7 +204,9 @@ impl Loop<'_> {
         let now = Mono::now();
         if self.has_current {
             let late = self.connections.last().is_some_and(|current| {
-                current.oldest_write().is_some_and(|sent| now.since(sent) > HELD_ANSWER_LIMIT)
+                current
+                    .oldest_write()
+                    .is_some_and(|sent| now.since(sent) > slowed(HELD_ANSWER_LIMIT))
             });
             if late {
                 // It stays among the connections that are listened to.
@@ -214,7 +217,7 @@ impl Loop<'_> {
         let current = if self.has_current { self.connections.len().checked_sub(1) } else { None };
         for (index, connection) in self.connections.iter().enumerate() {
             let age = now.since(connection.opened());
-            if !connection.is_connected() && age > CONNECT_LIMIT {
+            if !connection.is_connected() && age > slowed(CONNECT_LIMIT) {
                 given_up.push((index, Failure::ConnectTimeout));
             } else if current != Some(index) && age > LISTEN_LIMIT {
                 given_up.push((index, Failure::AnswerTimeout));

@@ -107,7 +107,8 @@ impl VipTable {
     /// Adds the VIP or refreshes its lifetime. The kernel removes it within `valid` + 0.75 s.
     ///
     /// A late call re-creates an address that was removed: check the permission right before.
-    /// An address that somebody else made is taken over, with a finite lifetime.
+    /// An address that somebody else made is taken over, with a finite lifetime. Linux 6.1 goes on naming
+    /// its first maker where it is IPv4, so [`Foreign::Keep`] keeps it there.
     ///
     /// # Errors
     /// When the link is absent or the kernel refuses.

@@ -98,6 +98,7 @@ fn replica(run: &str) -> RedisObservation {
         replicas: Vec::new(),
         version: "7.0.15".into(),
         settled: true,
+        bypass: Vec::new(),
     }
 }
 

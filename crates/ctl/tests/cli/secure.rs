@@ -86,5 +86,21 @@ fn another_name_or_plain_text_is_unreachable() {
     let other = pem.status(&server, "b");
     assert_eq!(other.code, 3, "{}", other.stderr);
     assert!(other.stderr.contains("certificate"), "{}", other.stderr);
-    assert_eq!(server.run(&["status"]).code, 3);
+    let plain = server.run(&["status"]);
+    assert_eq!(plain.code, 3, "{}", plain.stderr);
+    assert!(plain.stderr.contains("TLS") && plain.stderr.contains("--ca"), "{}", plain.stderr);
+}
+
+#[test]
+fn operator_of_another_authority_is_told_that_the_certificate_is_why() {
+    let (pem, other) = (Pem::new("ours"), Pem::new("theirs"));
+    let server = pem.start();
+    let files = [("--ca", &pem, "ca"), ("--cert", &other, "cert"), ("--key", &other, "key")];
+    let files = files.map(|(option, pem, name)| (option, pem.file(name)));
+    let mut words: Vec<&str> =
+        files.iter().flat_map(|(option, file)| [*option, file.as_str()]).collect();
+    words.extend(["--server-name", "a", "status"]);
+    let refused = server.run(&words);
+    assert_eq!(refused.code, 3, "{}", refused.stderr);
+    assert!(refused.stderr.contains("certificate"), "{}", refused.stderr);
 }

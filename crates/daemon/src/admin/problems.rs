@@ -286,6 +286,7 @@ impl Reporter<'_> {
             HoldReason::Cooldown { .. } => format!("redkeepctl failover {group} does not wait"),
             HoldReason::Bypass { open, .. } => mends(open),
             HoldReason::OldLease { .. }
+            | HoldReason::OldMasterDoubtful
             | HoldReason::AwaitingFence { .. }
             | HoldReason::InFlight
             | HoldReason::LeadershipTransfer

@@ -6,7 +6,7 @@
 //! if every role-changing command was answered before the look began and none was sent until it ended.
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -116,7 +116,7 @@ pub(crate) struct Access {
 fn endpoint(addr: SocketAddr, spec: &GroupSpec, access: &Access) -> RedisEndpoint {
     let address = match &access.group.unix_socket {
         Some(path) => RedisAddress::Unix(path.clone()),
-        None => RedisAddress::Tcp(addr),
+        None => RedisAddress::Tcp(local_address(addr)),
     };
     let mut endpoint = RedisEndpoint::new(address);
     endpoint.source = Some(OWN_SOURCE);
@@ -127,6 +127,11 @@ fn endpoint(addr: SocketAddr, spec: &GroupSpec, access: &Access) -> RedisEndpoin
     endpoint.command_timeout = Duration::from_nanos(spec.probe.timeout.0);
     endpoint.renamed.clone_from(&access.group.rename_commands);
     endpoint
+}
+
+/// Of IPv6 the lock exempts no address (ADR 0012): what a closed Redis answers there is dropped.
+fn local_address(addr: SocketAddr) -> SocketAddr {
+    if addr.is_ipv6() { (Ipv4Addr::LOCALHOST, addr.port()).into() } else { addr }
 }
 
 impl GroupRedis {
@@ -188,7 +193,6 @@ impl Shared {
 /// The probe task.
 struct Prober {
     shared: Arc<Shared>,
-    port: u16,
     probe: Probe,
     /// Process id and run id of the life that is watched.
     life: Option<(u32, String)>,
@@ -200,7 +204,7 @@ impl Prober {
     fn new(shared: Arc<Shared>, port: u16) -> Self {
         let probe = Probe::new(shared.endpoint.clone());
         let around = Around::new(shared.group.clone(), port);
-        Self { shared, port, probe, life: None, watch: None, around }
+        Self { shared, probe, life: None, watch: None, around }
     }
 
     async fn run(mut self) {
@@ -363,6 +367,13 @@ mod tests {
         assert_eq!(watched.process_of(&second), Some(process(11)));
         watched.set(None);
         assert_eq!(watched.process_of(&second), None);
+    }
+
+    #[test]
+    fn redis_of_an_ipv6_node_is_reached_by_the_address_that_the_lock_exempts() {
+        let of = |addr: &str| local_address(addr.parse().unwrap()).to_string();
+        assert_eq!(of("10.99.0.1:6379"), "10.99.0.1:6379");
+        assert_eq!(of("[fd99::1]:6379"), "127.0.0.1:6379");
     }
 
     #[test]

@@ -24,19 +24,19 @@ use super::{
     Local, Outbox, PROTOCOL_VERSION, codec, patience,
     receipt::{Receipt, stream_name},
 };
-use crate::inbox::Inbox;
+use crate::{executor::lock::chain, inbox::Inbox};
 
 /// Pause after a refused connection: the process may be back any moment.
 const REFUSED_PAUSE: Duration = Duration::from_millis(20);
 
 /// How a stream ended.
 #[derive(Debug)]
-enum End {
+pub(super) enum End {
     /// An envelope stayed unacknowledged: the path is cut or the peer is frozen.
     Silent,
     /// The peer or its kernel closed it.
     Closed,
-    /// The peer does not want us; the text says why.
+    /// The peer does not want us, or we do not want it; the text says who and why.
     Refused(String),
 }
 
@@ -57,6 +57,8 @@ pub(super) async fn run(local: Local, peer: NodeSpec, outbox: Arc<Outbox>, inbox
         let end = match connected {
             Ok(stream) => exchange(&local, &peer, stream, &outbox).await,
             Err(error) => {
+                // Whoever comes next says it again.
+                said.clear();
                 if error.kind() == io::ErrorKind::ConnectionRefused && std::mem::take(&mut closed) {
                     tracing::info!(peer = %peer.name, "the peer's process is gone");
                     inbox.answer(Input::PeerDied { peer: peer.id });
@@ -71,7 +73,7 @@ pub(super) async fn run(local: Local, peer: NodeSpec, outbox: Arc<Outbox>, inbox
             End::Refused(reason) => {
                 closed = false;
                 if reason != said {
-                    tracing::error!(peer = %peer.name, %reason, "the peer refuses this node");
+                    tracing::error!(peer = %peer.name, %reason, "no stream to the peer");
                     said = reason;
                 }
                 sleep(patience).await;
@@ -178,24 +180,29 @@ async fn exchange(local: &Local, peer: &NodeSpec, stream: TcpStream, outbox: &Ar
     }
 }
 
-fn opening_failure(error: &tonic::transport::Error) -> End {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    let mut tls = false;
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        tls |= text.contains("certificate");
-        source = cause.source();
+pub(super) fn opening_failure(error: &tonic::transport::Error) -> End {
+    let text = chain(error);
+    // rustls says so of the other side's certificate only; its own is in an alert.
+    if text.contains("certificate") {
+        End::Refused(format!("its certificate is not accepted: {text}"))
+    } else {
+        End::Closed
     }
-    if tls { End::Refused(text) } else { End::Closed }
 }
 
 /// A refusal in words is not the end of a process.
-fn end_of(status: &tonic::Status) -> End {
+pub(super) fn end_of(status: &tonic::Status) -> End {
+    let cause = std::error::Error::source(status).map(chain).unwrap_or_default();
+    // TLS 1.3 refuses a client's certificate after the client is done (RFC 8446, section 4.4.2.4).
+    if cause.contains("fatal alert") {
+        return End::Refused(format!("it does not accept this node's certificate: {cause}"));
+    }
     match status.code() {
         tonic::Code::FailedPrecondition
         | tonic::Code::PermissionDenied
-        | tonic::Code::Unimplemented => End::Refused(status.message().to_owned()),
+        | tonic::Code::Unimplemented => {
+            End::Refused(format!("it refuses this node: {}", status.message()))
+        }
         _ => End::Closed,
     }
 }

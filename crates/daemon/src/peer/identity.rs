@@ -20,7 +20,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Local, PROTOCOL_VERSION, client, patience};
+use super::{Local, PROTOCOL_VERSION, client, client::End, patience};
 
 /// Random id of a data directory.
 pub(crate) type DirId = [u8; 16];
@@ -123,9 +123,15 @@ pub(crate) async fn introduce(
     for peer in nodes.iter().filter(|n| n.id != local.node).cloned() {
         let local = local.clone();
         asked.spawn(async move {
+            let mut said = String::new();
             loop {
-                if let Some(known) = ask(&local, &peer, dir).await {
-                    return (peer, known);
+                match ask(&local, &peer, dir).await {
+                    Ok(known) => return (peer, known),
+                    Err(End::Refused(reason)) if reason != said => {
+                        tracing::error!(peer = %peer.name, %reason, "the peer does not say whether it knows this node");
+                        said = reason;
+                    }
+                    Err(End::Refused(_) | End::Silent | End::Closed) => {}
                 }
                 sleep(Duration::from_millis(100)).await;
             }
@@ -152,28 +158,24 @@ pub(crate) async fn introduce(
     Ok(())
 }
 
-/// The directory `peer` knew this node by before; the outer none = no answer.
-async fn ask(local: &Local, peer: &NodeSpec, dir: DirId) -> Option<Option<DirId>> {
+/// The directory `peer` knew this node by before.
+async fn ask(local: &Local, peer: &NodeSpec, dir: DirId) -> Result<Option<DirId>, End> {
     let limit = patience(local.lease_ttl).max(Duration::from_millis(500));
     let answer = timeout(limit, async {
-        let stream = TcpStream::connect(peer.peer).await.ok()?;
-        let channel = client::channel(local, peer, stream).await.ok()?;
+        let stream = TcpStream::connect(peer.peer).await.map_err(|_| End::Closed)?;
+        let channel = client::channel(local, peer, stream).await;
+        let channel = channel.map_err(|error| client::opening_failure(&error))?;
         let request = IdentifyRequest {
             cluster: local.cluster.clone(),
             node: local.node.0,
             dir_id: dir.to_vec(),
             protocol_version: PROTOCOL_VERSION,
         };
-        match PeerServiceClient::new(channel).identify(request).await {
-            Ok(answer) => Some(answer.into_inner()),
-            Err(status) => {
-                tracing::warn!(peer = %peer.name, reason = status.message(), "the peer did not say whether it knows this node");
-                None
-            }
-        }
+        let answer = PeerServiceClient::new(channel).identify(request).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| client::end_of(&status))
     });
-    let answer = answer.await.ok().flatten()?;
-    Some(DirId::try_from(answer.known_dir_id.as_slice()).ok().filter(|_| answer.known))
+    let answer = answer.await.map_err(|_elapsed| End::Silent)??;
+    Ok(DirId::try_from(answer.known_dir_id.as_slice()).ok().filter(|_| answer.known))
 }
 
 #[cfg(test)]

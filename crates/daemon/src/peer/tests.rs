@@ -178,7 +178,9 @@ async fn streams_of_both_directions_acknowledge_each_other() {
     let mut from_b = Links::new(b, Handle::current(), inbox);
     from_b.set_peers(&[spec("a", at_a.addr)]);
     let peers = |input: &Input| matches!(input, Input::Peer { .. });
+    let mut pace = tokio::time::interval(Duration::from_millis(10));
     for n in 0..60 {
+        pace.tick().await;
         from_a.send(node_id("b"), message(n));
         from_a.flush();
         assert_eq!(number(&next(&at_b.outlet, peers).await.unwrap()), n);
@@ -188,7 +190,6 @@ async fn streams_of_both_directions_acknowledge_each_other() {
             from_b.flush();
             assert_eq!(number(&next(&at_a.outlet, peers).await.unwrap()), n);
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
