@@ -1,6 +1,6 @@
 //! The order of a takeover on the wire: VIP, announcements in both forms, then other replicas.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};

@@ -34,11 +34,16 @@ pub struct Timing {
     pub failover_cooldown: Span,
 }
 
+/// A quarter: a grant may be lost, or a leader, and the next still comes in time.
+pub(crate) const fn renew_interval(ttl: Span) -> Span {
+    Span(ttl.0 / 4)
+}
+
 impl Timing {
     /// How long a holder's renewals are apart.
     #[must_use]
     pub fn renew_interval(&self) -> Span {
-        Span(self.lease_ttl.0 / 5)
+        renew_interval(self.lease_ttl)
     }
 
     /// How long others must wait for a lease of `ttl` that was granted now: `ttl * (1 + drift) + margin` (L3).

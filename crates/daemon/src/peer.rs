@@ -42,10 +42,10 @@ pub(crate) struct Local {
     pub(crate) receipts: Arc<Receipts>,
 }
 
-/// How long an envelope may stay unacknowledged, and a connection attempt may take: a quarter of the lease, so that
+/// How long an envelope may stay unacknowledged, and a connection attempt may take: a third of the lease, so that
 /// finding a dead connection and replacing it fits into one.
 pub(crate) fn patience(lease_ttl: Span) -> std::time::Duration {
-    std::time::Duration::from_nanos((lease_ttl.0 / 4).max(60_000_000))
+    std::time::Duration::from_nanos((lease_ttl.0 / 3).max(60_000_000))
 }
 
 /// The links to all peers.

@@ -7,6 +7,7 @@ use netlink_packet_core::{
     NLM_F_DUMP_INTR, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_sys::{Socket, SocketAddr};
+use socket2::{SockFilter, SockRef};
 
 use super::NetlinkError;
 
@@ -54,6 +55,25 @@ impl Wire {
         }
         let read = Vec::with_capacity(READ_BYTES);
         Ok(Self { socket, port_id: address.port_number(), sequence: 0, read })
+    }
+
+    /// Lets the kernel drop what the socket `port` caused before it wakes this one: by the port of the first message,
+    /// since a transaction's messages come together and those of two never do (`nft_commit_notify`).
+    pub(crate) fn ignore(&self, port: u32) -> Result<(), NetlinkError> {
+        /// Where `nlmsg_pid` stands in a message (`include/uapi/linux/netlink.h`).
+        const NLMSG_PID: u32 = 12;
+        let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+        let equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+        let answer = (libc::BPF_RET | libc::BPF_K) as u16;
+        // The load takes the bytes as a big-endian number; netlink has them as the host does.
+        let port = u32::from_be_bytes(port.to_ne_bytes());
+        let filter = [
+            SockFilter::new(load, 0, 0, NLMSG_PID),
+            SockFilter::new(equal, 0, 1, port),
+            SockFilter::new(answer, 0, 0, 0),
+            SockFilter::new(answer, 0, 0, u32::MAX),
+        ];
+        SockRef::from(&self.socket).attach_filter(&filter).map_err(NetlinkError::Open)
     }
 
     /// The number by which the kernel names this socket in notifications.

@@ -17,6 +17,7 @@ pub(super) struct TableReader {
 pub(super) fn subscribe(own: u32) -> Result<(Wire, TableReader), WatchError> {
     let wire = Wire::open(netlink_sys::protocols::NETLINK_NETFILTER, &[GROUP_NFTABLES])
         .map_err(WatchError::Subscribe)?;
+    wire.ignore(own).map_err(WatchError::Subscribe)?;
     Ok((wire, TableReader { own }))
 }
 

@@ -14,7 +14,7 @@ use crate::{
     message::{Grant, Renew, RenewGroup},
     mutations::Mutations,
     rng::Rng,
-    spec::GroupSpec,
+    spec::{GroupSpec, renew_interval},
 };
 
 /// A group this node may arm for.
@@ -98,7 +98,7 @@ impl Holder {
         let due = match self.outstanding {
             Some((_, at)) => Mono(at.0 + ttl.0 / 3),
             None if urgent => Mono(0),
-            None => Mono(newest.0 + ttl.0 / 5),
+            None => newest + renew_interval(ttl),
         };
         // A late grant makes the next arming due at once. Taking out the old generation before the new one is known to
         // be open would look like a lapse, which cuts every connection.
