@@ -215,6 +215,7 @@ impl Core {
             let at_start = AtStart {
                 guarded: self.lock_at_start.guarded.contains(&g.port),
                 replica: self.lock_at_start.replica.contains(&g.port),
+                open: self.lock_at_start.open.is_some(),
             };
             let burned = self.burned_at_start.get(&g.id).copied().unwrap_or(Epoch::NONE);
             let new = || HostGroup::new(self.me, g.clone(), burned, at_start);

@@ -2,7 +2,8 @@
 //!
 //! A leader that does not hear a master's node would count it as lost when its lease is over, although others may hear it
 //! well: only one link is cut. So it asks them, and hands its leadership to one that is answered. Nor does it hand on to a
-//! node that is not. Nothing here grants, fences or assigns; a wrong answer costs an election.
+//! node that is not. A master that is heard and confirms no grant is left where it is: it might confirm none to anybody, and
+//! leadership would wander instead of the master. Nothing here grants, fences or assigns; a wrong answer costs an election.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -76,8 +77,7 @@ impl Core {
         let silence = Span(ttl.0 / 3);
         let is_lost = |node: &NodeId| {
             let heard = leader.nodes().get(node).and_then(|v| v.heard);
-            let quiet = now.boot.since(heard.unwrap_or_default().max(leader.since())) >= silence;
-            quiet || leader.grantor.is_deaf(*node)
+            now.boot.since(heard.unwrap_or_default().max(leader.since())) >= silence
         };
         let lost: Vec<NodeId> = self.other_masters().into_iter().filter(is_lost).collect();
         let may_move = self.consensus.transferee().is_none() && !self.mutations.lead_unheard();

@@ -108,6 +108,10 @@ pub(crate) struct HostGroup {
     admitted: Option<RunId>,
     /// Members of the eligible set that were not close, and since when.
     far_since: Vec<(crate::observe::EligibleMember, Mono)>,
+    /// The gate was open when this life of the supervisor began: since when a member is far is not known.
+    far_before_start: bool,
+    /// When the gate was opened after it had been closed.
+    open_since: Mono,
     /// Since when the gate is closed at the master; the time of `far_since` stands still meanwhile.
     closed_since: Option<Mono>,
     /// The table was lost, and nothing has been answered by the lock since.
@@ -132,6 +136,8 @@ impl HostGroup {
             wrong_role: 0,
             admitted: None,
             far_since: Vec::new(),
+            far_before_start: at_start.open,
+            open_since: Mono(0),
             closed_since: None,
             lock_is_lost: false,
             open_around: Vec::new(),
@@ -260,16 +266,23 @@ impl HostGroup {
             return Vec::new();
         }
         if let Some(closed) = self.closed_since.take() {
+            // Until this life's first grant the gate was open by the life before, if it was.
+            if !self.far_before_start {
+                self.open_since = cx.now.boot;
+            }
             let gap = cx.now.boot.0.saturating_sub(closed.0);
             for (_, since) in &mut self.far_since {
                 since.0 = since.0.saturating_add(gap);
             }
         }
         let far = eligible::far_members(group, cx.cluster, self.spec.max_lag, o);
-        self.far_since.retain(|(m, _)| far.contains(m));
-        for m in far {
+        self.far_since.retain(|(m, _)| far.iter().any(|(x, _)| x == m));
+        // What was acknowledged before this life began counts too: who is far at its first look has been for long.
+        let from_before = std::mem::take(&mut self.far_before_start);
+        for (m, lag) in far {
             if !self.far_since.iter().any(|(x, _)| *x == m) {
-                self.far_since.push((m, cx.now.boot));
+                let since = (cx.now.boot - lag).max(self.open_since);
+                self.far_since.push((m, if from_before { Mono(0) } else { since }));
             }
         }
         let limit = self.spec.max_lag.0;
@@ -497,6 +510,8 @@ impl HostGroup {
 pub(crate) struct AtStart {
     pub(crate) guarded: bool,
     pub(crate) replica: bool,
+    /// A lease was open.
+    pub(crate) open: bool,
 }
 
 fn view_name(view: &RedisView) -> &'static str {

@@ -118,7 +118,7 @@ impl Bench {
     }
 
     fn new(model: Model, guarded: bool) -> Self {
-        let at_start = AtStart { guarded, replica: guarded };
+        let at_start = AtStart { guarded, replica: guarded, open: false };
         let spec = spec().groups.remove(0);
         Self {
             host: HostGroup::new(B, spec, Epoch::NONE, at_start),

@@ -176,22 +176,14 @@ impl Grantor {
         if self.in_flight(now_raw, group).is_some() && !self.mutations.ignore_in_flight() {
             return false;
         }
-        if self.is_deaf(from)
-            && self.wait_left(now_raw, group) > Span(0)
-            && !self.mutations.no_grant_limit()
-        {
+        let deaf = self.holders.get(&from).is_some_and(|c| c.unconfirmed >= UNCONFIRMED_MAX);
+        if deaf && self.wait_left(now_raw, group) > Span(0) && !self.mutations.no_grant_limit() {
             return false;
         }
         let until = Mono(now_raw.0 + self.wait(ttl.max(self.timing.lease_ttl)).0);
         let g = self.group(group);
         g.not_before = g.not_before.max(until);
         true
-    }
-
-    /// Grants leave for this holder and are not confirmed (L6).
-    #[must_use]
-    pub fn is_deaf(&self, holder: NodeId) -> bool {
-        self.holders.get(&holder).is_some_and(|c| c.unconfirmed >= UNCONFIRMED_MAX)
     }
 
     /// One more grant left for this holder.

@@ -85,17 +85,20 @@ fn follows(
     attached.then(|| (EligibleMember { node, run_id: redis.run_id.clone() }, redis.offset))
 }
 
-/// Members of the set that have not been close to the master for `max_lag`, as the master's node sees it.
+/// Members of the set that are not close to the master, as the master's node sees it, and for how long that is known:
+/// Redis counts it while the link stands.
 #[must_use]
 pub fn far_members(
     group: &GroupModel,
     cluster: &ClusterSpec,
     max_lag: Span,
     master: &RedisObservation,
-) -> Vec<EligibleMember> {
-    let far = |m: &&EligibleMember| {
+) -> Vec<(EligibleMember, Span)> {
+    let far = |m: &EligibleMember| {
         let ip = cluster.node(m.node).map(|n| n.peer.ip());
-        !master.replicas.iter().any(|r| Some(r.addr) == ip && r.online && r.lag <= max_lag)
+        let attached = master.replicas.iter().filter(|r| Some(r.addr) == ip && r.online);
+        let lag = attached.map(|r| r.lag).min();
+        lag.is_none_or(|lag| lag > max_lag).then(|| (m.clone(), lag.unwrap_or_default()))
     };
-    group.eligible.iter().filter(far).cloned().collect()
+    group.eligible.iter().filter_map(far).collect()
 }
