@@ -74,7 +74,9 @@ impl Core {
     pub(super) fn prefer_free_leader(&mut self, now: Now) {
         let Some(leader) = &self.leader else { return };
         let rested = now.boot.0 >= self.last_transfer.0.max(leader.since().0) + TRANSFER_EVERY.0;
-        if !rested || self.consensus.transferee().is_some() {
+        // An operator who waits would not learn the outcome.
+        let busy = self.model.groups.keys().any(|g| leader.is_busy(g));
+        if !rested || busy || self.consensus.transferee().is_some() {
             return;
         }
         let fresh = self.timing().lease_ttl;
