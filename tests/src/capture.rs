@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -84,8 +85,11 @@ impl Segment {
 impl Capture {
     /// Starts capturing `eth0` of a host, or `lo` for what the supervisor says to its own Redis.
     pub fn start(host: &Host, interface: &str, filter: &str) -> Result<Self> {
-        let name = format!("tcpdump-{interface}");
-        let file = host.dir().join(format!("{interface}.pcap"));
+        // A name of its own for each: an earlier one's log says that it listens.
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tcpdump-{interface}-{number}");
+        let file = host.dir().join(format!("{interface}-{number}.pcap"));
         let mut command = Command::new("tcpdump");
         command.args(["-i", interface, "-n", "-U", "--immediate-mode", "-Z", "root", "-w"]);
         command.arg(&file).arg(filter);
