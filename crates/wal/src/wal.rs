@@ -131,13 +131,14 @@ impl Wal {
                 }
             }
         }
+        let takes_along = waits && !due.is_empty();
         if !due.is_empty() || !burns.is_empty() {
             self.transact(|writer| {
                 due.iter().try_for_each(|write| writer.persist(write))?;
                 burns.iter().try_for_each(|(group, epoch)| writer.put_burned(group, *epoch))?;
-                if waits { writer.put_hard_state(state) } else { Ok(()) }
+                if takes_along { writer.put_hard_state(state) } else { Ok(()) }
             })?;
-            waits = false;
+            waits &= !takes_along;
         }
         (self.hard_state, self.commit_waits) = (state, waits);
         self.burned.extend(burns.into_iter().map(|(group, epoch)| (group.to_owned(), epoch)));
