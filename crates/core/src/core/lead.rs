@@ -75,8 +75,8 @@ impl Core {
         let Some(leader) = &self.leader else { return };
         let rested = now.boot.0 >= self.last_transfer.0.max(leader.since().0) + TRANSFER_EVERY.0;
         // An operator who waits would not learn the outcome.
-        let busy = self.model.groups.keys().any(|g| leader.is_busy(g));
-        if !rested || busy || self.consensus.transferee().is_some() {
+        let busy = || self.model.groups.keys().any(|g| leader.is_busy(g));
+        if !rested || self.consensus.transferee().is_some() || busy() {
             return;
         }
         let fresh = self.timing().lease_ttl;

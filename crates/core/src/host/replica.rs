@@ -193,44 +193,22 @@ fn follows(o: &RedisObservation, master: SocketAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::ids::RunId;
-
-    fn replica() -> RedisObservation {
-        let role = RedisRole::Replica {
-            master_host: "10.0.0.1".into(),
-            master_port: 6379,
-            link_up: true,
-            read_only: true,
-        };
-        RedisObservation {
-            run_id: RunId::new("1"),
-            role,
-            replication_id: "h".into(),
-            previous: None,
-            offset: 7,
-            keys: 1,
-            replicas: Vec::new(),
-            version: "7.0.15".into(),
-            settled: true,
-            bypass: Vec::new(),
-        }
-    }
+    use super::{super::tests::replica, *};
 
     /// Found by the simulator: a promotion that a frozen Redis had not answered ran under a replica element that was
     /// permitted by what had been seen before it.
     #[test]
     fn what_was_seen_before_a_role_change_was_answered_permits_nothing() {
         let mut side = ReplicaSide::new(false);
-        side.observed(&replica());
+        side.observed(&replica("1"));
         assert!(side.fresh);
         side.role_ordered(ActionId(1));
         assert!(!side.fresh);
-        side.observed(&replica());
+        side.observed(&replica("1"));
         assert!(!side.fresh, "it may have been on its way already");
         side.role_answered(ActionId(1));
         assert!(!side.fresh);
-        side.observed(&replica());
+        side.observed(&replica("1"));
         assert!(side.fresh);
     }
 }

@@ -82,7 +82,7 @@ fn model(master: NodeId, run: &str, cause: Cause) -> Model {
     model
 }
 
-fn replica(run: &str) -> RedisObservation {
+pub(super) fn replica(run: &str) -> RedisObservation {
     RedisObservation {
         run_id: RunId::new(run),
         role: RedisRole::Replica {
