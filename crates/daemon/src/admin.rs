@@ -18,6 +18,7 @@ mod service;
 mod spec;
 mod time;
 mod view;
+mod write;
 
 #[cfg(test)]
 mod tests;

@@ -1,13 +1,9 @@
 //! `redkeep.admin.v1.AdminService`.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use futures_util::{Stream, stream};
-use redkeep_core::{
-    AdminRequest, GroupId, NodeId, Span,
-    spec::{ClusterSpec, Timing},
-    status::GroupStatus,
-};
+use redkeep_core::{AdminRequest, GroupId, NodeId, spec::ClusterSpec, status::GroupStatus};
 use redkeep_proto::admin::v1::{
     self as pb, admin_service_client::AdminServiceClient, admin_service_server::AdminService,
 };
@@ -17,20 +13,20 @@ use tonic::{Request, Response, Status, transport::Channel};
 use super::{
     event,
     forward::LeaderLink,
-    history,
-    outcome::{self, Decided},
+    history, outcome,
     port::{AdminPort, StampedEvent},
     time::to_span,
     view::View,
+    write::Write,
 };
 use crate::tls::TlsFiles;
 
-type Client = AdminServiceClient<Channel>;
-type Answer<T> = Result<Response<T>, Status>;
+pub(super) type Client = AdminServiceClient<Channel>;
+pub(super) type Answer<T> = Result<Response<T>, Status>;
 
 pub(super) struct Service<P> {
-    port: Arc<P>,
-    me: String,
+    pub(super) port: Arc<P>,
+    pub(super) me: String,
     tls: Option<Arc<TlsFiles>>,
     /// True once the server stops.
     closed: watch::Receiver<bool>,
@@ -46,7 +42,7 @@ impl<P: AdminPort> Service<P> {
         Self { port, me, tls, closed }
     }
 
-    fn view(&self) -> View {
+    pub(super) fn view(&self) -> View {
         View {
             me: self.me.clone(),
             status: Arc::clone(&self.port.status().borrow()),
@@ -55,7 +51,7 @@ impl<P: AdminPort> Service<P> {
         }
     }
 
-    fn link(&self, view: &View, leader: Option<NodeId>) -> Option<LeaderLink> {
+    pub(super) fn link(&self, view: &View, leader: Option<NodeId>) -> Option<LeaderLink> {
         let spec = view.spec()?;
         let node = spec.node(leader.filter(|l| *l != view.status.node)?)?;
         Some(LeaderLink { name: node.name.clone(), admin: node.admin, tls: self.tls.clone() })
@@ -79,48 +75,6 @@ impl<P: AdminPort> Service<P> {
             None => Err("no leader is known".to_owned()),
         }
     }
-
-    /// Decide here if this node leads, else at the leader, but over no second hop.
-    async fn decide<F>(
-        &self,
-        view: &View,
-        write: Write,
-        call: impl FnOnce(Client) -> F + Send,
-    ) -> Result<pb::Outcome, Status>
-    where
-        F: Future<Output = Answer<Option<pb::Outcome>>> + Send,
-    {
-        let Write { request, group, forwarded } = write;
-        let limit = view.spec().map(|s| write_limit(&s.timing)).ok_or_else(outcome::not_ready)?;
-        let reply = self.port.submit(request, limit).await;
-        let leader = match outcome::decided(reply, group.as_ref(), &self.me)? {
-            Decided::Done(outcome) => return Ok(outcome),
-            Decided::Elsewhere(leader) => leader,
-        };
-        if forwarded {
-            let text = format!("{} does not lead any more; nothing was done", self.me);
-            return Err(outcome::no_leader(&text));
-        }
-        let Some(link) = self.link(view, leader) else {
-            return Err(outcome::no_leader("no leader is known; nothing was done"));
-        };
-        let answer = link.write(limit, call).await?;
-        answer.ok_or_else(|| outcome::unknown("the leader's answer was empty"))
-    }
-}
-
-/// A change that is asked for.
-struct Write {
-    request: AdminRequest,
-    group: Option<GroupId>,
-    forwarded: bool,
-}
-
-/// Longer than any of the core's own limits, so that the core's reason is heard.
-fn write_limit(timing: &Timing) -> Duration {
-    let steps = timing.switchover_timeout.0 + timing.takeover_timeout.0 * 2;
-    let lease = timing.wait_for(Span(timing.lease_ttl.0 * 2)).0;
-    Duration::from_nanos(steps.saturating_add(lease)) + Duration::from_secs(1)
 }
 
 fn spec(view: &View) -> Result<&ClusterSpec, Status> {
@@ -257,8 +211,9 @@ impl<P: AdminPort> AdminService for Service<P> {
         };
         let write = Write { request, group: Some(id), forwarded: *forwarded };
         let ask = pb::SwitchoverRequest { forwarded: true, ..asked.clone() };
-        let call = |mut c: Client| async move { Ok(c.switchover(ask).await?.map(|r| r.outcome)) };
-        let outcome = Some(self.decide(&view, write, call).await?);
+        let call =
+            |mut c: Client, ask| async move { Ok(c.switchover(ask).await?.map(|r| r.outcome)) };
+        let outcome = Some(self.decide(write, ask, call).await?);
         Ok(Response::new(pb::SwitchoverResponse { outcome }))
     }
 
@@ -278,8 +233,9 @@ impl<P: AdminPort> AdminService for Service<P> {
         };
         let write = Write { request, group: Some(id), forwarded: *forwarded };
         let ask = pb::FailoverRequest { forwarded: true, ..asked.clone() };
-        let call = |mut c: Client| async move { Ok(c.failover(ask).await?.map(|r| r.outcome)) };
-        let outcome = Some(self.decide(&view, write, call).await?);
+        let call =
+            |mut c: Client, ask| async move { Ok(c.failover(ask).await?.map(|r| r.outcome)) };
+        let outcome = Some(self.decide(write, ask, call).await?);
         Ok(Response::new(pb::FailoverResponse { outcome }))
     }
 
@@ -292,8 +248,8 @@ impl<P: AdminPort> AdminService for Service<P> {
         let request = AdminRequest::Pause { group: id.clone(), duration };
         let write = Write { request, group: id, forwarded: *forwarded };
         let ask = pb::PauseRequest { forwarded: true, ..asked.clone() };
-        let call = |mut c: Client| async move { Ok(c.pause(ask).await?.map(|r| r.outcome)) };
-        let outcome = Some(self.decide(&view, write, call).await?);
+        let call = |mut c: Client, ask| async move { Ok(c.pause(ask).await?.map(|r| r.outcome)) };
+        let outcome = Some(self.decide(write, ask, call).await?);
         Ok(Response::new(pb::PauseResponse { outcome }))
     }
 
@@ -305,8 +261,8 @@ impl<P: AdminPort> AdminService for Service<P> {
         let request = AdminRequest::Resume { group: id.clone() };
         let write = Write { request, group: id, forwarded: *forwarded };
         let ask = pb::ResumeRequest { forwarded: true, ..asked.clone() };
-        let call = |mut c: Client| async move { Ok(c.resume(ask).await?.map(|r| r.outcome)) };
-        let outcome = Some(self.decide(&view, write, call).await?);
+        let call = |mut c: Client, ask| async move { Ok(c.resume(ask).await?.map(|r| r.outcome)) };
+        let outcome = Some(self.decide(write, ask, call).await?);
         Ok(Response::new(pb::ResumeResponse { outcome }))
     }
 
@@ -320,9 +276,10 @@ impl<P: AdminPort> AdminService for Service<P> {
         let request = AdminRequest::TransferLeadership { to: node(&view, to)? };
         let write = Write { request, group: None, forwarded: *forwarded };
         let ask = pb::TransferLeadershipRequest { forwarded: true, ..asked.clone() };
-        let call =
-            |mut c: Client| async move { Ok(c.transfer_leadership(ask).await?.map(|r| r.outcome)) };
-        let outcome = Some(self.decide(&view, write, call).await?);
+        let call = |mut c: Client, ask| async move {
+            Ok(c.transfer_leadership(ask).await?.map(|r| r.outcome))
+        };
+        let outcome = Some(self.decide(write, ask, call).await?);
         Ok(Response::new(pb::TransferLeadershipResponse { outcome }))
     }
 }

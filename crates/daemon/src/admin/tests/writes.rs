@@ -217,3 +217,37 @@ async fn names_are_checked_before_anything_is_asked() {
     assert_eq!(client.switchover(group).await.unwrap_err().code(), Code::NotFound);
     assert!(server.port.requests().is_empty());
 }
+
+/// Leadership is handed on all the time; an operator's request that meets the gap is not turned away.
+#[tokio::test]
+async fn a_request_waits_for_a_leader_while_leadership_moves() {
+    let leader = Running::start(Prepared::new(pair().leading()).will_reply(done())).await;
+    let none = AdminReply::NotLeader { leader: None };
+    let follower = Prepared::new(pair().leaderless()).will_reply(none).will_reply(elsewhere());
+    let follower = Running::start(follower).await;
+    let mut client = client(&follower).await;
+    let asked = tokio::spawn(async move { client.switchover(switchover()).await });
+    tokio::time::timeout(LONG, follower.port.asked.notified()).await.unwrap();
+    follower.port.publish(pair().following_at(leader.addr));
+    let answer = tokio::time::timeout(LONG, asked).await.unwrap().unwrap().unwrap();
+    assert_eq!(answer.into_inner().outcome.unwrap().answered_by, "a");
+    assert_eq!(follower.port.requests().len(), 2);
+}
+
+/// The node it was sent to does not lead any more: it goes to the next leader, once.
+#[tokio::test]
+async fn a_request_follows_leadership_that_was_handed_on() {
+    let next = Running::start(Prepared::new(pair().leading()).will_reply(done())).await;
+    let past = AdminReply::NotLeader { leader: None };
+    let past = Running::start(Prepared::new(pair().leaderless()).will_reply(past)).await;
+    let follower = Prepared::new(pair().following_at(past.addr));
+    let follower = Running::start(follower.will_reply(elsewhere()).will_reply(elsewhere())).await;
+    let mut client = client(&follower).await;
+    let asked = tokio::spawn(async move { client.switchover(switchover()).await });
+    tokio::time::timeout(LONG, past.port.asked.notified()).await.unwrap();
+    let mut later = pair().following_at(next.addr);
+    later.term += 1;
+    follower.port.publish(later);
+    tokio::time::timeout(LONG, asked).await.unwrap().unwrap().unwrap();
+    assert_eq!((past.port.requests().len(), next.port.requests().len()), (1, 1));
+}
