@@ -11,6 +11,8 @@ use redkeep_lab::{
 const LIMIT: Duration = Duration::from_secs(60);
 /// The table says 100 ms; ten times that catches a hang on a busy machine.
 const SERVICE_LIMIT: Duration = Duration::from_secs(1);
+/// The middle is near 20 ms; what takes longer than this is told in full, so that it can be explained.
+const EXPLAIN: Duration = Duration::from_millis(50);
 /// How far back an unreplicated tail may reach: `max_lag` (3 s) and one lease.
 const TAIL: Duration = Duration::from_millis(3300);
 
@@ -49,6 +51,9 @@ fn kill_and_return(pair: &mut Pair, data: DataSet) -> Result<Verdict> {
         Ok(())
     };
     judge().with_context(|| format!("{verdict}\n{}", pair.story(begun, end)))?;
+    if verdict.service_back.is_some_and(|back| back > EXPLAIN) {
+        println!("{}", pair.story(begun, end));
+    }
     Ok(verdict)
 }
 

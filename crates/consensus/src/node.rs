@@ -50,8 +50,10 @@ pub struct Consensus {
     /// When a snapshot was last sent to a follower that has not answered.
     snapshots_sent: BTreeMap<NodeId, Mono>,
     forced_election_at: Option<Mono>,
-    /// When each peer was last sent the heartbeat of a ReadIndex round.
-    rounds_sent: BTreeMap<NodeId, Mono>,
+    /// When the peers were last sent a heartbeat, plain or of a ReadIndex round.
+    beat_at: Mono,
+    /// A plain heartbeat is being sent.
+    is_beating: bool,
 }
 
 impl std::fmt::Debug for Consensus {
@@ -100,7 +102,8 @@ impl Consensus {
             outbox: Outbox::default(),
             snapshots_sent: BTreeMap::new(),
             forced_election_at: None,
-            rounds_sent: BTreeMap::new(),
+            beat_at: now,
+            is_beating: false,
             config,
             raft,
             rng,
@@ -334,16 +337,16 @@ impl Consensus {
     #[must_use]
     pub fn deadline(&self) -> Mono {
         let raft = &self.raft.raft;
-        let idle = self.config.ticks(self.config.election_max);
-        let ticks = if self.role() == Role::Leader {
-            let heartbeat = raft.heartbeat_timeout().saturating_sub(raft.heartbeat_elapsed());
-            heartbeat.min(raft.election_timeout().saturating_sub(raft.election_elapsed))
+        let next = self.ticker.after(1);
+        let tick = if self.role() == Role::Leader {
+            // Whether a majority is still heard is looked at with it.
+            self.beat_due()
         } else if raft.promotable() && !self.is_campaign_vain() {
-            self.election_timeout.saturating_sub(raft.election_elapsed)
+            self.ticker.after(self.election_timeout.saturating_sub(raft.election_elapsed) as u64)
         } else {
-            idle
+            self.ticker.after(self.config.ticks(self.config.election_max) as u64)
         };
-        let tick = self.ticker.after(ticks.max(1) as u64);
+        let tick = tick.max(next);
         self.reads.next_deadline().map_or(tick, |read| read.min(tick))
     }
 
@@ -385,7 +388,8 @@ fn raft_config(config: &Config, applied: u64) -> raft::Config {
     raft::Config {
         id: config.id.0,
         election_tick,
-        heartbeat_tick: config.ticks(config.heartbeat),
+        // Heartbeats are counted here: see `beat_if_due`.
+        heartbeat_tick: election_tick - 1,
         applied,
         max_size_per_msg: MESSAGE_BYTES_MAX,
         max_inflight_msgs: INFLIGHT_MAX,

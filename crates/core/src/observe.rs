@@ -29,6 +29,14 @@ pub struct RedisObservation {
     pub bypass: Vec<Bypass>,
 }
 
+impl RedisObservation {
+    fn without_progress(&self) -> Self {
+        let replicas = self.replicas.iter();
+        let replicas = replicas.map(|r| AttachedReplica { offset: 0, lag: Span(0), ..r.clone() });
+        Self { offset: 0, keys: 0, replicas: replicas.collect(), ..self.clone() }
+    }
+}
+
 /// A way into a Redis around the kernel lock, which is by port.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Bypass {
@@ -220,9 +228,24 @@ impl Report {
     pub fn group(&self, id: &GroupId) -> Option<&GroupReport> {
         self.groups.iter().find(|g| g.group == *id)
     }
+
+    /// `later` differs at most in how far replication has come.
+    pub(crate) fn is_but_progress(&self, later: &[GroupReport]) -> bool {
+        let still =
+            |g: &GroupReport| GroupReport { redis: g.redis.without_progress(), ..g.clone() };
+        self.groups.iter().map(still).eq(later.iter().map(still))
+    }
 }
 
 impl RedisView {
+    fn without_progress(&self) -> Self {
+        match self {
+            Self::Up(seen) => Self::Up(seen.without_progress()),
+            Self::Doubtful(seen, failure) => Self::Doubtful(seen.without_progress(), *failure),
+            Self::Unknown | Self::Down(_) => self.clone(),
+        }
+    }
+
     /// The newest observation that still says something about the data.
     #[must_use]
     pub fn observation(&self) -> Option<&RedisObservation> {

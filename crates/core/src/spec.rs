@@ -34,9 +34,9 @@ pub struct Timing {
     pub failover_cooldown: Span,
 }
 
-/// A quarter: a grant may be lost, or a leader, and the next still comes in time.
+/// A third: one may be lost, or a leader, and the next still comes in time.
 pub(crate) const fn renew_interval(ttl: Span) -> Span {
-    Span(ttl.0 / 4)
+    Span(ttl.0 / 3)
 }
 
 impl Timing {

@@ -1,26 +1,31 @@
-//! The one thread that owns the core.
+//! The one task that owns the core.
+//!
+//! It shares a thread with the peers' streams and the Redis connections: what they read is in the core without waking
+//! another thread, and what the core sends leaves in the same turn. Operators are elsewhere. Nothing there blocks but the
+//! kernel lock, for the 0.1 ms that the kernel needs.
 //!
 //! It takes one input, reads the clocks (lease rule L8), feeds the core, and hands every effect to its executor without
 //! waiting for any of them. Between inputs it sleeps until the core's deadline. It also publishes what operators see:
 //! the status, on change but not more often than every 20 ms, and events with their stamps.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use redkeep_agent::redis::Secret;
 use redkeep_core::{
-    ActionOutcome, Core, Effect, Event, GroupId, Input, LockOp, Mono, NodeId, Now,
+    ActionOutcome, Core, Effect, Event, GroupId, Input, LockOp, Mono, NodeId, Now, Span,
     effect::ActionFailure,
-    spec::{ClusterSpec, NodeSpec},
+    spec::{ClusterSpec, GroupSpec, NodeSpec},
 };
 use tokio::{runtime::Handle, sync::watch};
 
 use crate::{
+    alarm::Alarm,
     clock::Clocks,
     config::GroupAccess,
     executor::{
         disk::{DiskQueue, DiskWork},
         kernel::{KernelQueue, KernelWork},
-        lock::{LockQueue, LockWork},
+        lock::Lock,
         redis::{Access, GroupRedis},
     },
     front::Front,
@@ -33,21 +38,47 @@ use crate::{
 const PUBLISH_EVERY: u64 = 20_000_000;
 /// Statuses without any event are published this often, nanoseconds.
 const PUBLISH_QUIET: u64 = 250_000_000;
-/// Longest sleep: CLOCK_BOOTTIME goes on in suspend, a sleeping thread's timer does not.
-const SLEEP_MAX: u64 = 500_000_000;
+/// Longest sleep: operators see a status at least so often.
+const QUIET: Span = Span::from_millis(500);
 
 /// Everybody who carries out effects.
 #[derive(Debug)]
 pub(crate) struct Hands {
     pub(crate) links: Links,
     pub(crate) disk: DiskQueue,
-    pub(crate) lock: LockQueue,
+    pub(crate) lock: Lock,
     pub(crate) kernel: KernelQueue,
     pub(crate) runtime: Handle,
     pub(crate) inbox: Inbox,
     /// Told the peer server which nodes there are.
     pub(crate) nodes: watch::Sender<Vec<NodeSpec>>,
     pub(crate) access: BTreeMap<GroupId, Access>,
+}
+
+/// A group that has a Redis on this host.
+#[derive(Debug)]
+struct LocalGroup {
+    spec: GroupSpec,
+    redis: GroupRedis,
+    probed: Mono,
+}
+
+impl LocalGroup {
+    /// Go along with whatever woke this thread, once most of the interval has passed: a wake of its own costs more.
+    fn probe_if_due(&mut self, now: Mono) {
+        if now >= self.probed + Span(self.spec.probe.interval.0 / 5 * 4) {
+            self.probe(now);
+        }
+    }
+
+    fn probe(&mut self, now: Mono) {
+        self.redis.probe_now();
+        self.probed = now;
+    }
+
+    fn probe_due(&self) -> Mono {
+        self.probed + self.spec.probe.interval
+    }
 }
 
 /// See the module.
@@ -57,7 +88,7 @@ pub(crate) struct Driver {
     core: Core,
     clocks: Clocks,
     hands: Hands,
-    groups: BTreeMap<GroupId, (redkeep_core::spec::GroupSpec, GroupRedis)>,
+    groups: BTreeMap<GroupId, LocalGroup>,
     front: Arc<Front>,
     service: ServiceManager,
     published: Mono,
@@ -92,14 +123,16 @@ impl Driver {
     }
 
     /// Until [`Post::Stop`]; gives the disk back to be closed.
-    pub(crate) fn run(mut self, outlet: &Outlet) -> DiskQueue {
+    pub(crate) async fn run(mut self, mut outlet: Outlet, mut alarm: Alarm) -> DiskQueue {
         let mut now = self.clocks.now();
         self.drain(now);
         loop {
+            self.groups.values_mut().for_each(|local| local.probe_if_due(now.boot));
             self.publish(now);
-            let wake = self.core.deadline(now);
-            let sleep = wake.0.saturating_sub(now.boot.0).min(SLEEP_MAX);
-            let post = outlet.take(Duration::from_nanos(sleep));
+            let post = match self.hands.lock.answer() {
+                Some(input) => Some(Post::Input(input)),
+                None => self.wait(now, &mut outlet, &mut alarm).await,
+            };
             now = self.clocks.now();
             match post {
                 Some(Post::Input(input)) => {
@@ -110,10 +143,26 @@ impl Driver {
                     }
                     self.core.handle(now, input);
                 }
+                Some(Post::Lock(hint)) => self.hands.lock.follow(hint),
                 Some(Post::Stop) => return self.hands.disk,
                 None => self.core.handle(now, Input::Wake),
             }
             self.drain(now);
+        }
+    }
+
+    /// None when the core is to be woken.
+    async fn wait(&mut self, now: Now, outlet: &mut Outlet, alarm: &mut Alarm) -> Option<Post> {
+        let look = self.hands.links.look().map_or(QUIET, |look| look.min(QUIET));
+        let probes = self.groups.values().map(LocalGroup::probe_due);
+        let wake = probes.fold(self.core.deadline(now).min(now.boot + look), Mono::min);
+        tokio::select! {
+            biased;
+            post = outlet.take() => Some(post),
+            rung = alarm.wait(wake) => {
+                rung.expect("a timer of the kernel rings");
+                None
+            }
         }
     }
 
@@ -130,14 +179,14 @@ impl Driver {
             Effect::Persist(persist) => self.hands.disk.put(DiskWork::Persist(persist)),
             Effect::Burn { group, epoch } => self.hands.disk.put(DiskWork::Burn { group, epoch }),
             Effect::Lock(LockOp::Admit { item, run_id }) => {
-                let redis = self.groups.get(&item.group).map(|(_, redis)| redis);
-                let process = redis.and_then(|redis| redis.process_of(&run_id));
-                self.hands.lock.put(LockWork::Admit { item, run_id, process });
+                let known = self.groups.get(&item.group);
+                let process = known.and_then(|known| known.redis.process_of(&run_id));
+                self.hands.lock.take_in(item, run_id, process);
             }
-            Effect::Lock(op) => self.hands.lock.put(LockWork::Op(op)),
+            Effect::Lock(op) => self.hands.lock.carry_out(op),
             Effect::Act { group, id, action } if action.is_redis() => match self.groups.get(&group)
             {
-                Some((_, redis)) => redis.act(id, action),
+                Some(local) => local.redis.act(id, action),
                 None => {
                     let text = "the group has no Redis on this host".to_owned();
                     let outcome = ActionOutcome::Failed(ActionFailure { retry: false, text });
@@ -148,8 +197,8 @@ impl Driver {
                 self.hands.kernel.put(KernelWork::Act { group, id, action });
             }
             Effect::ProbeNow { group } => {
-                if let Some((_, redis)) = self.groups.get(&group) {
-                    redis.probe_now();
+                if let Some(local) = self.groups.get_mut(&group) {
+                    local.probe(now.boot);
                 }
             }
             Effect::Reply { id, reply } => self.front.reply(id, reply),
@@ -174,7 +223,7 @@ impl Driver {
         self.hands.links.set_peers(&spec.nodes);
         self.hands.nodes.send_replace(spec.nodes.clone());
         let local: Vec<_> = spec.groups.iter().filter(|g| g.is_member(self.node)).collect();
-        self.groups.retain(|id, (known, _)| local.iter().any(|g| g.id == *id && *g == known));
+        self.groups.retain(|id, known| local.iter().any(|g| g.id == *id && **g == known.spec));
         for group in &local {
             if self.groups.contains_key(&group.id) {
                 continue;
@@ -184,7 +233,8 @@ impl Driver {
             let access = self.hands.access.get(&group.id).cloned().unwrap_or_else(none);
             let inbox = self.hands.inbox.clone();
             let redis = GroupRedis::start(&self.hands.runtime, (addr, group), &access, inbox);
-            self.groups.insert(group.id.clone(), ((*group).clone(), redis));
+            let local = LocalGroup { spec: (*group).clone(), redis, probed: Mono(0) };
+            self.groups.insert(group.id.clone(), local);
         }
         self.hands.kernel.put(KernelWork::Groups(local.into_iter().cloned().collect()));
     }

@@ -1,11 +1,12 @@
-//! Those who carry out what the core wants, each on its own thread or task, so that none waits for another.
+//! Those who carry out what the core wants, each on its own thread or task, so that none waits for another; only the lock
+//! works on the driver's.
 //!
 //! - [`disk`]: the log and burned epochs, in order; a failure ends the process.
 //! - [`lock`]: the kernel's lease, strictly in order.
 //! - [`kernel`]: addresses, announcements and sockets of this host, in order per host.
 //! - [`redis`]: per group, a probe task and a control task.
 //!
-//! Each takes its work from a queue that the driver never waits for, and answers through the inbox.
+//! The others take their work from a queue that the driver never waits for, and answer through the inbox.
 
 pub(crate) mod disk;
 pub(crate) mod kernel;

@@ -8,23 +8,22 @@
 use std::sync::{
     Arc,
     atomic::{AtomicU64, AtomicUsize, Ordering},
-    mpsc::{Receiver, RecvTimeoutError, Sender, channel},
 };
-use std::time::Duration;
 
 use redkeep_core::{GroupId, Input, RunId};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::executor::lock::LockHint;
 
 /// Perishable inputs that may wait.
 const PERISHABLE_MAX: usize = 4_096;
 
 /// What the driver takes: an input of the core, or a wish of the daemon itself.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all are inputs: a box would cost each of them an allocation"
-)]
 pub(crate) enum Post {
     Input(Input),
+    /// For the lock, from those who watch this host.
+    Lock(LockHint),
     /// End the driver after the queue before it is worked off.
     Stop,
 }
@@ -38,19 +37,19 @@ struct Depth {
 /// The sending side; cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Inbox {
-    posts: Sender<(bool, Post)>,
+    posts: UnboundedSender<(bool, Post)>,
     depth: Arc<Depth>,
 }
 
 /// The driver's side.
 #[derive(Debug)]
 pub(crate) struct Outlet {
-    posts: Receiver<(bool, Post)>,
+    posts: UnboundedReceiver<(bool, Post)>,
     depth: Arc<Depth>,
 }
 
 pub(crate) fn inbox() -> (Inbox, Outlet) {
-    let (sender, receiver) = channel();
+    let (sender, receiver) = unbounded_channel();
     let depth = Arc::new(Depth::default());
     (Inbox { posts: sender, depth: Arc::clone(&depth) }, Outlet { posts: receiver, depth })
 }
@@ -75,6 +74,10 @@ impl Inbox {
         self.answer(Input::RedisDied { group, run_id });
     }
 
+    pub(crate) fn hint(&self, hint: LockHint) {
+        let _ = self.posts.send((false, Post::Lock(hint)));
+    }
+
     pub(crate) fn stop(&self) {
         let _ = self.posts.send((false, Post::Stop));
     }
@@ -86,30 +89,26 @@ impl Inbox {
 }
 
 impl Outlet {
-    /// The next post, or none when `timeout` passed first or all senders are gone.
-    pub(crate) fn take(&self, timeout: Duration) -> Option<Post> {
-        match self.posts.recv_timeout(timeout) {
-            Ok((perishable, post)) => {
-                if perishable {
-                    self.depth.perishable.fetch_sub(1, Ordering::Relaxed);
-                }
-                Some(post)
-            }
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => Some(Post::Stop),
+    /// The next post; [`Post::Stop`] when all senders are gone. Dropped while it waits, it loses nothing.
+    pub(crate) async fn take(&mut self) -> Post {
+        let Some((perishable, post)) = self.posts.recv().await else { return Post::Stop };
+        if perishable {
+            self.depth.perishable.fetch_sub(1, Ordering::Relaxed);
         }
+        post
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
     use redkeep_core::NodeId;
 
     use super::*;
 
     #[test]
     fn perishable_inputs_are_bounded_and_answers_are_not_dropped() {
-        let (inbox, outlet) = inbox();
+        let (inbox, mut outlet) = inbox();
         for _ in 0..PERISHABLE_MAX + 10 {
             inbox.offer(Input::PeerDied { peer: NodeId(1) });
         }
@@ -118,18 +117,18 @@ mod tests {
             inbox.answer(Input::Persisted { number });
         }
         let (mut perishable, mut answers) = (0, 0);
-        while let Some(post) = outlet.take(Duration::ZERO) {
+        while let Some(post) = outlet.take().now_or_never() {
             match post {
                 Post::Input(Input::Persisted { number }) => {
                     assert_eq!(number, answers);
                     answers += 1;
                 }
                 Post::Input(_) => perishable += 1,
-                Post::Stop => unreachable!(),
+                Post::Lock(_) | Post::Stop => unreachable!(),
             }
         }
         assert_eq!((perishable, answers), (PERISHABLE_MAX, 10));
         inbox.offer(Input::PeerDied { peer: NodeId(1) });
-        assert!(outlet.take(Duration::ZERO).is_some(), "room again");
+        assert!(outlet.take().now_or_never().is_some(), "room again");
     }
 }

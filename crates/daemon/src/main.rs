@@ -12,6 +12,7 @@ use std::{
 use clap::{Parser, Subcommand};
 
 mod admin;
+mod alarm;
 mod clock;
 mod config;
 mod driver;

@@ -13,7 +13,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use redkeep_core::{NodeId, Span, message::PeerMessage, spec::NodeSpec};
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, time::Instant};
 
 use crate::{inbox::Inbox, tls::TlsFiles};
 
@@ -25,6 +25,7 @@ mod receipt;
 pub(crate) mod server;
 
 pub(crate) use outbox::Outbox;
+use receipt::Receipt;
 pub(crate) use receipt::Receipts;
 
 /// Version of the envelope; a peer that speaks another is refused.
@@ -61,6 +62,7 @@ pub(crate) struct Links {
 struct Link {
     peer: SocketAddr,
     outbox: Arc<Outbox>,
+    receipt: Arc<Receipt>,
     /// Something was put since the last flush.
     waiting: bool,
     task: tokio::task::JoinHandle<()>,
@@ -91,8 +93,9 @@ impl Links {
                     Arc::clone(&outbox),
                     self.inbox.clone(),
                 );
-                let link =
-                    Link { peer: node.peer, outbox, waiting: false, task: self.runtime.spawn(run) };
+                let receipt = self.local.receipts.of(node.id);
+                let task = self.runtime.spawn(run);
+                let link = Link { peer: node.peer, outbox, receipt, waiting: false, task };
                 self.links.insert(node.id, link);
             }
         }
@@ -112,6 +115,19 @@ impl Links {
             link.waiting = false;
             link.outbox.flush();
         }
+    }
+
+    /// Give up the streams whose envelopes stayed unacknowledged for too long. How long until the next look.
+    ///
+    /// The driver looks whenever it is awake: a timer at each stream would wake this node for little else.
+    pub(crate) fn look(&self) -> Option<Span> {
+        let (now, patience) = (Instant::now(), patience(self.local.lease_ttl));
+        let left = |link: &Link| {
+            link.receipt.look(patience, now);
+            let due = link.receipt.oldest()? + patience;
+            u64::try_from(due.saturating_duration_since(now).as_nanos()).ok()
+        };
+        self.links.values().filter_map(left).min().map(Span)
     }
 }
 

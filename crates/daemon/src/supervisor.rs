@@ -20,10 +20,11 @@ use tokio::{net::TcpListener, runtime::Handle, sync::watch};
 
 use crate::{
     admin::AdminServer,
+    alarm::Alarm,
     clock::Clocks,
     config::{Config, Transport},
     driver::{Driver, Hands},
-    executor::{disk::DiskQueue, kernel::KernelQueue, lock::OpenLock, redis::Access},
+    executor::{disk::DiskQueue, kernel::KernelQueue, lock::Lock, redis::Access},
     front::Front,
     host_lock::HostLock,
     inbox::inbox,
@@ -58,18 +59,30 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     let known = Arc::new(
         KnownPeers::open(&config.data_dir).context("the list of known peers cannot be read")?,
     );
-    let runtime = io_runtime().context("the IO runtime cannot be started")?;
     let start = Start { config, wal, state, known };
-    start.go(&runtime)
+    start.go(&Threads::start().context("a thread cannot be started")?)
 }
 
-/// One thread for peers, operators and Redis; the core has its own. More would wake one another for nothing, and even one
-/// worker of the runtime for many costs more than this while nothing happens.
-fn io_runtime() -> io::Result<Handle> {
+/// Runtimes of one thread each. Between more threads every message would wake one of them for nothing: at rest, that is
+/// most of what a supervisor costs.
+struct Threads {
+    /// The core, peers and Redis.
+    driver: Handle,
+    /// Whatever operators ask, TLS included: it delays no lease.
+    operators: Handle,
+}
+
+impl Threads {
+    fn start() -> io::Result<Self> {
+        Ok(Self { driver: runtime("driver")?, operators: runtime("operators")? })
+    }
+}
+
+fn runtime(name: &str) -> io::Result<Handle> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let handle = runtime.handle().clone();
     let serve = move || runtime.block_on(std::future::pending::<()>());
-    std::thread::Builder::new().name("io".into()).spawn(serve)?;
+    std::thread::Builder::new().name(name.into()).spawn(serve)?;
     Ok(handle)
 }
 
@@ -94,7 +107,8 @@ struct Start {
 }
 
 impl Start {
-    fn go(mut self, runtime: &Handle) -> anyhow::Result<()> {
+    fn go(mut self, threads: &Threads) -> anyhow::Result<()> {
+        let runtime = &threads.driver;
         let local = self.local()?;
         let (inbox, outlet) = inbox();
         let (stopping, stopped) = watch::channel(false);
@@ -108,21 +122,18 @@ impl Start {
         );
         let peers = runtime.spawn(endpoint.serve(listener));
         self.introduce(runtime, &local)?;
-        let lock = OpenLock::open(&self.config.spec, self.config.node_id)
+        let (mut lock, at_start) = Lock::open(&self.config.spec, self.config.node_id)
             .context("the kernel lock cannot be taken")?;
-        let at_start = lock.at_start();
-        let lock_port = lock.port_id();
-        let lock = lock.run(inbox.clone())?;
         let kernel =
             KernelQueue::run(inbox.clone()).context("the kernel thread cannot be started")?;
-        let _watching = watching::start(lock_port, &lock, &kernel, &inbox)?;
-        let operators = self.listen(runtime, |n| n.admin)?;
+        let _watching = watching::start(&mut lock, &kernel, &inbox)?;
+        let operators = self.listen(&threads.operators, |n| n.admin)?;
         let mut clocks = Clocks::default();
         let mut core = self.core(at_start, &mut clocks)?;
         let front = Arc::new(Front::new(inbox.clone(), core.status(clocks.now())));
         let admin = AdminServer::new(Arc::clone(&front), &self.config.node, local.tls.clone());
         let mut until = stopped;
-        let admin = runtime.spawn(admin.serve(operators, async move {
+        let admin = threads.operators.spawn(admin.serve(operators, async move {
             // An error means that nobody can say stop any more, which is the same.
             let _ = until.wait_for(|stop| *stop).await;
         }));
@@ -142,17 +153,16 @@ impl Start {
         service.status("running");
         let driver =
             Driver::new((self.config.node_id, core, clocks), hands, Arc::clone(&front), service);
-        let driver = std::thread::Builder::new()
-            .name("driver".into())
-            .spawn(move || driver.run(&outlet))
-            .context("the driver cannot be started")?;
+        let alarm = runtime.block_on(async { Alarm::new() }).context("a timer cannot be made")?;
+        let driver = runtime.spawn(driver.run(outlet, alarm));
         tracing::info!(node = %self.config.node, cluster = %self.config.spec.name, incarnation = self.state.incarnation, "running");
-        runtime.block_on(stop::wait_and_hand_over(&self.config, local.tls.as_deref(), &front));
+        let operators = &threads.operators;
+        operators.block_on(stop::wait_and_hand_over(&self.config, local.tls.as_deref(), &front));
         // Operators first, while the lease is still renewed; from the driver's end on the next life has one lease's time.
         stopping.send_replace(true);
-        runtime.block_on(stop::end_operators(admin));
+        operators.block_on(stop::end_operators(admin));
         inbox.stop();
-        let Ok(disk) = driver.join() else { bail!("the driver ended by a panic") };
+        let Ok(disk) = runtime.block_on(driver) else { bail!("the driver ended by a panic") };
         disk.close();
         peers.abort();
         tracing::info!("stopped");

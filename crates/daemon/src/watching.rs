@@ -1,6 +1,6 @@
 //! Foreign changes on this host, seen by the kernel's notifications and passed to whoever mends them.
 //!
-//! Two threads, of the agent. A hint leads to a look: the lock thread verifies its tables, the kernel thread compares
+//! Two threads, of the agent. A hint leads to a look: the lock verifies its tables, the kernel thread compares
 //! addresses, and the core hears what differs. Invariant: a lost notification leads to the same look.
 
 use anyhow::Context as _;
@@ -10,7 +10,7 @@ use redkeep_core::{HostEvent, Input};
 use crate::{
     executor::{
         kernel::{KernelQueue, KernelWork},
-        lock::{LockQueue, LockWork},
+        lock::{Lock, LockHint},
     },
     inbox::Inbox,
 };
@@ -22,33 +22,29 @@ pub(crate) struct Watching {
     _network: Watch,
 }
 
-/// `lock_port`: the netlink port of the lock, whose own changes are no news.
-///
 /// # Errors
 /// Notifications cannot be subscribed to (CAP_NET_ADMIN).
 pub(crate) fn start(
-    lock_port: u32,
-    lock: &LockQueue,
+    lock: &mut Lock,
     kernel: &KernelQueue,
     inbox: &Inbox,
 ) -> anyhow::Result<Watching> {
-    let relay = Relay { lock: lock.clone(), kernel: kernel.clone(), inbox: inbox.clone() };
+    let relay = Relay { kernel: kernel.clone(), inbox: inbox.clone() };
     let network = {
         let relay = relay.clone();
         Watch::network(kernel.port_id, move |event| relay.pass(event))
             .context("addresses cannot be watched")?
     };
-    let tables = Watch::tables(lock_port, move |event| relay.pass(event))
+    let tables = Watch::tables(lock.port_id(), move |event| relay.pass(event))
         .context("the lock's tables cannot be watched")?;
     // What changed before there was a watch.
-    lock.put(LockWork::ReadStarts);
-    lock.put(LockWork::Verify);
+    lock.follow(LockHint::ReadStarts);
+    lock.follow(LockHint::Verify);
     Ok(Watching { _tables: tables, _network: network })
 }
 
 #[derive(Clone, Debug)]
 struct Relay {
-    lock: LockQueue,
     kernel: KernelQueue,
     inbox: Inbox,
 }
@@ -58,18 +54,18 @@ impl Relay {
         match event {
             Seen::LockLost { table } | Seen::LockChanged { table } => {
                 tracing::warn!(table, "somebody else changed the lock's tables");
-                self.lock.put(LockWork::Verify);
+                self.inbox.hint(LockHint::Verify);
             }
             // The start is admitted once its process is watched.
             Seen::StartNoticed => {
                 tracing::info!("a starting Redis closed its port");
-                self.lock.put(LockWork::ReadStarts);
+                self.inbox.hint(LockHint::ReadStarts);
             }
             Seen::AddressRemoved(held) => {
                 self.kernel.put(KernelWork::AddressRemoved(held.vip.address));
             }
             Seen::AddressAdded(_) => self.kernel.put(KernelWork::Compare),
-            Seen::LinkAppeared(link) => self.lock.put(LockWork::Link(link)),
+            Seen::LinkAppeared(link) => self.inbox.hint(LockHint::Link(link)),
             Seen::LinkUp(link) => {
                 let interface = link.as_str().to_owned();
                 self.inbox.answer(Input::Host(HostEvent::LinkUp { interface }));
@@ -78,7 +74,7 @@ impl Relay {
                 tracing::warn!(%link, "the link is down or gone");
                 self.kernel.put(KernelWork::Compare);
             }
-            Seen::Overrun(Source::Tables) => self.lock.put(LockWork::Verify),
+            Seen::Overrun(Source::Tables) => self.inbox.hint(LockHint::Verify),
             Seen::Overrun(Source::Network) => self.kernel.put(KernelWork::Compare),
             Seen::Ended(source) => {
                 // Blind to a flush, an open port would stay open: better none than that.

@@ -29,8 +29,9 @@ use super::stat::{LifeState, ProcessId, life_state};
 const PIDFD_THREAD: PidfdFlags = PidfdFlags::from_bits_retain(libc::O_EXCL as u32);
 /// Period of the look at `/proc/PID/stat` on kernels without thread pidfds.
 const STAT_PERIOD: Duration = Duration::from_millis(10);
-/// Period of the look for new threads, and for a core dump, which ends no thread at first.
-const RESCAN_PERIOD: Duration = Duration::from_millis(200);
+/// Period of the look for new threads, and for a core dump, which ends no thread at first. A Redis that dumps its core answers
+/// no probe either.
+const RESCAN_PERIOD: Duration = Duration::from_secs(1);
 /// How long after a thread's end the process is asked for signs of death.
 const CONFIRM_FOR: Duration = Duration::from_millis(20);
 /// Pause between two such questions.

@@ -260,6 +260,30 @@ fn idle_nodes_wake_rarely() {
     assert_eq!(net.sent[&SendClass::Append], before[&SendClass::Append], "idle is silent");
 }
 
+/// A round for a read every 45 ms, and one plain heartbeat 30 ms after each: never two within less, and no silence longer
+/// than the interval.
+#[test]
+fn a_read_round_counts_as_a_heartbeat() {
+    let mut net = Net::new(3, 6);
+    let leader = net.elect();
+    net.run(300);
+    let follower = net.others(leader)[0];
+    let before = net.sent[&SendClass::Heartbeat];
+    for _ in 0..40 {
+        net.read(leader, 40);
+        for _ in 0..45 {
+            net.run(1);
+            let left = net.node(follower).deadline() - net.now;
+            assert!(left >= Span::from_millis(150 - 40), "silent for too long: {left} left");
+        }
+    }
+    let beats = net.sent[&SendClass::Heartbeat] - before;
+    assert!(
+        (315..=330).contains(&beats),
+        "{beats} heartbeats and answers in 40 rounds, 320 expected"
+    );
+}
+
 #[test]
 fn two_runs_of_one_seed_are_the_same_byte_for_byte() {
     let run = |seed| {

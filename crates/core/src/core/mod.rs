@@ -90,8 +90,9 @@ pub struct Core {
 #[must_use]
 pub(crate) fn raft_config(node: NodeId, spec: &ClusterSpec, seed: u64) -> Config {
     let ttl_ms = spec.timing.lease_ttl.as_millis();
-    let heartbeat = (ttl_ms / 10).clamp(20, 100);
-    let election = (ttl_ms / 3).clamp(100, 500);
+    // Just above half of a renewal's interval: then one heartbeat stands between two rounds for renewals.
+    let heartbeat = (ttl_ms * 11 / 60).clamp(20, 100);
+    let election = (ttl_ms / 3).clamp(110, 500);
     Config {
         id: node,
         voters: spec.nodes.iter().map(|n| n.id).collect(),
@@ -198,6 +199,7 @@ impl Core {
             at = h.deadline(&self.holder).filter(ahead).map_or(at, |d| d.min(at));
         }
         at = self.report_again().map_or(at, |d| d.min(at));
+        at = self.reach_deadline(now).map_or(at, |d| d.min(at));
         if self.has_claims && self.leader_id.is_some() {
             let due = self.holder.due(self.timing().lease_ttl, false);
             at = Some(due).filter(ahead).map_or(at, |d| d.min(at));
@@ -433,18 +435,20 @@ impl Core {
         }
     }
 
-    /// Tell the leader how things are here: on every change, and again while the last change is young, should one be lost
-    /// with its connection. That this node lives is told by whatever it sends.
+    /// Tell the leader how things are here: on every change, and again while the last one is young, should it be lost with
+    /// its connection. How far replication has come is told at the next probe anyway. That this node lives is told by
+    /// whatever it sends.
     fn report(&mut self, now: Now) {
         if self.leader_id.is_none() {
             return;
         }
         let groups: Vec<_> =
             self.hosts.values().map(|h| h.report(now.boot, &self.holder)).collect();
-        let same = |r: &Report| r.groups == groups && r.applied == self.applied;
-        let news = !self.last_report.as_ref().is_some_and(|(_, r)| same(r));
-        if news {
-            self.news_at = now.boot;
+        let last = self.last_report.as_ref().map(|(_, r)| r);
+        if !last.is_some_and(|r| r.groups == groups && r.applied == self.applied) {
+            if !last.is_some_and(|r| r.is_but_progress(&groups)) {
+                self.news_at = now.boot;
+            }
         } else if self.report_again().is_some_and(|at| now.boot < at) {
             return;
         }

@@ -72,14 +72,9 @@ impl Core {
 
     /// Hand on to a node that hears a master which this one does not hear, while the master's lease still runs.
     pub(super) fn lead_from_where_masters_are_heard(&mut self, now: Now) {
-        let Some(leader) = &self.leader else { return };
-        let ttl = self.timing().lease_ttl;
-        let silence = Span(ttl.0 / 3);
-        let is_lost = |node: &NodeId| {
-            let heard = leader.nodes().get(node).and_then(|v| v.heard);
-            now.boot.since(heard.unwrap_or_default().max(leader.since())) >= silence
-        };
-        let lost: Vec<NodeId> = self.other_masters().into_iter().filter(is_lost).collect();
+        let silence = self.silence();
+        let lost: Vec<NodeId> =
+            self.masters_silent_at().filter(|(_, at)| *at <= now.boot).map(|(m, _)| m).collect();
         let may_move = self.consensus.transferee().is_none() && !self.mutations.lead_unheard();
         if lost.is_empty() || !may_move {
             return;
@@ -100,6 +95,27 @@ impl Core {
                 self.ask_reach(v, target, now, Span(silence.0 / 5));
             }
         }
+    }
+
+    /// A leader that does not hear a master for so long asks others.
+    fn silence(&self) -> Span {
+        Span(self.timing().lease_ttl.0 / 3)
+    }
+
+    /// The other masters, and from when on each counts as not heard; none where this node does not lead.
+    fn masters_silent_at(&self) -> impl Iterator<Item = (NodeId, Mono)> {
+        let silence = self.silence();
+        self.leader.iter().flat_map(move |leader| {
+            self.other_masters().into_iter().map(move |master| {
+                let heard = leader.nodes().get(&master).and_then(|v| v.heard);
+                (master, heard.unwrap_or_default().max(leader.since()) + silence)
+            })
+        })
+    }
+
+    /// When to look at that again, if nothing is heard meanwhile.
+    pub(super) fn reach_deadline(&self, now: Now) -> Option<Mono> {
+        self.masters_silent_at().map(|(_, at)| at).filter(|at| *at > now.boot).min()
     }
 
     /// Whether `to` is known to hear all masters; asked where it is not known.

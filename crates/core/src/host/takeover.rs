@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The kernel takes the address away 1.0 to 1.75 s after the last refresh; refreshed well before.
-const VIP_REFRESH: Span = Span(250_000_000);
+const VIP_REFRESH: Span = Span(400_000_000);
 
 #[derive(Debug)]
 pub(super) struct Takeover {

@@ -148,7 +148,7 @@ fn nothing_is_armed_while_a_young_request_is_out() {
     h.armed(id, true);
     assert_eq!(h.due(TTL, true), Mono(100 * MS), "ttl/3, urgent or not");
     h.granted(&grant(id));
-    assert_eq!(h.due(TTL, false), Mono(75 * MS), "ttl/4 after a grant");
+    assert_eq!(h.due(TTL, false), Mono(100 * MS), "ttl/3 after a grant");
     assert_eq!(h.due(TTL, true), Mono(0));
 }
 
@@ -170,7 +170,7 @@ fn a_late_grant_does_not_make_an_open_lease_look_ended() {
     assert_eq!(h.due(TTL, true), Mono(360 * MS), "a takeover waits for it as well");
     assert_eq!(h.open_until(&group()), Some(Mono(300 * MS)));
     h.opened(second, &[group()], true);
-    assert_eq!(h.due(TTL, false), Mono(135 * MS));
+    assert_eq!(h.due(TTL, false), Mono(160 * MS));
     assert_eq!(h.open_until(&group()), Some(Mono(360 * MS)));
 }
 
@@ -182,7 +182,7 @@ fn a_failed_opening_holds_no_arming_back() {
     h.granted(&grant(id));
     assert_eq!(opens(&mut h, 1), 1);
     assert_eq!(h.opened(id, &[group()], false), []);
-    assert_eq!(h.due(TTL, false), Mono(75 * MS));
+    assert_eq!(h.due(TTL, false), Mono(100 * MS));
 }
 
 #[test]

@@ -1,14 +1,12 @@
 //! The one owner of the kernel's lease (lease rule L1): arms, opens and closes strictly in the order the core asked.
 //!
-//! One thread per host. It also mends the tables when somebody else changed them, always closed, and lifts the closing
-//! that a starting Redis left once the core took in the new life and its process is watched. Only the driver puts that
-//! in the queue, in order with all else that the core decides: what an earlier life was permitted lies before it.
-//! Deliberately absent: any judgement whether to open.
+//! The driver calls it and goes on when the kernel is done, which takes about 0.1 ms; another thread would cost more in
+//! waking one another (ADR 0017). It also mends the tables when somebody else changed them, always closed, and lifts the
+//! closing that a starting Redis left once the core took in the new life and its process is watched: in order with all
+//! else that the core decides, so what an earlier life was permitted lies before it. What came of each is an input for the core. Deliberately absent: any judgement whether to open.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-    sync::mpsc::{Receiver, Sender, channel},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -26,46 +24,30 @@ use redkeep_core::{
 };
 
 use super::{MARK, OWN_SOURCE};
-use crate::inbox::Inbox;
 
 /// `/proc` counts in ticks of 1/100 s on every architecture that Linux has (USER_HZ).
 const NANOS_PER_TICK: u64 = 10_000_000;
 
-/// What the thread is asked for.
+/// What those who watch this host ask for.
 #[derive(Debug)]
-pub(crate) enum LockWork {
-    Op(LockOp),
+pub(crate) enum LockHint {
     /// Somebody else changed the tables, or may have: look, and mend closed.
     Verify,
     /// A link came up or was made anew.
     Link(LinkName),
     /// A starting Redis closed its port: remember it, should somebody remove that table.
     ReadStarts,
-    /// A new life of Redis was taken in by the core; the process that is watched for it, if one is.
-    Admit {
-        item: LockItem,
-        run_id: RunId,
-        process: Option<ProcessId>,
-    },
 }
 
-/// The queue to the lock thread.
-#[derive(Clone, Debug)]
-pub(crate) struct LockQueue(Sender<LockWork>);
-
-impl LockQueue {
-    pub(crate) fn put(&self, work: LockWork) {
-        // The thread lives as long as the process; if it died, the process is being aborted.
-        let _ = self.0.send(work);
-    }
-}
-
-/// The lock as it was found, before the thread has it.
+/// The lock of this host.
 #[derive(Debug)]
-pub(crate) struct OpenLock {
+pub(crate) struct Lock {
     lock: KernelLock,
-    at_start: LockAtStart,
+    /// What was ever guarded, for putting it back.
+    items: BTreeMap<u16, GuardedPort>,
+    /// Links that carry VIPs.
     wanted: BTreeSet<LinkName>,
+    answers: VecDeque<Input>,
 }
 
 pub(crate) fn lock_config(links: Vec<LinkName>, closed_ports: Vec<u16>) -> LockConfig {
@@ -87,12 +69,15 @@ pub(crate) fn links(spec: &ClusterSpec, node: redkeep_core::NodeId) -> Vec<LinkN
     links
 }
 
-impl OpenLock {
+impl Lock {
     /// Take or make the tables and read them back (L7).
     ///
     /// # Errors
     /// [`LockError`]; without the lock nothing may serve.
-    pub(crate) fn open(spec: &ClusterSpec, node: redkeep_core::NodeId) -> Result<Self, LockError> {
+    pub(crate) fn open(
+        spec: &ClusterSpec,
+        node: redkeep_core::NodeId,
+    ) -> Result<(Self, LockAtStart), LockError> {
         let links = links(spec, node);
         let mut lock = KernelLock::open(lock_config(links.clone(), Vec::new()))?;
         let found = lock.snapshot()?;
@@ -114,11 +99,9 @@ impl OpenLock {
             replica: found.replica.keys().copied().collect(),
         };
         tracing::info!(adopted = lock.adopted(), ownership = ?lock.ownership(), ?at_start, "kernel lock taken");
-        Ok(Self { lock, at_start, wanted: links.into_iter().collect() })
-    }
-
-    pub(crate) fn at_start(&self) -> LockAtStart {
-        self.at_start.clone()
+        let wanted = links.into_iter().collect();
+        let lock = Self { lock, items: BTreeMap::new(), wanted, answers: VecDeque::new() };
+        Ok((lock, at_start))
     }
 
     /// By which notifications name this lock's own changes.
@@ -126,54 +109,37 @@ impl OpenLock {
         self.lock.port_id()
     }
 
-    /// # Errors
-    /// The thread cannot be started.
-    pub(crate) fn run(self, inbox: Inbox) -> io::Result<LockQueue> {
-        let (sender, work) = channel();
-        std::thread::Builder::new().name("lock".into()).spawn(move || {
-            let mut thread =
-                LockThread { lock: self.lock, inbox, items: BTreeMap::new(), wanted: self.wanted };
-            thread.run(&work);
-        })?;
-        Ok(LockQueue(sender))
+    /// The next thing for the core to know.
+    pub(crate) fn answer(&mut self) -> Option<Input> {
+        self.answers.pop_front()
     }
-}
 
-struct LockThread {
-    lock: KernelLock,
-    inbox: Inbox,
-    /// What was ever guarded, for putting it back.
-    items: BTreeMap<u16, GuardedPort>,
-    /// Links that carry VIPs.
-    wanted: BTreeSet<LinkName>,
-}
+    pub(crate) fn carry_out(&mut self, op: LockOp) {
+        let event = self.done(op);
+        self.answers.push_back(Input::Lock(event));
+    }
 
-impl LockThread {
-    fn run(&mut self, work: &Receiver<LockWork>) {
-        while let Ok(work) = work.recv() {
-            match work {
-                LockWork::Op(op) => {
-                    let event = self.carry_out(op);
-                    self.inbox.answer(Input::Lock(event));
-                }
-                LockWork::Verify => self.mend(),
-                LockWork::Link(link) if self.wanted.contains(&link) => self.cover(&link),
-                LockWork::Link(_) => {}
-                LockWork::ReadStarts => {
-                    if let Err(error) = self.lock.starts() {
-                        tracing::error!(error = %chain(&error), "the starts of Redis cannot be read");
-                    }
-                }
-                LockWork::Admit { item, run_id, process } => {
-                    let ok = process.is_some_and(|process| self.admit(&item, process));
-                    let event = LockEvent::Admitted { group: item.group, run_id, ok };
-                    self.inbox.answer(Input::Lock(event));
+    /// A new life of Redis was taken in by the core; the process that is watched for it, if one is.
+    pub(crate) fn take_in(&mut self, item: LockItem, run_id: RunId, process: Option<ProcessId>) {
+        let ok = process.is_some_and(|process| self.admit(&item, process));
+        let event = LockEvent::Admitted { group: item.group, run_id, ok };
+        self.answers.push_back(Input::Lock(event));
+    }
+
+    pub(crate) fn follow(&mut self, hint: LockHint) {
+        match hint {
+            LockHint::Verify => self.mend(),
+            LockHint::Link(link) if self.wanted.contains(&link) => self.cover(&link),
+            LockHint::Link(_) => {}
+            LockHint::ReadStarts => {
+                if let Err(error) = self.lock.starts() {
+                    tracing::error!(error = %chain(&error), "the starts of Redis cannot be read");
                 }
             }
         }
     }
 
-    fn carry_out(&mut self, op: LockOp) -> LockEvent {
+    fn done(&mut self, op: LockOp) -> LockEvent {
         match op {
             LockOp::Arm { arm, generation, ttl, items } => {
                 let items = self.lease_items(&items);
@@ -222,7 +188,7 @@ impl LockThread {
                     ok: self.settled("forbid replica", done),
                 }
             }
-            // The driver names the process with it: `LockWork::Admit`.
+            // The driver names the process with it: `take_in`.
             LockOp::Admit { item, run_id } => {
                 LockEvent::Admitted { group: item.group, run_id, ok: false }
             }
@@ -292,11 +258,11 @@ impl LockThread {
         }
         let items: Vec<GuardedPort> = self.items.values().cloned().collect();
         match self.lock.reinstall(&items) {
-            Ok(()) => self.inbox.answer(Input::Host(HostEvent::LockLost)),
+            Ok(()) => self.answers.push_back(Input::Host(HostEvent::LockLost)),
             Err(error) => {
                 // Open ports that cannot be closed: nothing this process does is safe any more.
                 tracing::error!(error = %chain(&error), "the lock cannot be made anew");
-                self.inbox.answer(Input::Host(HostEvent::LockLost));
+                self.answers.push_back(Input::Host(HostEvent::LockLost));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! One group's Redis on this host: a probe task and a control task, each with its own connection.
 //!
-//! The probe task looks at each interval, at once when asked, and at once when its connection ends; it also has the
+//! The probe task looks when the driver asks, which is at each interval and more often, and when its connection ends; it also has the
 //! process watched, whose death it reports without any probe. The control task carries out role changes one by one.
 //! A Redis that hangs delays these two and nobody else. Invariant (lease-review R6): an observation says `settled` only
 //! if every role-changing command was answered before the look began and none was sent until it ended.
@@ -61,7 +61,6 @@ impl Drop for GroupRedis {
 struct Shared {
     group: GroupId,
     endpoint: RedisEndpoint,
-    interval: Duration,
     inbox: Inbox,
     probe_now: Notify,
     settling: Settling,
@@ -151,7 +150,6 @@ impl GroupRedis {
         let shared = Arc::new(Shared {
             group: spec.id.clone(),
             endpoint,
-            interval: Duration::from_nanos(spec.probe.interval.0),
             inbox,
             probe_now: Notify::new(),
             settling: Settling::new(),
@@ -208,8 +206,6 @@ impl Prober {
     }
 
     async fn run(mut self) {
-        let mut ticks = tokio::time::interval(self.shared.interval);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let closed = self.probe.closed();
             let ended = async {
@@ -222,7 +218,6 @@ impl Prober {
                 biased;
                 () = ended => {}
                 () = self.shared.probe_now.notified() => {}
-                _ = ticks.tick() => {}
             }
             self.look().await;
         }

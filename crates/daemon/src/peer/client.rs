@@ -29,6 +29,10 @@ use crate::{executor::lock::chain, inbox::Inbox};
 /// Pause after a refused connection: the process may be back any moment.
 const REFUSED_PAUSE: Duration = Duration::from_millis(20);
 
+/// After so many times its patience a link that has nothing to say says that: a connection that is dead is then found and
+/// replaced before it is needed. One that is needed earlier is found dead by what it is needed for.
+const QUIET: u32 = 10;
+
 /// How a stream ended.
 #[derive(Debug)]
 pub(super) enum End {
@@ -165,17 +169,17 @@ async fn exchange(local: &Local, peer: &NodeSpec, stream: TcpStream, outbox: &Ar
     };
     tracing::debug!(peer = %peer.name, "stream opened");
     loop {
-        let now = Instant::now();
-        let deadline = receipt.oldest().unwrap_or(now) + patience;
-        match timeout_at(deadline, acknowledgements.message()).await {
-            Ok(Ok(Some(ack))) => receipt.acknowledged(name, ack.seq),
-            Ok(Ok(None)) => return End::Closed,
-            Ok(Err(status)) => return end_of(&status),
-            Err(_elapsed) if receipt.oldest().is_some_and(|at| at + patience <= Instant::now()) => {
+        let answer = tokio::select! {
+            answer = acknowledgements.message() => answer,
+            () = receipt.silence(name) => {
                 tracing::debug!(peer = %peer.name, "no acknowledgement in time");
                 return End::Silent;
             }
-            Err(_elapsed) => {}
+        };
+        match answer {
+            Ok(Some(ack)) => receipt.acknowledged(name, ack.seq),
+            Ok(None) => return End::Closed,
+            Err(status) => return end_of(&status),
         }
     }
 }
@@ -221,7 +225,7 @@ struct Sender {
 
 impl Sender {
     async fn next(mut self) -> Option<(ExchangeRequest, Self)> {
-        let quiet_until = Instant::now() + patience(self.local.lease_ttl) * 2;
+        let quiet_until = Instant::now() + patience(self.local.lease_ttl) * QUIET;
         let messages = loop {
             if self.over.load(Ordering::Acquire) {
                 return None;

@@ -12,7 +12,10 @@ use std::{
 
 use redkeep_core::NodeId;
 use redkeep_proto::peer::v1 as wire;
-use tokio::time::{Duration, Instant};
+use tokio::{
+    sync::Notify,
+    time::{Duration, Instant},
+};
 
 /// Both directions of every peer.
 #[derive(Debug, Default)]
@@ -32,7 +35,10 @@ pub(super) fn stream_name() -> u64 {
 
 /// Both directions of one peer.
 #[derive(Debug, Default)]
-pub(super) struct Receipt(Mutex<Both>);
+pub(super) struct Receipt {
+    both: Mutex<Both>,
+    silent: Notify,
+}
 
 #[derive(Debug, Default)]
 struct Both {
@@ -45,6 +51,8 @@ struct Both {
 struct Flight {
     stream: u64,
     waiting: VecDeque<(u64, Instant)>,
+    /// One was not acknowledged in time.
+    silent: bool,
 }
 
 /// Envelopes that arrived.
@@ -58,18 +66,18 @@ struct Arrived {
 
 impl Receipt {
     fn lock(&self) -> MutexGuard<'_, Both> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.both.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A new stream to the peer: what was sent on the one before is nobody's any more.
     pub(super) fn begin(&self, stream: u64) {
-        self.lock().out = Flight { stream, waiting: VecDeque::new() };
+        self.lock().out = Flight { stream, ..Flight::default() };
     }
 
     /// A stream that was replaced meanwhile changes nothing.
     pub(super) fn sent(&self, stream: u64, seq: u64, now: Instant) {
         let out = &mut self.lock().out;
-        if out.stream == stream {
+        if out.stream == stream && !out.silent {
             out.waiting.push_back((seq, now));
         }
     }
@@ -87,6 +95,29 @@ impl Receipt {
     /// When the oldest envelope left that is not acknowledged.
     pub(super) fn oldest(&self) -> Option<Instant> {
         self.lock().out.waiting.front().map(|(_, at)| *at)
+    }
+
+    /// Tell whoever waits in [`Self::silence`] when the oldest envelope is older than `patience`. Told once a stream.
+    pub(super) fn look(&self, patience: Duration, now: Instant) {
+        let out = &mut self.lock().out;
+        if out.waiting.front().is_some_and(|(_, at)| *at + patience <= now) {
+            out.waiting.clear();
+            out.silent = true;
+            self.silent.notify_one();
+        }
+    }
+
+    /// Until an envelope of `stream` was not acknowledged in time.
+    pub(super) async fn silence(&self, stream: u64) {
+        loop {
+            {
+                let out = &self.lock().out;
+                if out.silent || out.stream != stream {
+                    return;
+                }
+            }
+            self.silent.notified().await;
+        }
     }
 
     /// An envelope of the peer arrived.
@@ -125,6 +156,8 @@ impl Receipt {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     const DELAY: Duration = Duration::from_millis(40);
@@ -164,6 +197,21 @@ mod tests {
         assert_eq!(receipt.oldest(), Some(start));
         receipt.acknowledged(2, 1);
         assert_eq!(receipt.oldest(), None);
+    }
+
+    #[test]
+    fn silence_is_told_once_and_of_its_own_stream() {
+        let (receipt, start) = (Receipt::default(), Instant::now());
+        receipt.begin(1);
+        receipt.sent(1, 1, start);
+        receipt.look(DELAY, start + DELAY / 2);
+        assert_eq!(receipt.silence(1).now_or_never(), None);
+        receipt.look(DELAY, start + DELAY);
+        assert_eq!(receipt.silence(1).now_or_never(), Some(()));
+        receipt.sent(1, 2, start);
+        assert_eq!(receipt.oldest(), None, "nobody waits for more of a stream that is given up");
+        receipt.begin(2);
+        assert_eq!(receipt.silence(2).now_or_never(), None, "another stream");
     }
 
     #[test]

@@ -132,8 +132,8 @@ impl PeerService for PeerEndpoint {
         let (number, newer) = self.newest(peer.id);
         tracing::debug!(peer = %peer.name, number, "stream accepted");
         let receipt = self.local.receipts.of(peer.id);
-        // Longer than a heartbeat and its answer are apart; half is left for the way back.
-        let delay = patience(self.local.lease_ttl) / 2;
+        // Longer than two heartbeats are apart; a third is left for the way back.
+        let delay = patience(self.local.lease_ttl) * 2 / 3;
         let (stream, inbox) = (first.stream, self.inbox.clone());
         let reader = Reader { peer, number, newer, stream, envelopes, inbox, receipt, delay };
         let opened = reader.deliver(first);
@@ -197,6 +197,8 @@ impl Reader {
                 },
             };
             self.deliver(received?)?;
+            // Most are answered by the core at once: then no acknowledgement need be waited for.
+            tokio::task::yield_now().await;
         }
     }
 

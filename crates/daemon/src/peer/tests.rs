@@ -2,9 +2,10 @@
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use redkeep_core::{Input, ids::node_id, message::RaftClass};
 use redkeep_proto::peer::v1::{ExchangeRequest, peer_service_client::PeerServiceClient};
 use tokio::{
@@ -73,17 +74,18 @@ fn links(local: Local, addr: SocketAddr) -> (Links, Outlet) {
     (links, outlet)
 }
 
-/// The first input that `wanted` takes, without blocking the runtime.
-async fn next(outlet: &Outlet, mut wanted: impl FnMut(&Input) -> bool) -> Option<Input> {
-    let until = Instant::now() + BOUND;
-    while Instant::now() < until {
-        match outlet.take(Duration::ZERO) {
-            Some(Post::Input(input)) if wanted(&input) => return Some(input),
-            Some(_) => {}
-            None => tokio::time::sleep(Duration::from_millis(1)).await,
+/// The first input that `wanted` takes; none when it does not come in time.
+async fn next(outlet: &mut Outlet, mut wanted: impl FnMut(&Input) -> bool) -> Option<Input> {
+    let found = async {
+        loop {
+            match outlet.take().await {
+                Post::Input(input) if wanted(&input) => return Some(input),
+                Post::Input(_) | Post::Lock(_) => {}
+                Post::Stop => return None,
+            }
         }
-    }
-    None
+    };
+    tokio::time::timeout(BOUND, found).await.ok().flatten()
 }
 
 fn is_message(n: u32) -> impl FnMut(&Input) -> bool {
@@ -139,29 +141,30 @@ async fn carry(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_black_holed_connection_is_replaced_at_once() {
-    let server = serve(local("b"), "black-hole", &["a", "b"]).await;
+    let mut server = serve(local("b"), "black-hole", &["a", "b"]).await;
     let (path, freeze) = freezable_path(server.addr).await;
     let (mut links, _outlet) = links(local("a"), path);
     links.send(node_id("b"), message(1));
     links.flush();
-    assert!(next(&server.outlet, is_message(1)).await.is_some());
+    assert!(next(&mut server.outlet, is_message(1)).await.is_some());
     freeze.store(true, Ordering::SeqCst);
     let cut = Instant::now();
     let sender = tokio::spawn(async move {
         for n in 2.. {
             links.send(node_id("b"), message(n));
             links.flush();
+            links.look();
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });
     let later = |input: &Input| matches!(input, Input::Peer { .. });
-    let first = next(&server.outlet, later).await.expect("no message after the cut");
+    let first = next(&mut server.outlet, later).await.expect("no message after the cut");
     // Promised is a quarter of the lease to notice and a round trip to replace; TCP alone would take minutes.
     assert!(cut.elapsed() < Duration::from_secs(2), "{:?}", cut.elapsed());
     // The abandoned stream is still there, on a connection that TCP holds on to: it must take nothing any more.
     let from = number(&first) + 1;
     for expected in from..from + 50 {
-        let following = next(&server.outlet, later).await.expect("messages stopped");
+        let following = next(&mut server.outlet, later).await.expect("messages stopped");
         assert_eq!(number(&following), expected, "a message went elsewhere");
     }
     sender.abort();
@@ -171,8 +174,8 @@ async fn a_black_holed_connection_is_replaced_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_of_both_directions_acknowledge_each_other() {
     let (a, b) = (local("a"), local("b"));
-    let at_a = serve(a.clone(), "both-a", &["a", "b"]).await;
-    let at_b = serve(b.clone(), "both-b", &["a", "b"]).await;
+    let mut at_a = serve(a.clone(), "both-a", &["a", "b"]).await;
+    let mut at_b = serve(b.clone(), "both-b", &["a", "b"]).await;
     let (mut from_a, _outlet_a) = links(a, at_b.addr);
     let (inbox, _outlet_b) = inbox();
     let mut from_b = Links::new(b, Handle::current(), inbox);
@@ -183,12 +186,12 @@ async fn streams_of_both_directions_acknowledge_each_other() {
         pace.tick().await;
         from_a.send(node_id("b"), message(n));
         from_a.flush();
-        assert_eq!(number(&next(&at_b.outlet, peers).await.unwrap()), n);
+        assert_eq!(number(&next(&mut at_b.outlet, peers).await.unwrap()), n);
         // Answered at first, then not at all, so that both ways of telling are used.
         if n < 30 {
             from_b.send(node_id("a"), message(n));
             from_b.flush();
-            assert_eq!(number(&next(&at_a.outlet, peers).await.unwrap()), n);
+            assert_eq!(number(&next(&mut at_a.outlet, peers).await.unwrap()), n);
         }
     }
 }
@@ -198,14 +201,14 @@ async fn a_stream_that_ended_and_a_port_that_refuses_are_a_death() {
     // A runtime of its own is the peer's process: with it go the listener and all connections.
     let process =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let server = process.spawn(serve(local("b"), "death", &["a", "b"])).await.unwrap();
-    let (mut links, outlet) = links(local("a"), server.addr);
+    let mut server = process.spawn(serve(local("b"), "death", &["a", "b"])).await.unwrap();
+    let (mut links, mut outlet) = links(local("a"), server.addr);
     links.send(node_id("b"), message(1));
     links.flush();
-    assert!(next(&server.outlet, is_message(1)).await.is_some());
-    assert!(outlet.take(Duration::ZERO).is_none(), "nobody has died yet");
+    assert!(next(&mut server.outlet, is_message(1)).await.is_some());
+    assert!(outlet.take().now_or_never().is_none(), "nobody has died yet");
     process.shutdown_background();
-    let died = next(&outlet, |i| matches!(i, Input::PeerDied { .. })).await;
+    let died = next(&mut outlet, |i| matches!(i, Input::PeerDied { .. })).await;
     assert_eq!(died, Some(Input::PeerDied { peer: node_id("b") }));
 }
 
@@ -214,7 +217,7 @@ async fn a_port_that_refuses_from_the_start_proves_nothing() {
     let reserved = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = reserved.local_addr().unwrap();
     drop(reserved);
-    let (mut links, outlet) = links(local("a"), addr);
+    let (mut links, mut outlet) = links(local("a"), addr);
     links.send(node_id("b"), message(1));
     links.flush();
     // Some refusals later the peer appears; until then nothing may have been said.
@@ -224,7 +227,7 @@ async fn a_port_that_refuses_from_the_start_proves_nothing() {
     }
     let listener = TcpListener::bind(addr).await.unwrap();
     listener.accept().await.unwrap();
-    assert!(outlet.take(Duration::ZERO).is_none());
+    assert!(outlet.take().now_or_never().is_none());
 }
 
 /// Longer than the pause between two attempts.
@@ -329,14 +332,14 @@ fn secured(name: &str, files: Arc<TlsFiles>) -> Local {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_is_who_its_certificate_names() {
     let authority = Authority::new();
-    let server = serve(secured("b", authority.files("b")), "tls", &["a", "b"]).await;
+    let mut server = serve(secured("b", authority.files("b")), "tls", &["a", "b"]).await;
     let (_links, _outlet) = {
         let (mut links, outlet) = links(secured("a", authority.files("a")), server.addr);
         links.send(node_id("b"), message(1));
         links.flush();
         (links, outlet)
     };
-    assert!(next(&server.outlet, is_message(1)).await.is_some());
+    assert!(next(&mut server.outlet, is_message(1)).await.is_some());
 
     // A certificate of the same CA for another node does not speak for `a`.
     let liar = secured("a", authority.files("w"));
