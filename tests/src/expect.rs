@@ -119,6 +119,12 @@ impl Pair {
         timeline
     }
 
+    /// Whether a supervisor told in the window that the disk of its log stalled. All hosts share the disk of this machine.
+    pub fn disk_stalled(&self, from: Mono, to: Mono) -> bool {
+        let story = self.story(from, to);
+        story.moments().iter().any(|moment| moment.what.starts_with("disk_stalled"))
+    }
+
     /// Whether a member's kernel lost the VIP in the window.
     pub fn vip_was_lost(&self, from: Mono, to: Mono) -> bool {
         let lost = format!("lost {}", self.vip().ip());

@@ -301,4 +301,8 @@ pub enum EventKind {
         text: String,
     },
     BypassClosed,
+    /// A write of the log took so long; votes, fences and decisions waited. Told by the daemon.
+    DiskStalled {
+        took: Span,
+    },
 }

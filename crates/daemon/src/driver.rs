@@ -12,7 +12,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use redkeep_agent::redis::Secret;
 use redkeep_core::{
-    ActionOutcome, Core, Effect, Event, GroupId, Input, LockOp, Mono, NodeId, Now, Span,
+    ActionOutcome, Core, Effect, Epoch, Event, EventKind, GroupId, Input, LockOp, Mono, NodeId,
+    Now, Span,
     effect::ActionFailure,
     spec::{ClusterSpec, GroupSpec, NodeSpec},
 };
@@ -144,6 +145,7 @@ impl Driver {
                     self.core.handle(now, input);
                 }
                 Some(Post::Lock(hint)) => self.hands.lock.follow(hint),
+                Some(Post::Stalled(took)) => self.tell_stall(took, now),
                 Some(Post::Stop) => return self.hands.disk,
                 None => self.core.handle(now, Input::Wake),
             }
@@ -215,6 +217,11 @@ impl Driver {
         span.in_scope(|| tracing::info!(at_boot_ns = now.boot.0, "{:?}", event.kind));
         self.front.tell(event);
         self.news = true;
+    }
+
+    fn tell_stall(&mut self, took: Span, now: Now) {
+        let kind = EventKind::DiskStalled { took };
+        self.tell(Event { group: None, epoch: Epoch::NONE, index: 0, kind }, now);
     }
 
     /// Links, groups and probes follow the replicated spec.

@@ -10,7 +10,7 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use redkeep_core::{GroupId, Input, RunId};
+use redkeep_core::{GroupId, Input, RunId, Span};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::executor::lock::LockHint;
@@ -24,6 +24,8 @@ pub(crate) enum Post {
     Input(Input),
     /// For the lock, from those who watch this host.
     Lock(LockHint),
+    /// A write of the log took so long.
+    Stalled(Span),
     /// End the driver after the queue before it is worked off.
     Stop,
 }
@@ -78,6 +80,10 @@ impl Inbox {
         let _ = self.posts.send((false, Post::Lock(hint)));
     }
 
+    pub(crate) fn stalled(&self, took: Span) {
+        let _ = self.posts.send((false, Post::Stalled(took)));
+    }
+
     pub(crate) fn stop(&self) {
         let _ = self.posts.send((false, Post::Stop));
     }
@@ -124,7 +130,7 @@ mod tests {
                     answers += 1;
                 }
                 Post::Input(_) => perishable += 1,
-                Post::Lock(_) | Post::Stop => unreachable!(),
+                Post::Lock(_) | Post::Stalled(_) | Post::Stop => unreachable!(),
             }
         }
         assert_eq!((perishable, answers), (PERISHABLE_MAX, 10));

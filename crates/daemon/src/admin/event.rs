@@ -49,6 +49,7 @@ const fn kind_of(kind: &EventKind) -> pb::EventKind {
         EventKind::ActionFailed { .. } => pb::EventKind::ActionFailed,
         EventKind::Bypass { .. } => pb::EventKind::Bypass,
         EventKind::BypassClosed => pb::EventKind::BypassClosed,
+        EventKind::DiskStalled { .. } => pb::EventKind::DiskStalled,
     }
 }
 
@@ -103,6 +104,9 @@ fn sentence(view: &View, kind: &EventKind) -> String {
         EventKind::ActionFailed { action, text } => format!("{action} failed: {text}"),
         EventKind::Bypass { text } => format!("Redis can be reached around the lock: {text}"),
         EventKind::BypassClosed => plain("Redis can no longer be reached around the lock"),
+        EventKind::DiskStalled { took } => {
+            format!("the disk of the log stalled: one write took {} ms", took.as_millis())
+        }
     }
 }
 

@@ -1,21 +1,25 @@
 //! The one writer of the durable log.
 //!
 //! Writes come in order and are answered in order, each when it is durable; all that waits when the disk is free shares one
-//! sync, so a stalled disk is paid for once. After a failed write memory is ahead of the
+//! sync, so a stalled disk is paid for once; it is told of. After a failed write memory is ahead of the
 //! disk, so nothing more may be acknowledged: the process says why and aborts, and the kernel's lease fences the host.
 
 use std::{
     io,
     sync::mpsc::{Receiver, Sender, channel},
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use redkeep_consensus::Persist;
-use redkeep_core::{Epoch, GroupId, Input};
+use redkeep_core::{Epoch, GroupId, Input, Span};
 use redkeep_wal::{PersistError, Wal, Write};
 
 use super::lock::chain;
 use crate::inbox::Inbox;
+
+/// From here on a write is told of: half of what the shortest elections take.
+const STALL: Duration = Duration::from_millis(50);
 
 /// What the thread is asked for.
 #[derive(Debug)]
@@ -70,7 +74,12 @@ fn write_all(mut wal: Wal, work: &Receiver<DiskWork>, inbox: &Inbox) {
             open = false;
         }
         let writes: Vec<Write<'_>> = batch.iter().filter_map(as_write).collect();
+        let begun = Instant::now();
         must(wal.commit(&writes));
+        let took = begun.elapsed();
+        if took >= STALL {
+            inbox.stalled(Span(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)));
+        }
         for done in batch {
             match done {
                 DiskWork::Persist(Persist { number, .. }) => {

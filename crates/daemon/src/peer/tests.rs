@@ -80,7 +80,7 @@ async fn next(outlet: &mut Outlet, mut wanted: impl FnMut(&Input) -> bool) -> Op
         loop {
             match outlet.take().await {
                 Post::Input(input) if wanted(&input) => return Some(input),
-                Post::Input(_) | Post::Lock(_) => {}
+                Post::Input(_) | Post::Lock(_) | Post::Stalled(_) => {}
                 Post::Stop => return None,
             }
         }
