@@ -15,6 +15,7 @@ use redkeep_core::{
     ActionOutcome, Core, Effect, Epoch, Event, EventKind, GroupId, Input, LockOp, Mono, NodeId,
     Now, Span,
     effect::ActionFailure,
+    message::PeerMessage,
     spec::{ClusterSpec, GroupSpec, NodeSpec},
 };
 use tokio::{runtime::Handle, sync::watch};
@@ -137,10 +138,8 @@ impl Driver {
             now = self.clocks.now();
             match post {
                 Some(Post::Input(input)) => {
-                    if let Input::Peer { from, .. } = &input
-                        && Some(*from) == self.leader
-                    {
-                        self.leader_heard = Some(now.boot);
+                    if let Input::Peer { from, message } = &input {
+                        self.heard(*from, message, now);
                     }
                     self.core.handle(now, input);
                 }
@@ -150,6 +149,15 @@ impl Driver {
                 None => self.core.handle(now, Input::Wake),
             }
             self.drain(now);
+        }
+    }
+
+    fn heard(&mut self, from: NodeId, message: &PeerMessage, now: Now) {
+        if Some(from) == self.leader {
+            self.leader_heard = Some(now.boot);
+        }
+        if matches!(message, PeerMessage::Renew(_)) {
+            self.hands.links.asked(from);
         }
     }
 

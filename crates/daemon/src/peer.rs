@@ -49,6 +49,9 @@ pub(crate) fn patience(lease_ttl: Span) -> std::time::Duration {
     std::time::Duration::from_nanos((lease_ttl.0 / 3).max(60_000_000))
 }
 
+/// How long a heartbeat may wait for a grant to the same peer: a round trip between hosts and their work on it.
+const HOLD: std::time::Duration = std::time::Duration::from_millis(2);
+
 /// The links to all peers.
 #[derive(Debug)]
 pub(crate) struct Links {
@@ -63,9 +66,30 @@ struct Link {
     peer: SocketAddr,
     outbox: Arc<Outbox>,
     receipt: Arc<Receipt>,
-    /// Something was put since the last flush.
+    /// Something was put that has not left.
     waiting: bool,
+    /// The peer asked for a renewal and was not sent anything since.
+    asked: bool,
+    /// Until when what waits may wait for the grant.
+    held: Option<Instant>,
     task: tokio::task::JoinHandle<()>,
+}
+
+impl Link {
+    /// The round that a renewal began goes to its asker with the grant, in one envelope: the others confirm the round
+    /// meanwhile. Where they do not, the asker must, and is sent it after [`HOLD`].
+    fn flush(&mut self) {
+        if self.asked && self.outbox.is_only_heartbeat() {
+            self.held.get_or_insert_with(|| Instant::now() + HOLD);
+        } else {
+            self.leave();
+        }
+    }
+
+    fn leave(&mut self) {
+        (self.waiting, self.asked, self.held) = (false, false, None);
+        self.outbox.flush();
+    }
 }
 
 impl Drop for Link {
@@ -95,7 +119,15 @@ impl Links {
                 );
                 let receipt = self.local.receipts.of(node.id);
                 let task = self.runtime.spawn(run);
-                let link = Link { peer: node.peer, outbox, receipt, waiting: false, task };
+                let link = Link {
+                    peer: node.peer,
+                    outbox,
+                    receipt,
+                    waiting: false,
+                    asked: false,
+                    held: None,
+                    task,
+                };
                 self.links.insert(node.id, link);
             }
         }
@@ -109,25 +141,35 @@ impl Links {
         }
     }
 
-    /// Let everything that was sent leave, one envelope a peer.
-    pub(crate) fn flush(&mut self) {
-        for link in self.links.values_mut().filter(|l| l.waiting) {
-            link.waiting = false;
-            link.outbox.flush();
+    /// A renewal came from `peer`.
+    pub(crate) fn asked(&mut self, peer: NodeId) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.asked = true;
         }
     }
 
-    /// Give up the streams whose envelopes stayed unacknowledged for too long. How long until the next look.
+    /// Let everything that was sent leave, one envelope a peer.
+    pub(crate) fn flush(&mut self) {
+        for link in self.links.values_mut().filter(|l| l.waiting) {
+            link.flush();
+        }
+    }
+
+    /// Let leave what waited for a grant for too long, and give up the streams whose envelopes stayed unacknowledged for too long. How long until the next look.
     ///
     /// The driver looks whenever it is awake: a timer at each stream would wake this node for little else.
-    pub(crate) fn look(&self) -> Option<Span> {
+    pub(crate) fn look(&mut self) -> Option<Span> {
         let (now, patience) = (Instant::now(), patience(self.local.lease_ttl));
-        let left = |link: &Link| {
+        let left = |link: &mut Link| {
+            if link.held.is_some_and(|until| until <= now) {
+                link.leave();
+            }
             link.receipt.look(patience, now);
-            let due = link.receipt.oldest()? + patience;
+            let answer = link.receipt.oldest().map(|at| at + patience);
+            let due = [answer, link.held].into_iter().flatten().min()?;
             u64::try_from(due.saturating_duration_since(now).as_nanos()).ok()
         };
-        self.links.values().filter_map(left).min().map(Span)
+        self.links.values_mut().filter_map(left).min().map(Span)
     }
 }
 

@@ -50,6 +50,12 @@ impl Outbox {
         self.wake.notify_one();
     }
 
+    /// Nothing else waits.
+    pub(super) fn is_only_heartbeat(&self) -> bool {
+        let waiting = lock(&self.waiting);
+        waiting.heartbeat.is_some() && waiting.report.is_none() && waiting.queue.is_empty()
+    }
+
     /// All that waits; empty = nothing.
     pub(super) fn take(&self) -> Vec<PeerMessage> {
         let mut waiting = lock(&self.waiting);

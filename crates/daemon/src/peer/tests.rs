@@ -170,6 +170,46 @@ async fn a_black_holed_connection_is_replaced_at_once() {
     sender.abort();
 }
 
+/// One envelope for a round and the grant that follows; a round that nobody else confirms goes to its asker all the same.
+#[tokio::test]
+async fn a_heartbeat_to_an_asker_waits_for_its_grant_but_not_for_long() {
+    let mut server = serve(local("b"), "hold", &["a", "b"]).await;
+    let (mut links, _outlet) = links(local("a"), server.addr);
+    let beat = || PeerMessage::Raft { bytes: vec![7], class: RaftClass::Heartbeat };
+    links.send(node_id("b"), message(1));
+    links.flush();
+    assert!(next(&mut server.outlet, is_message(1)).await.is_some());
+    links.asked(node_id("b"));
+    links.send(node_id("b"), beat());
+    links.flush();
+    assert!(links.look().is_some_and(|left| left <= Span(2_000_000)), "it is held");
+    links.send(node_id("b"), message(2));
+    links.flush();
+    assert!(next(&mut server.outlet, is_message(2)).await.is_some());
+    let is_beat = |input: &Input| matches!(input, Input::Peer { message: m, .. } if *m == beat());
+    assert!(next(&mut server.outlet, is_beat).await.is_some());
+    links.asked(node_id("b"));
+    links.send(node_id("b"), beat());
+    links.flush();
+    // The driver's part: it looks when it was told to.
+    let arrived = async {
+        loop {
+            let left = links.look().unwrap_or_default();
+            let wait = Duration::from_nanos(left.0).min(REFUSALS);
+            if tokio::time::timeout(wait, next(&mut server.outlet, is_beat)).await.is_ok() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(BOUND, arrived).await.unwrap();
+    links.send(node_id("b"), beat());
+    links.flush();
+    assert!(
+        next(&mut server.outlet, is_beat).await.is_some(),
+        "who asked for nothing does not wait"
+    );
+}
+
 /// Nothing lost: each stream lives on, by receipts that ride on the other direction or by responses of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_of_both_directions_acknowledge_each_other() {
