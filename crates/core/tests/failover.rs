@@ -25,6 +25,11 @@ fn a_crash_moves_the_master_without_waiting_for_any_timer() {
     assert!(ms <= 3, "{ms} ms on a network without delay");
     assert!(!w.is_open("a") && w.host("b").vip);
     w.until("a's address is gone", 10, |w| !w.host("a").vip);
+    w.run(10);
+    let gone = |w: &mut World, name| {
+        w.host(name).log.iter().filter(|e| e.kind == EventKind::VipGone).count()
+    };
+    assert_eq!((gone(&mut w, "a"), gone(&mut w, "b")), (1, 0), "told once, by whom had it");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use redkeep_consensus::Mono;
 
-use super::{Cx, HostGroup, RETRY};
+use super::{Cx, HostGroup, RETRY, takeover::Takeover};
 use crate::{
     effect::{Action, ActionId, ActionOutcome, Effect, EventKind, LockOp},
     ids::Epoch,
@@ -104,8 +104,25 @@ impl HostGroup {
         let port = self.spec.port;
         cx.sink.act(&self.spec.id, Action::DestroySockets { port });
         let (vip, interface) = (self.spec.vip, self.spec.interface.clone());
-        cx.sink.act(&self.spec.id, Action::RemoveVip { vip, interface });
+        let id = cx.sink.act(&self.spec.id, Action::RemoveVip { vip, interface });
+        if self.takeover.as_ref().is_some_and(Takeover::vip_is_up) {
+            self.removing = Some(id);
+        }
         cx.sink.act(&self.spec.id, Action::DestroySockets { port });
+    }
+
+    pub(super) fn address_removed(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: ActionId,
+        outcome: &ActionOutcome,
+    ) {
+        if self.removing == Some(id) {
+            self.removing = None;
+            if *outcome == ActionOutcome::Done {
+                self.tell(cx, EventKind::VipGone);
+            }
+        }
     }
 
     pub(super) fn gate_closed(&mut self, cx: &mut Cx<'_>, ok: bool) {

@@ -100,6 +100,8 @@ pub(crate) struct HostGroup {
     takeover: Option<Takeover>,
     replica: ReplicaSide,
     planned: Option<Planned>,
+    /// The removal of an address that was up, until it is done.
+    removing: Option<ActionId>,
     guarded: bool,
     /// Gates and VIP of an earlier tenure (or life of the supervisor) have been taken back.
     released: bool,
@@ -131,6 +133,7 @@ impl HostGroup {
             takeover: None,
             replica: ReplicaSide::new(!at_start.replica),
             planned: None,
+            removing: None,
             guarded: at_start.guarded,
             released: false,
             wrong_role: 0,
@@ -395,6 +398,7 @@ impl HostGroup {
         if self.planned.is_some_and(|p| p.action == id) {
             self.planned_done(cx, outcome);
         }
+        self.address_removed(cx, id, outcome);
         self.fence_action_done(cx, id, outcome);
         self.takeover_action_done(cx, id, outcome);
         self.replica_action_done(cx, id, outcome);

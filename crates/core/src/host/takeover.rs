@@ -31,6 +31,10 @@ pub(super) struct Takeover {
 }
 
 impl Takeover {
+    pub(super) fn vip_is_up(&self) -> bool {
+        self.vip == Work::Done
+    }
+
     fn new(epoch: Epoch) -> Self {
         Self {
             epoch,
@@ -147,9 +151,11 @@ impl HostGroup {
         let over = !cx.holder.is_open(cx.now.boot, &self.spec.id);
         let Some(t) = self.takeover.as_mut().filter(|t| t.open && over) else { return };
         t.closed();
-        t.vip = Work::Idle;
         self.tell(cx, EventKind::LeaseLost);
         self.clear_address(cx);
+        if let Some(t) = self.takeover.as_mut() {
+            t.vip = Work::Idle;
+        }
     }
 
     pub(super) fn gate_opened(&mut self, cx: &mut Cx<'_>) {
