@@ -3,7 +3,7 @@
 //! Each node opens one stream to each other one and writes its messages there; what comes back is acknowledgements, and
 //! those only where no envelope of the other direction could carry them in time ([`receipt`]). So a cut, one-way or both,
 //! shows on the streams that cross it. Tasks: one [`client`] per peer, which connects again for ever, and
-//! the [`server`]. Both run on the IO runtime; the core meets them through [`outbox`] and the inbox only.
+//! the [`server`]. Both run on the driver's thread; the core meets them through [`outbox`] and the inbox only.
 //!
 //! Invariants: a healed path is used again within one lease (an unacknowledged envelope abandons its connection, and
 //! each attempt is a fresh socket, so TCP's back-off never counts); `PeerDied` is said only when a stream ended by
