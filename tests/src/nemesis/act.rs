@@ -151,6 +151,10 @@ impl Stage {
         if host != "all" && !self.is_on(host) {
             return Some(LeftOut("the host is off".to_owned()));
         }
+        // failure-modes.md, assumption 4: a lock that is removed while nobody can put it back.
+        if step.fault == Fault::FlushRules && !self.answers(host) {
+            return Some(LeftOut(format!("the supervisor on {host} could not mend it")));
+        }
         let is_member = self.pair.redis(host).is_ok();
         let forgets = match step.fault {
             Fault::KillRedis | Fault::EmptyRedis => true,
@@ -222,7 +226,9 @@ impl Stage {
                 pair.lab().cut_between(host, &active.other)?;
             }
             Fault::DeleteVip => drop(pair.host(host)?.remove_address(pair.vip().ip())?),
-            Fault::FlushRules => drop(pair.host(host)?.run_ok(&["nft", "flush", "ruleset"])?),
+            Fault::FlushRules | Fault::Sabotage => {
+                drop(pair.host(host)?.run_ok(&["nft", "flush", "ruleset"])?)
+            }
             Fault::Power => {
                 pair.lab().power_off(host)?;
                 if pair.redis(host).is_ok() {
@@ -265,7 +271,8 @@ impl Stage {
             }
             Fault::Cut | Fault::Deaf | Fault::Mute => drop(self.pair.lab().heal(host)?),
             Fault::CutLink(_) => drop(self.pair.lab().heal_between(host, &active.other)?),
-            Fault::EmptyRedis | Fault::DeleteVip | Fault::FlushRules | Fault::Switchover => {}
+            Fault::EmptyRedis | Fault::DeleteVip | Fault::Switchover => {}
+            Fault::FlushRules | Fault::Sabotage => {}
             Fault::Power | Fault::Starve | Fault::KillAllSupervisors => {}
         }
         Ok(())

@@ -200,8 +200,13 @@ fn class_of(history: &History, write: &Write, bounds: &Bounds) -> Option<Class> 
     let mut class = None;
     for deed in done {
         let own = deed.host == host || deed.host == "all";
-        if own && at >= deed.from && at <= deed.from + alone_for(deed.fault, bounds) {
+        let alone = deed.from + alone_for(deed.fault, bounds);
+        if own && at >= deed.from && at <= alone {
             return Some(Class::LastLease);
+        }
+        // Nobody can have renewed its lease meanwhile, so this fault excuses nothing that came later.
+        if own && ends_lease(deed.fault) && at > alone && at <= deed.to {
+            return None;
         }
         let reach = bounds.lease + bounds.max_lag;
         let near = at + reach >= deed.from && at <= deed.to + RELINK;
@@ -232,8 +237,24 @@ fn alone_for(fault: Fault, bounds: &Bounds) -> Duration {
         | Fault::FreezeRedis
         | Fault::DeleteVip
         | Fault::FlushRules
+        | Fault::Sabotage
         | Fault::Switchover => Duration::ZERO,
     }
+}
+
+/// Whether it keeps its host from any grant for as long as it lasts.
+fn ends_lease(fault: Fault) -> bool {
+    matches!(
+        fault,
+        Fault::Cut
+            | Fault::Deaf
+            | Fault::Mute
+            | Fault::FreezeSupervisor
+            | Fault::FreezeHost
+            | Fault::KillSupervisor
+            | Fault::KillAllSupervisors
+            | Fault::Power
+    )
 }
 
 fn stops_replication_or_master(deed: &Deed) -> bool {

@@ -145,6 +145,18 @@ fn a_loss_long_before_the_end_is_convicted() {
 }
 
 #[test]
+fn a_loss_of_a_cut_off_master_after_its_lease_is_convicted() {
+    let mut history = takeover();
+    // No other has served yet, so these are no two masters; but who let it acknowledge?
+    history.reigns[1] = reign("b:1#1", 6_000);
+    history.writes[3] = write(6_010, "b:1#1");
+    history.writes.push(lost(5_400, "a:1#1"));
+    convicts(&history, "without a fault");
+    history.deeds[0].fault = Fault::Deaf;
+    assert_eq!(judge(&history, &BOUNDS).violations, Vec::<String>::new());
+}
+
+#[test]
 fn the_tail_of_a_crash_is_bounded() {
     let mut history = takeover();
     history.deeds = vec![
