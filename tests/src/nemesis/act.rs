@@ -227,7 +227,7 @@ impl Stage {
             }
             Fault::DeleteVip => drop(pair.host(host)?.remove_address(pair.vip().ip())?),
             Fault::FlushRules | Fault::Sabotage => {
-                drop(pair.host(host)?.run_ok(&["nft", "flush", "ruleset"])?)
+                drop(pair.host(host)?.run_ok(&["nft", "flush", "ruleset"])?);
             }
             Fault::Power => {
                 pair.lab().power_off(host)?;
