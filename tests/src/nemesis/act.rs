@@ -1,6 +1,6 @@
 //! Does a plan's faults to a pair and gives everything back when they end.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
@@ -16,13 +16,13 @@ use crate::redis::DataSet;
 use crate::supervisor::{ctl_options, status};
 use crate::time::Mono;
 use crate::units::{boot_units, drop_in};
+use crate::writer::{Ack, Writer};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const NODES: [&str; 3] = ["a", "b", "w"];
 
-/// For this long after a Redis lost its memory it does not count as another's copy: the supervisors may not have
-/// noticed yet that what they knew of it is no longer true.
-const FORGETFUL: Duration = Duration::from_secs(1);
+/// A master counts as a copy if a client was answered so recently.
+const RECENT: Duration = Duration::from_millis(500);
 
 /// What goes on, and what has been done.
 #[derive(Debug)]
@@ -30,8 +30,8 @@ pub(super) struct Stage {
     pub(super) pair: Pair,
     pub(super) deeds: Vec<Deed>,
     active: Vec<Active>,
-    /// When each member's Redis lost its memory last.
-    forgot: BTreeMap<String, Mono>,
+    /// Lives of Redis that had been eligible and are over: a committed set may name them for a while.
+    over: BTreeSet<String>,
 }
 
 /// A fault that has not ended.
@@ -51,7 +51,7 @@ struct LeftOut(String);
 
 impl Stage {
     pub(super) fn new(pair: Pair) -> Self {
-        Stage { pair, deeds: Vec::new(), active: Vec::new(), forgot: BTreeMap::new() }
+        Stage { pair, deeds: Vec::new(), active: Vec::new(), over: BTreeSet::new() }
     }
 
     /// When the next fault ends.
@@ -81,6 +81,10 @@ impl Stage {
         match self.objection(step, &host) {
             Some(LeftOut(why)) => (note, done) = (Some(why), false),
             None => {
+                if self.forgets(step.fault, &host) {
+                    let lives = self.eligible_lives(&host);
+                    self.over.extend(lives);
+                }
                 let outcome = self.inflict(&mut active);
                 note = outcome.err().map(|error| format!("{error:#}")).or(note);
             }
@@ -155,23 +159,35 @@ impl Stage {
         if step.fault == Fault::FlushRules && !self.answers(host) {
             return Some(LeftOut(format!("the supervisor on {host} could not mend it")));
         }
-        let is_member = self.pair.redis(host).is_ok();
-        let forgets = match step.fault {
-            Fault::KillRedis | Fault::EmptyRedis => true,
-            Fault::Power => is_member,
-            _ => false,
-        };
-        let other = self.pair.other(host).ok().filter(|_| forgets)?;
+        if !self.forgets(step.fault, host) {
+            return None;
+        }
+        let other = self.pair.other(host).ok()?;
         (!self.has_copy(other)).then(|| LeftOut(format!("{other} has no full copy now")))
     }
 
-    /// Whether a Redis has all that was acknowledged but for a bounded tail: it serves, or may be promoted.
+    /// Whether a fault costs the host's Redis its memory.
+    fn forgets(&self, fault: Fault, host: &str) -> bool {
+        let strikes = matches!(fault, Fault::KillRedis | Fault::EmptyRedis | Fault::Power);
+        strikes && self.pair.redis(host).is_ok()
+    }
+
+    /// Whether a Redis has all that was acknowledged but for a bounded tail: it answers clients, or this very life of
+    /// it may be promoted.
     fn has_copy(&self, host: &str) -> bool {
         let Ok(redis) = self.pair.redis(host) else { return false };
-        let fresh = self.forgot.get(host).is_some_and(|at| Mono::now().since(*at) < FORGETFUL);
-        if fresh || !redis.process().is_running() {
+        if !redis.process().is_running() {
             return false;
         }
+        let instance = redis.instance();
+        let last = self.pair.writers().first().and_then(Writer::last_ack);
+        let answers = |ack: Ack| *ack.server == *instance && Mono::now().since(ack.seen) < RECENT;
+        let lives = self.eligible_lives(host);
+        last.is_some_and(answers) || lives.iter().any(|life| !self.over.contains(life))
+    }
+
+    /// Run ids under which a host's Redis may be promoted.
+    fn eligible_lives(&self, host: &str) -> Vec<String> {
         // Each node answers what it knows; who has seen the latest decision knows best.
         let answers = NODES.iter().filter(|node| self.answers(node));
         let known = answers.filter_map(|node| status(self.pair.lab(), node).ok());
@@ -179,11 +195,10 @@ impl Stage {
             let epoch = Assignment::of(status).map_or(0, |assignment| assignment.epoch);
             (epoch, status["applied"].as_u64().unwrap_or(0))
         };
-        let Some(status) = known.max_by_key(rank) else { return false };
-        let group = &status["groups"][0];
-        let eligible = group["eligible"].as_array().map_or(&[][..], Vec::as_slice);
-        let serves = group["master"] == *host && group["serving"] == true;
-        serves || eligible.iter().any(|member| member["node"] == *host)
+        let Some(status) = known.max_by_key(rank) else { return Vec::new() };
+        let eligible = status["groups"][0]["eligible"].as_array().map_or(&[][..], Vec::as_slice);
+        let own = eligible.iter().filter(|member| member["node"] == *host);
+        own.filter_map(|member| member["run_id"].as_str().map(str::to_owned)).collect()
     }
 
     /// Whether a question to the node's supervisor would not hang.
@@ -201,15 +216,10 @@ impl Stage {
         let host = active.host.as_str();
         let pair = &self.pair;
         match active.step.fault {
-            Fault::KillRedis => {
-                pair.redis(host)?.process().kill()?;
-                self.forgets(host);
-            }
+            Fault::KillRedis => drop(pair.redis(host)?.process().kill()?),
             Fault::EmptyRedis => {
                 pair.redis(host)?.process().kill()?;
-                self.forgets(host);
                 self.start_redis(host, DataSet::Removed)?;
-                self.forgets(host);
             }
             Fault::FreezeRedis => drop(pair.redis(host)?.process().freeze()?),
             Fault::KillSupervisor => drop(pair.supervisor(host)?.process().kill()?),
@@ -229,12 +239,7 @@ impl Stage {
             Fault::FlushRules | Fault::Sabotage => {
                 drop(pair.host(host)?.run_ok(&["nft", "flush", "ruleset"])?);
             }
-            Fault::Power => {
-                pair.lab().power_off(host)?;
-                if pair.redis(host).is_ok() {
-                    self.forgets(host);
-                }
-            }
+            Fault::Power => drop(pair.lab().power_off(host)?),
             Fault::Switchover => self.ask_switchover()?,
             Fault::KillAllSupervisors => {
                 for node in NODES.iter().filter(|node| self.is_on(node)) {
@@ -276,10 +281,6 @@ impl Stage {
             Fault::Power | Fault::Starve | Fault::KillAllSupervisors => {}
         }
         Ok(())
-    }
-
-    fn forgets(&mut self, host: &str) {
-        self.forgot.insert(host.to_owned(), Mono::now());
     }
 
     fn power_on(&mut self, host: &str) -> Result<()> {
