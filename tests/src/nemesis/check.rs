@@ -45,6 +45,8 @@ pub struct Judgement {
     pub lost: BTreeMap<Class, (usize, Duration)>,
     /// Time in which two kernels had the VIP; the lock decides who answers, so it is told only.
     pub two_holders: Duration,
+    /// Longest time in which nobody was acknowledged, and when it began; told only, since two faults may overlap.
+    pub silence: (Duration, f64),
     pub healed: Option<Duration>,
     /// What must not be; empty = all is well.
     pub violations: Vec<String>,
@@ -61,6 +63,7 @@ pub fn judge(history: &History, bounds: &Bounds) -> Judgement {
         acknowledged: history.writes.len(),
         confirmed: history.writes.iter().filter(|write| write.ack.confirmed).count(),
         two_holders: two_holders(history),
+        silence: silence(history),
         healed: history.healed,
         ..Judgement::default()
     };
@@ -267,6 +270,14 @@ fn tell(history: &History, write: &Write) -> String {
     format!("{writer} {} acknowledged by {server} at {at} ms", ack.sequence)
 }
 
+fn silence(history: &History) -> (Duration, f64) {
+    let mut seen: Vec<Mono> = history.writes.iter().map(|write| write.ack.seen).collect();
+    seen.sort();
+    let gaps = seen.windows(2).map(|pair| (pair[1].since(pair[0]), pair[0]));
+    let (longest, began) = gaps.max().unwrap_or((Duration::ZERO, Mono(0)));
+    (longest, history.millis(began))
+}
+
 /// Longest time in which the kernels of two hosts had the VIP; power off takes it away unseen.
 fn two_holders(history: &History) -> Duration {
     let mut steps: Vec<(Mono, &str, bool)> = Vec::new();
@@ -319,6 +330,9 @@ impl fmt::Display for Judgement {
             writeln!(f)?;
         }
         writeln!(f, "VIP at two hosts:           {:.1} ms", millis(self.two_holders))?;
+        let (longest, began) = self.silence;
+        let longest = millis(longest);
+        writeln!(f, "nobody was acknowledged for: {longest:.1} ms at most, from {began:.1} ms")?;
         match self.healed {
             Some(span) => writeln!(f, "healthy after the last fault: {:.1} ms", millis(span))?,
             None => writeln!(f, "healthy after the last fault: never")?,

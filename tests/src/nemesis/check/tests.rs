@@ -72,6 +72,7 @@ fn a_takeover_that_loses_the_last_lease_is_good() {
     assert_eq!(found.two_masters, Duration::ZERO);
     assert_eq!(found.lost.get(&Class::LastLease), Some(&(1, Duration::ZERO)));
     assert_eq!((found.acknowledged, found.reigns), (5, 2));
+    assert_eq!(found.silence, (Duration::from_millis(3_990), 1_000.0));
 }
 
 #[test]
