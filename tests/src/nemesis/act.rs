@@ -68,8 +68,13 @@ impl Stage {
     /// Does one fault; what stands against it is noted in its deed.
     pub(super) fn begin(&mut self, step: Step) -> Result<()> {
         let host = self.host_of(step)?;
+        let objection = self.objection(step, &host);
+        if objection.is_none() && self.forgets(step.fault, &host) {
+            let lives = self.eligible_lives(&host);
+            self.over.extend(lives);
+        }
+        // Questions take their time; the fault begins after them.
         let from = Mono::now();
-        let (mut note, mut done) = (None, true);
         let mut active = Active {
             deed: self.deeds.len(),
             step,
@@ -78,17 +83,11 @@ impl Stage {
             host: host.clone(),
             burners: Vec::new(),
         };
-        match self.objection(step, &host) {
-            Some(LeftOut(why)) => (note, done) = (Some(why), false),
-            None => {
-                if self.forgets(step.fault, &host) {
-                    let lives = self.eligible_lives(&host);
-                    self.over.extend(lives);
-                }
-                let outcome = self.inflict(&mut active);
-                note = outcome.err().map(|error| format!("{error:#}")).or(note);
-            }
-        }
+        let done = objection.is_none();
+        let note = match objection {
+            Some(LeftOut(why)) => Some(why),
+            None => self.inflict(&mut active).err().map(|error| format!("{error:#}")),
+        };
         self.deeds.push(Deed { fault: step.fault, host, from, to: Mono::now(), note, done });
         if done && step.length > Duration::ZERO {
             self.active.push(active);
