@@ -34,7 +34,7 @@ pub enum WriterKind {
     /// error or 0.5 s without an answer. The old one is still listened to.
     Held { pause: Duration },
     /// As `Held`; each write is followed by `WAIT replicas`, and an acknowledged one counts as
-    /// confirmed when that many replicas had it within [`WAIT_LIMIT`].
+    /// confirmed when that many replicas had it within 200 ms.
     Confirmed { pause: Duration, replicas: u32 },
 }
 

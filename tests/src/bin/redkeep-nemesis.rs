@@ -1,4 +1,4 @@
-//! `redkeep-nemesis SEED MINUTES`: one run of [`redkeep_lab::nemesis`]; `cargo xtask nemesis` builds what it needs.
+//! `redkeep-nemesis SEED MINUTES DIRECTORY`: one run of `redkeep_lab::nemesis`; `cargo xtask nemesis` builds what it needs.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
