@@ -190,7 +190,8 @@ fn keep_logs(prefix: &str, dir: &Path) {
     }
 }
 
-fn copy_logs(from: &Path, to: &Path) -> std::io::Result<()> {
+/// Logs, configurations and captures below a directory, to the same places below another.
+pub(crate) fn copy_logs(from: &Path, to: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
         let kind = entry.file_type()?;

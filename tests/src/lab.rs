@@ -153,6 +153,15 @@ impl Lab {
         })
     }
 
+    /// Undoes [`Lab::cut_between`].
+    pub fn heal_between(&self, one: &str, other: &str) -> Result<Mono> {
+        let (one, other) = (self.host(one)?.port(), self.host(other)?.port());
+        self.switch.change(|dropped| {
+            dropped.remove(&(one.clone(), other.clone()));
+            dropped.remove(&(other, one));
+        })
+    }
+
     /// Cuts from `from` to `to` only.
     pub fn cut_one_way(&self, from: &str, to: &str) -> Result<Mono> {
         let direction = (self.host(from)?.port(), self.host(to)?.port());

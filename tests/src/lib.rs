@@ -13,6 +13,7 @@ mod expect;
 mod figure;
 mod host;
 mod lab;
+pub mod nemesis;
 mod netns;
 mod pair;
 mod process;
@@ -24,6 +25,7 @@ mod tail;
 mod tempo;
 mod time;
 mod timeline;
+mod units;
 mod verdict;
 mod writer;
 
@@ -48,5 +50,6 @@ pub use supervisor::{
 pub use tempo::slowed;
 pub use time::{Mono, WallOffset, parse_rfc3339_utc};
 pub use timeline::{EventWatch, Moment, Timeline};
+pub use units::{boot_units, drop_in};
 pub use verdict::{LostWrite, Outcome, TwoMasters, Verdict};
 pub use writer::{Ack, Failure, Record, Refusal, Standpoint, Writer, WriterKind, WriterSpec};

@@ -95,6 +95,29 @@ impl Pair {
         self.writers.iter().try_for_each(|writer| writer.wait_more(100, slowed(LIMIT)))
     }
 
+    /// Starts a writer more on a host; does not wait for it.
+    pub(crate) fn start_writer(&mut self, host: &str, spec: WriterSpec) -> Result<()> {
+        self.writers.push(Writer::start(self.lab.host(host)?, spec)?);
+        Ok(())
+    }
+
+    /// Listens again to a node whose stream of events has ended, as it does with its supervisor.
+    pub(crate) fn watch_events(&mut self, node: &str) -> Result<()> {
+        let lab = &self.lab;
+        let watch = self.events.iter_mut().find(|watch| watch.node() == node);
+        let watch = watch.with_context(|| format!("no events of {node}"))?;
+        if !watch.is_running() {
+            *watch = EventWatch::start(lab.host(node)?)?;
+        }
+        Ok(())
+    }
+
+    /// Listens to a member's kernel again, whose notifications ended with its power.
+    pub(crate) fn watch_addresses(&mut self, host: &str) -> Result<()> {
+        self.addresses.push(AddressWatch::start(self.lab.host(host)?)?);
+        Ok(())
+    }
+
     /// Where the group's clients connect.
     pub fn vip(&self) -> SocketAddr {
         SocketAddr::new(self.lab.vip(), PORT)
@@ -196,12 +219,23 @@ impl Pair {
 
     /// Ends all writers and looks at the VIP for everything they had acknowledged.
     pub fn finish_writers(&mut self) -> Result<Outcome> {
-        let records = self.writers.drain(..).map(Writer::finish).collect();
+        let records = self.end_writers();
+        self.outcome_of(records)
+    }
+
+    /// Ends all writers and says what they saw.
+    pub(crate) fn end_writers(&mut self) -> Vec<(WriterSpec, Record)> {
+        self.writers.drain(..).map(Writer::finish).collect()
+    }
+
+    /// Looks at the VIP for everything that was acknowledged.
+    pub(crate) fn outcome_of(&self, records: Vec<(WriterSpec, Record)>) -> Result<Outcome> {
         Outcome::collect(records, self.lab.host("c")?, self.vip())
     }
 }
 
-fn is_healthy(status: &Value) -> bool {
+/// Whether each group serves and has a member that may be promoted.
+pub(crate) fn is_healthy(status: &Value) -> bool {
     let Some(groups) = status["groups"].as_array() else { return false };
     let healthy = |group: &Value| {
         let eligible = group["eligible"].as_array().map_or(0, Vec::len);

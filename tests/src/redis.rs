@@ -139,12 +139,32 @@ impl Redis {
 
     /// When this start became a master by command ("MASTER MODE enabled"), to the millisecond.
     pub fn promotions(&self, offset: WallOffset) -> Vec<Mono> {
-        self.log_text()
-            .lines()
-            .filter(|line| line.contains("MASTER MODE enabled"))
-            .filter_map(|line| log_stamp_ns(line).map(|ns| offset.to_mono(ns)))
-            .collect()
+        promotions(&self.log_text(), offset)
     }
+
+    /// By instance, since when each start so far was a master: from its first line on if its own
+    /// file makes it one, and from each promotion on.
+    pub(crate) fn reigns(&self, offset: WallOffset) -> Vec<(String, Mono)> {
+        let mut reigns = Vec::new();
+        for start in 1..=self.starts {
+            let log = std::fs::read_to_string(log_path(&self.dir, start)).unwrap_or_default();
+            let instance = format!("{}:{}#{start}", self.host, self.options.port);
+            if self.options.replica_of.is_none() {
+                let first = log.lines().find_map(log_stamp_ns).map(|ns| offset.to_mono(ns));
+                reigns.extend(first.map(|since| (instance.clone(), since)));
+            }
+            let promoted = promotions(&log, offset);
+            reigns.extend(promoted.into_iter().map(|since| (instance.clone(), since)));
+        }
+        reigns
+    }
+}
+
+fn promotions(log: &str, offset: WallOffset) -> Vec<Mono> {
+    log.lines()
+        .filter(|line| line.contains("MASTER MODE enabled"))
+        .filter_map(|line| log_stamp_ns(line).map(|ns| offset.to_mono(ns)))
+        .collect()
 }
 
 fn log_path(dir: &std::path::Path, starts: u32) -> PathBuf {

@@ -262,7 +262,8 @@ mod tests {
     fn ack(ms: u64, server: &str) -> Ack {
         let at = Mono(ms * 1_000_000);
         let early = at - Duration::from_millis(2);
-        Ack { sequence: ms, sent: early, absent_at: early, seen: at, server: Arc::from(server) }
+        let server = Arc::from(server);
+        Ack { sequence: ms, sent: early, absent_at: early, seen: at, server, confirmed: false }
     }
 
     fn outcome(acks: Vec<Ack>, lost: &[u64]) -> Outcome {

@@ -33,7 +33,13 @@ pub enum WriterKind {
     /// One connection, one write after another with `pause` between; a new connection after an
     /// error or 0.5 s without an answer. The old one is still listened to.
     Held { pause: Duration },
+    /// As `Held`; each write is followed by `WAIT replicas`, and an acknowledged one counts as
+    /// confirmed when that many replicas had it within 200 ms.
+    Confirmed { pause: Duration, replicas: u32 },
 }
+
+/// How long Redis waits for replicas before it tells how many have a write.
+pub(crate) const WAIT_LIMIT: Duration = Duration::from_millis(200);
 
 /// Which writers the write gap is judged by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +72,12 @@ impl WriterSpec {
     pub fn held(name: &str, target: SocketAddr) -> Self {
         let kind = WriterKind::Held { pause: slowed(Duration::from_millis(2)) };
         Self::with_kind(name, target, kind)
+    }
+
+    /// A writer of the founding password that holds its connection and confirms each write.
+    pub fn confirmed(name: &str, target: SocketAddr, replicas: u32) -> Self {
+        let pause = slowed(Duration::from_millis(2));
+        Self::with_kind(name, target, WriterKind::Confirmed { pause, replicas })
     }
 
     /// The same writer on the victim's side.
@@ -103,6 +115,8 @@ pub struct Ack {
     pub seen: Mono,
     /// Which start of which Redis answered, as [`crate::Redis::instance`] names it.
     pub server: Arc<str>,
+    /// `WAIT` said, when asked, that enough replicas have it.
+    pub confirmed: bool,
 }
 
 /// Why a write was not acknowledged.
@@ -214,6 +228,11 @@ impl Writer {
             let later = record.acks.iter().rev().take_while(|ack| ack.seen > after);
             later.filter(|ack| *ack.server != *not).last().cloned()
         })
+    }
+
+    /// The acknowledgement that was read last.
+    pub(crate) fn last_ack(&self) -> Option<Ack> {
+        lock(&self.record).acks.last().cloned()
     }
 
     /// The server of the last acknowledgement.

@@ -1,8 +1,9 @@
-//! Project chores: `setup`, `tidy`, `test`, `demo`, `vm`. `.ci/run` runs `test` and nothing else.
+//! Project chores: `setup`, `tidy`, `test`, `demo`, `nemesis`, `vm`. `.ci/run` runs `test` and nothing else.
 //!
 //! Everything here drives other programs; no rule of the product lives here.
 
 mod demo;
+mod nemesis;
 mod programs;
 mod setup;
 mod tidy;
@@ -44,6 +45,15 @@ enum Chore {
         #[arg(long, default_value = "300ms", value_parser = parse_span)]
         lease: Duration,
     },
+    /// Random faults on three hosts with writers all the while, and a verdict over the whole history.
+    Nemesis {
+        /// The same seed plans the same faults.
+        #[arg(long)]
+        seed: u64,
+        /// For how long faults happen.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+        minutes: u64,
+    },
     /// Kernel tests and some scenarios on Debian's stock kernel, emulated: half an hour, not part of `test`.
     Vm {
         /// Only test programs whose name contains this.
@@ -69,6 +79,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Tidy => tidy::run(&root),
         Chore::Test { quick } => verify::run(&root, quick),
         Chore::Demo { keep, lease } => demo::run(&root, keep, lease),
+        Chore::Nemesis { seed, minutes } => nemesis::run(&root, seed, minutes),
         Chore::Vm { only } => vm::run(&root, &only),
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Ack, Failure};
+use super::{Ack, Failure, WAIT_LIMIT};
 use crate::resp::{Decoder, Reply, encode_command};
 use crate::time::Mono;
 
@@ -17,6 +17,7 @@ enum Awaited {
     Auth,
     Pidfile,
     Write { sequence: u64, sent: Mono },
+    Wait { sequence: u64, replicas: u32, sent: Mono },
 }
 
 /// State of the connection after an event.
@@ -25,6 +26,8 @@ pub(super) enum Progress {
     /// Nothing to report.
     Waiting,
     Acked(Ack),
+    /// Enough replicas have the acknowledged write.
+    Confirmed(u64),
     Failed(Failure),
 }
 
@@ -85,7 +88,7 @@ impl Connection {
     /// When the oldest unanswered write was sent.
     pub(super) fn oldest_write(&self) -> Option<Mono> {
         self.awaited.iter().find_map(|awaited| match awaited {
-            Awaited::Write { sent, .. } => Some(*sent),
+            Awaited::Write { sent, .. } | Awaited::Wait { sent, .. } => Some(*sent),
             Awaited::Auth | Awaited::Pidfile => None,
         })
     }
@@ -100,10 +103,22 @@ impl Connection {
         self.quiet_at = self.quiet_at.max(at);
     }
 
-    /// Queues a `SET`; it leaves at once if the connection is up.
-    pub(super) fn write(&mut self, sequence: u64, key: &str) -> Result<(), Failure> {
+    /// Queues a `SET`, and a `WAIT` if it is to be confirmed; they leave at once if the connection is up.
+    pub(super) fn write(
+        &mut self,
+        sequence: u64,
+        key: &str,
+        replicas: Option<u32>,
+    ) -> Result<(), Failure> {
         encode_command(&mut self.outbox, &[b"SET", key.as_bytes(), key.as_bytes()]);
-        self.awaited.push_back(Awaited::Write { sequence, sent: Mono::now() });
+        let sent = Mono::now();
+        self.awaited.push_back(Awaited::Write { sequence, sent });
+        if let Some(replicas) = replicas {
+            let limit = WAIT_LIMIT.as_millis().to_string();
+            let count = replicas.to_string();
+            encode_command(&mut self.outbox, &[b"WAIT", count.as_bytes(), limit.as_bytes()]);
+            self.awaited.push_back(Awaited::Wait { sequence, replicas, sent });
+        }
         if self.connected { self.flush() } else { Ok(()) }
     }
 
@@ -147,7 +162,7 @@ impl Connection {
         self.connected = true;
         let now = Mono::now();
         for awaited in &mut self.awaited {
-            if let Awaited::Write { sent, .. } = awaited {
+            if let Awaited::Write { sent, .. } | Awaited::Wait { sent, .. } = awaited {
                 *sent = now;
             }
         }
@@ -203,8 +218,14 @@ impl Connection {
             Some(Awaited::Write { sequence, sent }) => {
                 let server = self.server.clone().unwrap_or_else(|| Arc::from("unknown"));
                 let absent_at = self.quiet_at.max(sent);
-                Progress::Acked(Ack { sequence, sent, absent_at, seen, server })
+                Progress::Acked(Ack { sequence, sent, absent_at, seen, server, confirmed: false })
             }
+            Some(Awaited::Wait { sequence, replicas, sent: _ }) => match reply {
+                Reply::Integer(count) if *count >= i64::from(replicas) => {
+                    Progress::Confirmed(sequence)
+                }
+                _ => Progress::Waiting,
+            },
             None => Progress::Failed(Failure::Answer("a reply to no request".into())),
         }
     }

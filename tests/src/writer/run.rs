@@ -61,7 +61,10 @@ impl Loop<'_> {
                 self.next_write = (self.next_write + every).max(now);
                 self.write_on_fresh();
             }
-            WriterKind::Held { pause: _ } => self.write_on_held(now),
+            WriterKind::Held { pause: _ } => self.write_on_held(now, None),
+            WriterKind::Confirmed { pause: _, replicas } => {
+                self.write_on_held(now, Some(replicas));
+            }
         }
     }
 
@@ -73,7 +76,7 @@ impl Loop<'_> {
         let opened = Connection::open(self.spec.target, &self.spec.password);
         let written = opened.and_then(|mut connection| {
             self.next_sequence += 1;
-            connection.write(self.next_sequence, &self.spec.key(self.next_sequence))?;
+            connection.write(self.next_sequence, &self.spec.key(self.next_sequence), None)?;
             Ok(connection)
         });
         match written {
@@ -85,7 +88,7 @@ impl Loop<'_> {
         }
     }
 
-    fn write_on_held(&mut self, now: Mono) {
+    fn write_on_held(&mut self, now: Mono, replicas: Option<u32>) {
         if !self.has_current {
             match Connection::open(self.spec.target, &self.spec.password) {
                 Ok(connection) => {
@@ -105,7 +108,7 @@ impl Loop<'_> {
         }
         self.next_sequence += 1;
         let key = self.spec.key(self.next_sequence);
-        match current.write(self.next_sequence, &key) {
+        match current.write(self.next_sequence, &key, replicas) {
             Ok(()) => lock(self.record).sent += 1,
             Err(failure) => {
                 self.connections.pop();
@@ -131,8 +134,9 @@ impl Loop<'_> {
     }
 
     fn wake_at(&self, now: Mono) -> Mono {
-        let held_busy = matches!(self.spec.kind, WriterKind::Held { .. })
-            && self.connections.last().is_some_and(|last| last.oldest_write().is_some());
+        let held = !matches!(self.spec.kind, WriterKind::Fresh { .. });
+        let held_busy =
+            held && self.connections.last().is_some_and(|last| last.oldest_write().is_some());
         let longest = now + LONGEST_POLL;
         if self.has_current && held_busy { longest } else { self.next_write.min(longest) }
     }
@@ -167,10 +171,19 @@ impl Loop<'_> {
             match step {
                 Progress::Waiting => {}
                 Progress::Acked(ack) => {
-                    if let WriterKind::Held { pause } = self.spec.kind {
+                    if let WriterKind::Held { pause } | WriterKind::Confirmed { pause, .. } =
+                        self.spec.kind
+                    {
                         self.next_write = ack.seen + pause;
                     }
                     lock(self.record).acks.push(ack);
+                }
+                Progress::Confirmed(sequence) => {
+                    let mut record = lock(self.record);
+                    let mut acks = record.acks.iter_mut().rev();
+                    if let Some(ack) = acks.find(|ack| ack.sequence == sequence) {
+                        ack.confirmed = true;
+                    }
                 }
                 Progress::Failed(why) => failure = Some(why),
             }

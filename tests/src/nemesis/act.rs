@@ -1,0 +1,336 @@
+//! Does a plan's faults to a pair and gives everything back when they end.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::history::Deed;
+use super::plan::{Fault, Role, Step};
+use crate::expect::Assignment;
+use crate::pair::{GROUP, Pair};
+use crate::process::Process;
+use crate::redis::DataSet;
+use crate::supervisor::{ctl_options, status};
+use crate::time::Mono;
+use crate::units::{boot_units, drop_in};
+use crate::writer::{Ack, Writer};
+
+const LIMIT: Duration = Duration::from_secs(30);
+const NODES: [&str; 3] = ["a", "b", "w"];
+
+/// A master counts as a copy if a client was answered so recently.
+const RECENT: Duration = Duration::from_millis(500);
+
+/// What goes on, and what has been done.
+#[derive(Debug)]
+pub(super) struct Stage {
+    pub(super) pair: Pair,
+    pub(super) deeds: Vec<Deed>,
+    active: Vec<Active>,
+    /// Lives of Redis that had been eligible and are over: a committed set may name them for a while.
+    over: BTreeSet<String>,
+}
+
+/// A fault that has not ended.
+#[derive(Debug)]
+struct Active {
+    deed: usize,
+    step: Step,
+    host: String,
+    /// The other end of a link.
+    other: String,
+    until: Mono,
+    burners: Vec<Process>,
+}
+
+/// A fault that is not to be done now, and why.
+struct LeftOut(String);
+
+impl Stage {
+    pub(super) fn new(pair: Pair) -> Self {
+        Stage { pair, deeds: Vec::new(), active: Vec::new(), over: BTreeSet::new() }
+    }
+
+    /// When the next fault ends.
+    pub(super) fn next_end(&self) -> Option<Mono> {
+        self.active.iter().map(|active| active.until).min()
+    }
+
+    /// Listens again to the events of nodes that are back.
+    pub(super) fn watch_again(&mut self) -> Result<()> {
+        let there: Vec<&str> = NODES.into_iter().filter(|node| self.answers(node)).collect();
+        there.into_iter().try_for_each(|node| self.pair.watch_events(node))
+    }
+
+    /// Does one fault; what stands against it is noted in its deed.
+    pub(super) fn begin(&mut self, step: Step) -> Result<()> {
+        let host = self.host_of(step)?;
+        let objection = self.objection(step, &host);
+        if objection.is_none() && self.forgets(step.fault, &host) {
+            let lives = self.eligible_lives(&host);
+            self.over.extend(lives);
+        }
+        // Questions take their time; the fault begins after them.
+        let from = Mono::now();
+        let mut active = Active {
+            deed: self.deeds.len(),
+            step,
+            other: String::new(),
+            until: from + step.length,
+            host: host.clone(),
+            burners: Vec::new(),
+        };
+        let done = objection.is_none();
+        let note = match objection {
+            Some(LeftOut(why)) => Some(why),
+            None => self.inflict(&mut active).err().map(|error| format!("{error:#}")),
+        };
+        self.deeds.push(Deed { fault: step.fault, host, from, to: Mono::now(), note, done });
+        if done && step.length > Duration::ZERO {
+            self.active.push(active);
+        }
+        Ok(())
+    }
+
+    /// Ends the faults whose time is over; all of them when `all`.
+    pub(super) fn end_due(&mut self, all: bool) -> Result<()> {
+        let now = Mono::now();
+        let (over, going) = std::mem::take(&mut self.active)
+            .into_iter()
+            .partition::<Vec<_>, _>(|active| all || active.until <= now);
+        self.active = going;
+        for active in over {
+            let outcome = self.give_back(&active);
+            let deed = &mut self.deeds[active.deed];
+            deed.to = Mono::now();
+            deed.note = outcome.err().map(|error| format!("{error:#}")).or(deed.note.take());
+        }
+        Ok(())
+    }
+
+    /// Whatever is still missing runs again, and no link is cut.
+    pub(super) fn mend_all(&mut self) -> Result<()> {
+        self.end_due(true)?;
+        self.pair.lab().heal_all()?;
+        for host in NODES {
+            if self.pair.host(host)?.net().is_err() {
+                self.power_on(host)?;
+            }
+            self.pair.supervisor(host)?.process().thaw()?;
+            self.start_supervisor(host)?;
+            if host != "w" {
+                self.pair.redis(host)?.process().thaw()?;
+                self.start_redis(host, DataSet::Kept)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn host_of(&self, step: Step) -> Result<String> {
+        if step.fault.is_everywhere() {
+            return Ok("all".to_owned());
+        }
+        self.host_with(step.target)
+    }
+
+    /// The master is who acknowledged last.
+    fn host_with(&self, role: Role) -> Result<String> {
+        let master = self.pair.master()?;
+        Ok(match role {
+            Role::Master => master,
+            Role::Replica => self.pair.other(&master)?.to_owned(),
+            Role::Witness => "w".to_owned(),
+        })
+    }
+
+    fn is_on(&self, host: &str) -> bool {
+        self.pair.host(host).is_ok_and(|host| host.net().is_ok())
+    }
+
+    fn objection(&self, step: Step, host: &str) -> Option<LeftOut> {
+        if host != "all" && !self.is_on(host) {
+            return Some(LeftOut("the host is off".to_owned()));
+        }
+        // failure-modes.md, assumption 4: a lock that is removed while nobody can put it back.
+        if step.fault == Fault::FlushRules && !self.answers(host) {
+            return Some(LeftOut(format!("the supervisor on {host} could not mend it")));
+        }
+        if !self.forgets(step.fault, host) {
+            return None;
+        }
+        let other = self.pair.other(host).ok()?;
+        (!self.has_copy(other)).then(|| LeftOut(format!("{other} has no full copy now")))
+    }
+
+    /// Whether a fault costs the host's Redis its memory.
+    fn forgets(&self, fault: Fault, host: &str) -> bool {
+        let strikes = matches!(fault, Fault::KillRedis | Fault::EmptyRedis | Fault::Power);
+        strikes && self.pair.redis(host).is_ok()
+    }
+
+    /// Whether a Redis has all that was acknowledged but for a bounded tail: it answers clients, or this very life of
+    /// it may be promoted.
+    fn has_copy(&self, host: &str) -> bool {
+        let Ok(redis) = self.pair.redis(host) else { return false };
+        if !redis.process().is_running() {
+            return false;
+        }
+        let instance = redis.instance();
+        let last = self.pair.writers().first().and_then(Writer::last_ack);
+        let answers = |ack: Ack| *ack.server == *instance && Mono::now().since(ack.seen) < RECENT;
+        let lives = self.eligible_lives(host);
+        last.is_some_and(answers) || lives.iter().any(|life| !self.over.contains(life))
+    }
+
+    /// Run ids under which a host's Redis may be promoted.
+    fn eligible_lives(&self, host: &str) -> Vec<String> {
+        // Each node answers what it knows; who has seen the latest decision knows best.
+        let answers = NODES.iter().filter(|node| self.answers(node));
+        let known = answers.filter_map(|node| status(self.pair.lab(), node).ok());
+        let rank = |status: &Value| {
+            let epoch = Assignment::of(status).map_or(0, |assignment| assignment.epoch);
+            (epoch, status["applied"].as_u64().unwrap_or(0))
+        };
+        let Some(status) = known.max_by_key(rank) else { return Vec::new() };
+        let eligible = status["groups"][0]["eligible"].as_array().map_or(&[][..], Vec::as_slice);
+        let own = eligible.iter().filter(|member| member["node"] == *host);
+        own.filter_map(|member| member["run_id"].as_str().map(str::to_owned)).collect()
+    }
+
+    /// Whether a question to the node's supervisor would not hang.
+    fn answers(&self, node: &str) -> bool {
+        let frozen = |active: &Active| {
+            matches!(active.step.fault, Fault::FreezeSupervisor | Fault::FreezeHost)
+                && active.host == node
+        };
+        self.is_on(node)
+            && !self.active.iter().any(frozen)
+            && self.pair.supervisor(node).is_ok_and(|s| s.process().is_running())
+    }
+
+    fn inflict(&mut self, active: &mut Active) -> Result<()> {
+        let host = active.host.as_str();
+        let pair = &self.pair;
+        match active.step.fault {
+            Fault::KillRedis => drop(pair.redis(host)?.process().kill()?),
+            Fault::EmptyRedis => {
+                pair.redis(host)?.process().kill()?;
+                self.start_redis(host, DataSet::Removed)?;
+            }
+            Fault::FreezeRedis => drop(pair.redis(host)?.process().freeze()?),
+            Fault::KillSupervisor => drop(pair.supervisor(host)?.process().kill()?),
+            Fault::FreezeSupervisor => drop(pair.supervisor(host)?.process().freeze()?),
+            Fault::FreezeHost => {
+                pair.supervisor(host)?.process().freeze()?;
+                pair.redis(host)?.process().freeze()?;
+            }
+            Fault::Cut => drop(pair.lab().cut(host)?),
+            Fault::Deaf => drop(pair.lab().deaf(host)?),
+            Fault::Mute => drop(pair.lab().mute(host)?),
+            Fault::CutLink(to) => {
+                active.other = self.host_with(to)?;
+                pair.lab().cut_between(host, &active.other)?;
+            }
+            Fault::DeleteVip => drop(pair.host(host)?.remove_address(pair.vip().ip())?),
+            Fault::FlushRules | Fault::Sabotage => {
+                drop(pair.host(host)?.run_ok(&["nft", "flush", "ruleset"])?);
+            }
+            Fault::Power => drop(pair.lab().power_off(host)?),
+            Fault::Switchover => self.ask_switchover()?,
+            Fault::KillAllSupervisors => {
+                for node in NODES.iter().filter(|node| self.is_on(node)) {
+                    pair.supervisor(node)?.process().kill()?;
+                }
+            }
+            Fault::Starve => active.burners = self.burn()?,
+        }
+        Ok(())
+    }
+
+    fn give_back(&mut self, active: &Active) -> Result<()> {
+        let host = active.host.as_str();
+        match active.step.fault {
+            Fault::Power => return self.power_on(host),
+            Fault::Starve => {
+                return active.burners.iter().try_for_each(|burner| burner.kill().map(drop));
+            }
+            Fault::KillAllSupervisors => {
+                return NODES.iter().try_for_each(|node| self.start_supervisor(node));
+            }
+            // What was frozen or killed is gone with the power, and starts with it again.
+            _ if !self.is_on(host) => return Ok(()),
+            _ => {}
+        }
+        match active.step.fault {
+            Fault::KillRedis => self.start_redis(host, DataSet::Kept)?,
+            Fault::FreezeRedis => drop(self.pair.redis(host)?.process().thaw()?),
+            Fault::KillSupervisor => self.start_supervisor(host)?,
+            Fault::FreezeSupervisor => drop(self.pair.supervisor(host)?.process().thaw()?),
+            Fault::FreezeHost => {
+                self.pair.redis(host)?.process().thaw()?;
+                self.pair.supervisor(host)?.process().thaw()?;
+            }
+            Fault::Cut | Fault::Deaf | Fault::Mute => drop(self.pair.lab().heal(host)?),
+            Fault::CutLink(_) => drop(self.pair.lab().heal_between(host, &active.other)?),
+            Fault::EmptyRedis | Fault::DeleteVip | Fault::Switchover => {}
+            Fault::FlushRules | Fault::Sabotage => {}
+            Fault::Power | Fault::Starve | Fault::KillAllSupervisors => {}
+        }
+        Ok(())
+    }
+
+    fn power_on(&mut self, host: &str) -> Result<()> {
+        self.pair.lab().power_on(host)?;
+        boot_units(self.pair.host(host)?)?;
+        if self.pair.redis(host).is_ok() {
+            self.pair.watch_addresses(host)?;
+            self.start_redis(host, DataSet::Kept)?;
+        }
+        self.start_supervisor(host)
+    }
+
+    /// As systemd would, drop-in included; nothing if it runs.
+    fn start_redis(&mut self, host: &str, data: DataSet) -> Result<()> {
+        if self.is_on(host) && !self.pair.redis(host)?.process().is_running() {
+            drop_in(self.pair.host(host)?)?;
+            self.pair.restart_redis(host, data)?;
+        }
+        Ok(())
+    }
+
+    fn start_supervisor(&mut self, host: &str) -> Result<()> {
+        if self.is_on(host) && !self.pair.supervisor(host)?.process().is_running() {
+            self.pair.restart_supervisor(host)?;
+        }
+        Ok(())
+    }
+
+    /// Asked and left alone: it may take its time, be refused, or be overtaken by the next fault.
+    fn ask_switchover(&self) -> Result<()> {
+        let (client, witness) = (self.pair.host("c")?, self.pair.host("w")?);
+        let mut command = Command::new(crate::binaries::redkeepctl()?);
+        command.args(ctl_options(client, witness)).args(["switchover", GROUP, "--wait", "--yes"]);
+        client.spawn("switchover", &command).map(drop)
+    }
+
+    /// Two busy loops for each core, so that everybody else has a third of it at most.
+    fn burn(&self) -> Result<Vec<Process>> {
+        let cores = std::thread::available_parallelism().context("count the cores")?.get();
+        let mut busy = Command::new("sh");
+        busy.args(["-c", "while :; do :; done"]);
+        let client = self.pair.host("c")?;
+        (0..cores * 2).map(|_| client.spawn("burner", &busy)).collect()
+    }
+}
+
+/// Waits until an instant; the lab has no sleep.
+pub(super) fn wait_for(at: Mono) -> Result<()> {
+    let reached = || (Mono::now() >= at).then_some(());
+    if at.since(Mono::now()) > LIMIT * 4 {
+        bail!("the next fault is too far away");
+    }
+    crate::process::wait_until("the next fault", LIMIT * 5, reached)
+}

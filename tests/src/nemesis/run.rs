@@ -1,0 +1,201 @@
+//! One run: the pair, the plan's faults, the wait for health, what became of each write, the verdict.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::act::{Stage, wait_for};
+use super::check::{Bounds, Judgement, judge};
+use super::history::{History, Reign, Write};
+use super::plan::Plan;
+use crate::cleanup::copy_logs;
+use crate::expect::Assignment;
+use crate::pair::{Pair, is_healthy};
+use crate::process::wait_until;
+use crate::redis::{PASSWORD, PORT};
+use crate::resp::Reply;
+use crate::supervisor::status;
+use crate::time::{Mono, WallOffset};
+use crate::timeline::EventWatch;
+use crate::writer::WriterSpec;
+
+const LEASE: Duration = Duration::from_millis(300);
+/// `max_lag` is not in the lab's file, so it is the default.
+const BOUNDS: Bounds =
+    Bounds { lease: LEASE, max_lag: Duration::from_secs(3), heal: Duration::from_secs(10) };
+/// How long health is waited for, beyond what is promised, to tell slow from never.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often it is looked whether a node's events are still listened to.
+const WATCHED: Duration = Duration::from_millis(250);
+
+/// What a run left.
+#[derive(Debug)]
+pub struct Run {
+    pub history: History,
+    pub judgement: Judgement,
+    /// Where `history.jsonl` is, and the logs if there is a violation.
+    pub dir: PathBuf,
+}
+
+impl Run {
+    /// One page: what was done, what was found, where to read on.
+    pub fn report(&self, plan: &Plan) -> String {
+        let done: Vec<_> = self.history.deeds.iter().filter(|deed| deed.done).collect();
+        let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+        for deed in &done {
+            *kinds.entry(deed.fault.to_string()).or_default() += 1;
+        }
+        let kinds: Vec<String> = kinds.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
+        let mut text =
+            format!("seed {}: {} of {} faults done", plan.seed, done.len(), plan.steps.len());
+        let _ = writeln!(text, ": {}", kinds.join(", "));
+        for deed in self.history.deeds.iter().filter(|deed| deed.done && deed.note.is_some()) {
+            let _ = writeln!(
+                text,
+                "the lab had trouble: {:.1} ms {deed}",
+                self.history.millis(deed.from)
+            );
+        }
+        let _ =
+            write!(text, "{}history: {}", self.judgement, self.dir.join("history.jsonl").display());
+        text
+    }
+}
+
+/// Runs a plan; its files go to a directory of their own below `out`.
+pub fn run(plan: &Plan, out: &Path) -> Result<Run> {
+    let mut pair = Pair::start("300ms")?;
+    pair.start_writers(&["na", "nb"])?;
+    let replicas = wait_replicas(&status(pair.lab(), "w")?)?;
+    pair.start_writer("c", WriterSpec::confirmed("wait", pair.vip(), replicas))?;
+    println!("writers fresh, held and wait (WAIT {replicas}) on c, na beside a, nb beside b");
+    let origin = Mono::now();
+    let mut stage = Stage::new(pair);
+    let done = carry_out(&mut stage, plan, origin);
+    let mut history = History { origin: Some(origin), ..History::default() };
+    done.and_then(|()| stage.mend_all()).context("the lab failed")?;
+    stage.watch_again()?;
+    let calm = stage.deeds.iter().map(|deed| deed.to).max().unwrap_or(origin);
+    match wait_until("all to be well", PATIENCE, || {
+        ailment(&stage.pair, calm).is_none().then_some(())
+    }) {
+        Ok(()) => history.healed = Some(Mono::now().since(calm)),
+        Err(_) => history.ailment = ailment(&stage.pair, calm),
+    }
+    collect(&mut stage, &mut history)?;
+    let judgement = judge(&history, &BOUNDS);
+    let dir = out.join(format!("seed-{}-{}", plan.seed, std::process::id()));
+    std::fs::create_dir_all(&dir)?;
+    history.save(&dir.join("history.jsonl"))?;
+    if !judgement.violations.is_empty() {
+        copy_logs(stage.pair.lab().dir(), &dir).context("keep the logs")?;
+    }
+    Ok(Run { history, judgement, dir })
+}
+
+fn carry_out(stage: &mut Stage, plan: &Plan, origin: Mono) -> Result<()> {
+    let mut steps = plan.steps.iter().peekable();
+    let mut look = origin;
+    loop {
+        let begin = steps.peek().map(|step| origin + step.at);
+        let Some(next) = begin.into_iter().chain(stage.next_end()).min() else { return Ok(()) };
+        if look < next {
+            wait_for(look)?;
+            stage.watch_again()?;
+            look = Mono::now() + WATCHED;
+            continue;
+        }
+        wait_for(next)?;
+        let told = stage.deeds.len();
+        stage.end_due(false)?;
+        if let Some(step) = steps.next_if(|step| origin + step.at <= Mono::now()) {
+            stage.begin(*step)?;
+        }
+        for deed in &stage.deeds[told..] {
+            let at = deed.from.since(origin).as_secs_f64();
+            let note = deed.note.as_deref().map(|note| format!(" ({note})")).unwrap_or_default();
+            let skipped = if deed.done { "" } else { "left out: " };
+            println!("{at:>9.3} s  {skipped}{} at {}{note}", deed.fault, deed.host);
+        }
+    }
+}
+
+fn wait_replicas(status: &Value) -> Result<u32> {
+    let count =
+        status["groups"][0]["wait_replicas"].as_u64().context("status prints no n for WAIT")?;
+    u32::try_from(count).context("n of WAIT")
+}
+
+/// What is not yet well: `status`, a writer without an acknowledgement since, or a replica out of sync.
+fn ailment(pair: &Pair, since: Mono) -> Option<String> {
+    for writer in pair.writers() {
+        let acked = writer.last_ack().is_some_and(|ack| ack.sent > since);
+        if !acked {
+            return Some(format!("writer {} gets no acknowledgement", writer.spec().name));
+        }
+    }
+    let status = match status(pair.lab(), "w") {
+        Ok(status) => status,
+        Err(error) => return Some(format!("no status: {error:#}")),
+    };
+    let nodes = status["nodes"].as_array().map_or(&[][..], Vec::as_slice);
+    let heard = |node: &Value| node["heard"] == true && node["applied"] == status["applied"];
+    let clean = is_healthy(&status) && status["groups"][0]["hold"].is_null();
+    if !clean || nodes.is_empty() || !nodes.iter().all(heard) {
+        return Some(format!("status: {status}"));
+    }
+    let Some(assignment) = Assignment::of(&status) else { return Some("no assignment".to_owned()) };
+    out_of_sync(pair, &assignment.master).err().map(|error| format!("{error:#}"))
+}
+
+/// Fails unless the other member follows `master` and has all that the master had when it was asked first.
+fn out_of_sync(pair: &Pair, master: &str) -> Result<()> {
+    let client = pair.host("c")?;
+    let offset = |host: &str, index: usize| -> Result<i64> {
+        let at = std::net::SocketAddr::new(pair.host(host)?.address(), PORT);
+        let role = client.redis(at, PASSWORD, &["ROLE"])?;
+        match role.elements().get(index) {
+            Some(Reply::Integer(offset)) => Ok(*offset),
+            _ => anyhow::bail!("{host} answers ROLE with {role:?}"),
+        }
+    };
+    let replica = pair.other(master)?;
+    let wanted = offset(master, 1)?;
+    let has = offset(replica, 4)?;
+    anyhow::ensure!(has >= wanted, "{replica} has {has} of {wanted} bytes of {master}");
+    Ok(())
+}
+
+/// Ends the writers, reads every acknowledged key at the VIP, and puts all witnesses' words together.
+fn collect(stage: &mut Stage, history: &mut History) -> Result<()> {
+    let pair = &mut stage.pair;
+    let records = pair.end_writers();
+    let lost: BTreeSet<String> = match pair.outcome_of(records.clone()) {
+        Ok(outcome) => outcome.lost().iter().map(|lost| lost.key.clone()).collect(),
+        Err(error) => {
+            let text = format!("; no write could be looked for: {error:#}");
+            history.healed = None;
+            history.ailment.get_or_insert_default().push_str(&text);
+            BTreeSet::new()
+        }
+    };
+    for (spec, record) in records {
+        for ack in record.acks {
+            let lost = lost.contains(&spec.key(ack.sequence));
+            history.writes.push(Write { writer: spec.name.clone(), ack, lost });
+        }
+    }
+    let offset = WallOffset::measure();
+    for host in ["a", "b"] {
+        let reigns = pair.redis(host)?.reigns(offset);
+        history.reigns.extend(reigns.into_iter().map(|(server, since)| Reign { server, since }));
+    }
+    history.addresses = pair.address_moments();
+    history.events = pair.events().iter().flat_map(EventWatch::events).collect();
+    history.deeds.append(&mut stage.deeds);
+    Ok(())
+}
