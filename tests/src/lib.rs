@@ -6,6 +6,7 @@
 //! is driven as an operator would, by its file, its signals and `redkeepctl`.
 
 mod address_watch;
+pub mod bench;
 mod binaries;
 mod capture;
 mod cleanup;
@@ -49,4 +50,6 @@ pub use tempo::slowed;
 pub use time::{Mono, WallOffset, parse_rfc3339_utc};
 pub use timeline::{EventWatch, Moment, Timeline};
 pub use verdict::{LostWrite, Outcome, TwoMasters, Verdict};
-pub use writer::{Ack, Failure, Record, Refusal, Standpoint, Writer, WriterKind, WriterSpec};
+pub use writer::{
+    Ack, Directory, Failure, Record, Refusal, Standpoint, Writer, WriterKind, WriterSpec,
+};

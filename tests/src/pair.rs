@@ -201,7 +201,8 @@ impl Pair {
     }
 }
 
-fn is_healthy(status: &Value) -> bool {
+/// Each group serves, as committed, and has a replica that may be promoted.
+pub(crate) fn is_healthy(status: &Value) -> bool {
     let Some(groups) = status["groups"].as_array() else { return false };
     let healthy = |group: &Value| {
         let eligible = group["eligible"].as_array().map_or(0, Vec::len);

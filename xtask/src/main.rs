@@ -1,7 +1,8 @@
-//! Project chores: `setup`, `tidy`, `test`, `demo`, `vm`. `.ci/run` runs `test` and nothing else.
+//! Project chores: `setup`, `tidy`, `test`, `demo`, `bench`, `vm`. `.ci/run` runs `test` and nothing else.
 //!
 //! Everything here drives other programs; no rule of the product lives here.
 
+mod bench;
 mod demo;
 mod programs;
 mod setup;
@@ -44,6 +45,13 @@ enum Chore {
         #[arg(long, default_value = "300ms", value_parser = parse_span)]
         lease: Duration,
     },
+    /// The same faults for redkeep, Redis Sentinel, keepalived and a lower limit; `bench --help` has its options.
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// For the measuring program.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Kernel tests and some scenarios on Debian's stock kernel, emulated: half an hour, not part of `test`.
     Vm {
         /// Only test programs whose name contains this.
@@ -69,6 +77,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Tidy => tidy::run(&root),
         Chore::Test { quick } => verify::run(&root, quick),
         Chore::Demo { keep, lease } => demo::run(&root, keep, lease),
+        Chore::Bench { arguments } => bench::run(&root, &arguments),
         Chore::Vm { only } => vm::run(&root, &only),
     }
 }

@@ -1,0 +1,75 @@
+//! One run: a fresh lab, one contender, one fault, one verdict.
+
+use anyhow::{Context, Result, ensure};
+
+use super::contender::{Contender, Kind};
+use super::stage::Stage;
+use crate::time::Mono;
+use crate::verdict::Verdict;
+
+/// What happens to the master on `a`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Scenario {
+    /// `kill -9` of its Redis.
+    Crash,
+    /// Its host falls silent and all of its processes are killed.
+    HostLoss,
+    /// Planned.
+    Switchover,
+}
+
+impl Scenario {
+    pub(super) const ALL: [Scenario; 3] =
+        [Scenario::Crash, Scenario::HostLoss, Scenario::Switchover];
+
+    /// Its word on the command line.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Scenario::Crash => "crash",
+            Scenario::HostLoss => "host-loss",
+            Scenario::Switchover => "switchover",
+        }
+    }
+
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Scenario::Crash => "Crash: kill -9 of the master's Redis",
+            Scenario::HostLoss => {
+                "Host loss: the master's host is silent at once, all processes killed"
+            }
+            Scenario::Switchover => "Switchover: planned, under load",
+        }
+    }
+}
+
+/// Runs it; the lab and all that ran in it are gone afterwards.
+pub(super) fn run_once(kind: Kind, scenario: Scenario, round: usize) -> Result<Verdict> {
+    let mut stage = Stage::build()?;
+    let contender = kind.start(&stage).with_context(|| format!("start {}", kind.name()))?;
+    stage.start_writers(contender.directory())?;
+    // Each round meets other phases of polls and adverts of up to a second.
+    stage.wait_more(100 + (round * 97) % 400)?;
+    ensure!(stage.master()? == "a", "the master is not on a");
+    let fault = strike(&stage, contender.as_ref(), scenario)?;
+    stage.wait_taken_over("a", fault)?;
+    stage.wait_more(100)?;
+    let end = Mono::now();
+    Ok(stage.finish_writers()?.verdict(fault, end))
+}
+
+fn strike(stage: &Stage, contender: &dyn Contender, scenario: Scenario) -> Result<Mono> {
+    match scenario {
+        Scenario::Crash => stage.redis("a")?.process().kill_without_waiting(),
+        Scenario::HostLoss => {
+            let at = stage.lab().cut("a")?;
+            contender.host_lost("a")?;
+            stage.lab().power_off("a")?;
+            Ok(at)
+        }
+        Scenario::Switchover => {
+            let at = Mono::now();
+            contender.switch_over(stage, "a")?;
+            Ok(at)
+        }
+    }
+}
