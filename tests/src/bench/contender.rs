@@ -20,8 +20,8 @@ pub(super) trait Contender: Debug {
         None
     }
 
-    /// The host was lost at this instant; only the oracle is told.
-    fn host_lost(&self, _host: &str) -> Result<()> {
+    /// Host `a` is lost to the others, dead or cut off; only the oracle is told.
+    fn host_lost(&self, _it_lives: bool) -> Result<()> {
         Ok(())
     }
 

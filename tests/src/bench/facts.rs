@@ -50,7 +50,11 @@ fn first_line(program: &str, arguments: &[&str]) -> Result<String> {
 /// Averages over 1, 5 and 15 minutes.
 fn load() -> Result<String> {
     let text = std::fs::read_to_string("/proc/loadavg")?;
-    Ok(text.split_whitespace().take(3).collect::<Vec<_>>().join(" "))
+    let averages: Vec<&str> = text.split_whitespace().take(3).collect();
+    let recent: f64 = averages.first().and_then(|word| word.parse().ok()).unwrap_or_default();
+    let busy = recent > std::thread::available_parallelism()?.get() as f64;
+    let remark = if busy { ": other work kept the machine busy" } else { "" };
+    Ok(format!("{}{remark}", averages.join(" ")))
 }
 
 fn processor() -> String {

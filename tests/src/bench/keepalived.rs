@@ -23,7 +23,9 @@ pub(super) const DESCRIPTION_SEED: &str = "two `keepalived` (a, b) with the time
     becoming backup waits a second, then runs `SLAVEOF` the other; clients use the VIP; planned: \
     keepalived is stopped on the master";
 pub(super) const DESCRIPTION_TUNED: &str = "as keepalived-seed, with VRRP 3, `advert_int 0.1`, \
-    `rise 1`, `fall 1`; the script's interval stays 1 s, the shortest keepalived takes";
+    `rise 1`, `fall 1`; the script's interval stays 1 s, the shortest keepalived takes; the backup \
+    script asks after its second whether the host has the VIP by now, else a keepalived that \
+    starts would demote the Redis it has just promoted";
 
 /// Which timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +40,7 @@ pub(super) struct Keepalived {
 }
 
 impl Keepalived {
-    /// The master's first: with both at once the roles may change while the first checks run,
-    /// and a late `SLAVEOF` of the backup script then makes each the replica of the other.
+    /// The master's first, as an operator would: no role changes while the first checks run.
     pub(super) fn start(stage: &Stage, timers: Timers) -> Result<Self> {
         let on_a = launch(stage, "a", "b", timers)?;
         wait_settled(stage, "a", &on_a, "master done")?;
@@ -82,7 +83,13 @@ fn launch(stage: &Stage, name: &str, other: &str, timers: Timers) -> Result<Proc
     script(&dir, "check", &format!("[ \"$({redis} PING)\" = PONG ]"))?;
     script(&dir, "master", &format!("{redis} SLAVEOF NO ONE && echo master done >> notify.log"))?;
     let follow = format!("{redis} SLAVEOF {peer} {PORT} && echo backup done >> notify.log");
-    script(&dir, "backup", &format!("sleep 1\n{follow}"))?;
+    // Each keepalived starts as a backup. With adverts this close it is the master before that
+    // script's second is over, and would become the other's replica: both would be replicas.
+    let guard = match timers {
+        Timers::Seed => String::new(),
+        Timers::Tuned => format!("ip addr show dev eth0 | grep -qF ' {}/' || ", stage.vip()),
+    };
+    script(&dir, "backup", &format!("sleep 1\n{guard}{{ {follow}; }}"))?;
     script(&dir, "fault", "echo fault >> notify.log")?;
     script(&dir, "stop", "echo stop >> notify.log")?;
     let config = dir.join("keepalived.conf");

@@ -23,7 +23,7 @@ use crate::resp::{Connection, Reply};
 pub(super) const DESCRIPTION: &str = "one program with open connections to both Redis and an \
     `ip -batch` waiting on both hosts; when the master's connection closes it sends \
     `REPLICAOF NO ONE` to the replica, moves the VIP and announces it by gratuitous ARP; of the \
-    loss of a host the benchmark tells it; planned: pause writes, wait until the replica has all, \
+    loss of a host the benchmark tells it, and its hand reaches a host that is cut off; planned: pause writes, wait until the replica has all, \
     promote, move; unsafe by design, the lower limit";
 
 #[derive(Debug)]
@@ -76,11 +76,11 @@ impl Oracle {
 }
 
 impl Contender for Oracle {
-    fn host_lost(&self, _host: &str) -> Result<()> {
+    fn host_lost(&self, it_lives: bool) -> Result<()> {
         if self.done.swap(true, Ordering::SeqCst) {
             return Ok(());
         }
-        lock(&self.hands).take_over(false)
+        lock(&self.hands).take_over(it_lives)
     }
 
     fn switch_over(&self, stage: &Stage, old: &str) -> Result<()> {

@@ -40,7 +40,7 @@ pub(super) fn svg(results: &Results) -> String {
 
 fn draw_panel(text: &mut String, results: &Results, scenario: Scenario, top: f64) {
     let (measure, what) = match scenario {
-        Scenario::Crash | Scenario::HostLoss => (Measure::Back, "service back"),
+        Scenario::Crash | Scenario::HostLoss | Scenario::Cut => (Measure::Back, "service back"),
         Scenario::Switchover => (Measure::Gap, "write gap"),
     };
     let rows_end = top + HEAD + ROW * results.kinds.len() as f64;

@@ -11,7 +11,7 @@ use super::run::Scenario;
 /// What the scenario is compared by.
 fn measure_of(scenario: Scenario) -> Measure {
     match scenario {
-        Scenario::Crash | Scenario::HostLoss => Measure::Back,
+        Scenario::Crash | Scenario::HostLoss | Scenario::Cut => Measure::Back,
         // A planned change has no fault; what clients feel is the gap.
         Scenario::Switchover => Measure::Gap,
     }
@@ -49,20 +49,25 @@ fn scenario_table(results: &Results, scenario: Scenario) -> String {
 }
 
 fn row(cell: &Cell) -> Vec<String> {
-    let mut lost = cell.lost.clone();
-    lost.sort_unstable();
-    let number = |found: Option<&usize>| found.map_or("-".to_owned(), ToString::to_string);
+    let number = |found: Option<usize>| found.map_or("-".to_owned(), |count| count.to_string());
     vec![
         millis(median(&cell.back)),
         millis(worst(&cell.back)),
         millis(median(&cell.gap)),
         millis(worst(&cell.gap)),
-        number(lost.get(lost.len() / 2)),
-        number(lost.last()),
+        number((!cell.lost.is_empty()).then(|| middle(&cell.lost))),
+        number(cell.lost.iter().max().copied()),
         millis(worst(&cell.two_masters)),
         cell.runs().to_string(),
         cell.failures.len().to_string(),
     ]
+}
+
+/// The count in the middle, of an even number the larger one; zero of none.
+fn middle(counts: &[usize]) -> usize {
+    let mut sorted = counts.to_vec();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
 /// Milliseconds, with a decimal where it says something.
@@ -88,7 +93,9 @@ fn ratios(results: &Results, scenario: Scenario) -> Vec<String> {
         if let Some((kind, other)) = fastest(family)
             && let Some(ratio) = times(other, redkeep)
         {
-            sentences.push(format!("{} takes {ratio} as long as redkeep", kind.name()));
+            let lost = results.cell(scenario, kind).map_or(0, |cell| middle(&cell.lost));
+            let price = if lost > 0 { format!(", and loses {lost} writes") } else { String::new() };
+            sentences.push(format!("{} takes {ratio} as long as redkeep{price}", kind.name()));
         }
     }
     sentences
@@ -168,15 +175,16 @@ Hosts are network namespaces on one bridge of one machine: a and b with a Redis 
 All times are in milliseconds, of one clock. In each round every contender meets every scenario once, each time with hosts and data of its own; \
 rounds are interleaved, so other load meets all of them.
 
-- **Clients**: one opens a connection every 5 ms and writes once on it, one holds a connection and writes every 2 ms. All keys are unique; who acknowledged is known.
+- **Clients**: one opens a connection every 5 ms and writes once on it, one holds a connection and writes every 2 ms. Where the master's host is cut off, one more is on its side of the cut; it counts for loss and two masters only. All keys are unique; who acknowledged is known.
 - **Service back**: from the fault (of a switchover: from the command) to the first write that another Redis than the old master acknowledged.
 - **Write gap**: the longest time in which no client got an acknowledgement.
 - **Lost**: acknowledged writes that are not in the final master. Replication is asynchronous with all contenders.
-- **Two masters**: how long the old master still acknowledged after the new one's first acknowledgement, as clients saw it.
+- **Two masters**: how long the old master still acknowledged after the new one's first acknowledgement, as clients saw it. After a cut a run goes on for two to three seconds: a figure of that size has no end.
 - **Failed**: no other Redis acknowledged within a minute, or the contender did not start. Failed runs are not in the other columns.
 
 Sentinel has no VIP; its users' clients ask it for the master, and so do these. A `client-reconfig-script` that moves a VIP would start at the moment at which these clients are \
-answered, and run for longer. The Redis configuration is `tests/fixtures/redis.conf` for all.
+answered, and run for longer. `SENTINEL FAILOVER` promotes the replica without waiting for it and leaves the old master writable until it is made a replica, about a second later: \
+the write gap is short because clients go on writing to the old master, and those writes are lost. The Redis configuration is `tests/fixtures/redis.conf` for all.
 ";
 
 const KEEPALIVED_NOTE: &str = "

@@ -14,19 +14,22 @@ pub(super) enum Scenario {
     Crash,
     /// Its host falls silent and all of its processes are killed.
     HostLoss,
+    /// Its host is cut off with a client beside it, and lives on.
+    Cut,
     /// Planned.
     Switchover,
 }
 
 impl Scenario {
-    pub(super) const ALL: [Scenario; 3] =
-        [Scenario::Crash, Scenario::HostLoss, Scenario::Switchover];
+    pub(super) const ALL: [Scenario; 4] =
+        [Scenario::Crash, Scenario::HostLoss, Scenario::Cut, Scenario::Switchover];
 
     /// Its word on the command line.
     pub(super) fn name(self) -> &'static str {
         match self {
             Scenario::Crash => "crash",
             Scenario::HostLoss => "host-loss",
+            Scenario::Cut => "cut",
             Scenario::Switchover => "switchover",
         }
     }
@@ -37,6 +40,7 @@ impl Scenario {
             Scenario::HostLoss => {
                 "Host loss: the master's host is silent at once, all processes killed"
             }
+            Scenario::Cut => "Cut: the master's host is cut off, with a client beside it",
             Scenario::Switchover => "Switchover: planned, under load",
         }
     }
@@ -47,12 +51,16 @@ pub(super) fn run_once(kind: Kind, scenario: Scenario, round: usize) -> Result<V
     let mut stage = Stage::build()?;
     let contender = kind.start(&stage).with_context(|| format!("start {}", kind.name()))?;
     stage.start_writers(contender.directory())?;
+    if scenario == Scenario::Cut {
+        stage.start_neighbour(contender.directory())?;
+    }
     // Each round meets other phases of polls and adverts of up to a second.
     stage.wait_more(100 + (round * 97) % 400)?;
     ensure!(stage.master()? == "a", "the master is not on a");
     let fault = strike(&stage, contender.as_ref(), scenario)?;
     stage.wait_taken_over("a", fault)?;
-    stage.wait_more(100)?;
+    // What comes after a cut is the question there: two seconds of it.
+    stage.wait_more(if scenario == Scenario::Cut { 400 } else { 100 })?;
     let end = Mono::now();
     Ok(stage.finish_writers()?.verdict(fault, end))
 }
@@ -62,8 +70,13 @@ fn strike(stage: &Stage, contender: &dyn Contender, scenario: Scenario) -> Resul
         Scenario::Crash => stage.redis("a")?.process().kill_without_waiting(),
         Scenario::HostLoss => {
             let at = stage.lab().cut("a")?;
-            contender.host_lost("a")?;
+            contender.host_lost(false)?;
             stage.lab().power_off("a")?;
+            Ok(at)
+        }
+        Scenario::Cut => {
+            let at = stage.lab().cut("a")?;
+            contender.host_lost(true)?;
             Ok(at)
         }
         Scenario::Switchover => {

@@ -1,4 +1,5 @@
-//! What every contender gets: hosts `a`, `b`, `w` and client `c`, a running Redis pair, writers.
+//! What every contender gets: hosts `a`, `b`, `w`, a running Redis pair, and writers on `c` and,
+//! where a host is cut off, on its neighbour `na`.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -30,7 +31,7 @@ impl Stage {
     /// Master on `a`, replica on `b`, in step; nobody supervises them and nobody has the VIP.
     pub(super) fn build() -> Result<Self> {
         let builder = Builder::empty().host("a", 1).host("b", 2).host("w", 3).host("c", 50);
-        let lab = builder.build()?;
+        let lab = builder.neighbour("na", 51, "a").build()?;
         let master = SocketAddr::new(lab.host("a")?.address(), PORT);
         let mut redis = BTreeMap::new();
         redis.insert("a".to_owned(), Redis::start(lab.host("a")?, RedisOptions::default())?);
@@ -93,15 +94,35 @@ impl Stage {
         self.wait_more(100)
     }
 
-    /// Waits until each writer has `count` acknowledgements more.
-    pub(super) fn wait_more(&self, count: usize) -> Result<()> {
-        self.writers.iter().try_for_each(|writer| writer.wait_more(count, LIMIT))
+    /// A writer that stays on the side of `a` when that is cut off; waits until it writes.
+    ///
+    /// It uses the VIP, or what a Sentinel on that side goes on naming.
+    pub(super) fn start_neighbour(&mut self, directory: Option<&Directory>) -> Result<()> {
+        let target = match directory {
+            Some(directory) => directory.get(),
+            None => SocketAddr::new(self.vip(), PORT),
+        };
+        let spec = WriterSpec::fresh("beside", target).beside_victim();
+        let writer = Writer::start(self.lab.host("na")?, spec)?;
+        writer.wait_more(100, LIMIT)?;
+        self.writers.push(writer);
+        Ok(())
     }
 
-    /// Waits until each writer was answered by another Redis than the one of `old`.
+    /// The writers on `c`.
+    fn clients(&self) -> &[Writer] {
+        &self.writers[..self.writers.len().min(2)]
+    }
+
+    /// Waits until each client has `count` acknowledgements more.
+    pub(super) fn wait_more(&self, count: usize) -> Result<()> {
+        self.clients().iter().try_for_each(|writer| writer.wait_more(count, LIMIT))
+    }
+
+    /// Waits until each client was answered by another Redis than the one of `old`.
     pub(super) fn wait_taken_over(&self, old: &str, fault: Mono) -> Result<()> {
         let instance = self.redis(old)?.instance();
-        for writer in &self.writers {
+        for writer in self.clients() {
             writer.wait_other_server(&instance, fault, LIMIT)?;
         }
         Ok(())

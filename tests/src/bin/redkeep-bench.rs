@@ -16,7 +16,7 @@ struct Arguments {
     /// Only these contenders: names or their beginnings, by commas.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Only these of crash, host-loss, switchover, idle.
+    /// Only these of crash, host-loss, cut, switchover, idle.
     #[arg(long, value_delimiter = ',')]
     scenario: Vec<String>,
     /// Directory for benchmarks.md and benchmarks.svg [default: docs, for a part target/bench].
