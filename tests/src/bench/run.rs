@@ -1,11 +1,18 @@
 //! One run: a fresh lab, one contender, one fault, one verdict.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 
 use super::contender::{Contender, Kind};
 use super::stage::Stage;
 use crate::time::Mono;
-use crate::verdict::Verdict;
+use crate::verdict::{Outcome, Verdict};
+
+/// Clients that wait for longer than this after service was back are told of in full.
+const UNEXPLAINED: Duration = Duration::from_millis(30);
 
 /// What happens to the master on `a`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,7 +69,38 @@ pub(super) fn run_once(kind: Kind, scenario: Scenario, round: usize) -> Result<V
     // What comes after a cut is the question there: two seconds of it.
     stage.wait_more(if scenario == Scenario::Cut { 400 } else { 100 })?;
     let end = Mono::now();
-    Ok(stage.finish_writers()?.verdict(fault, end))
+    let outcome = stage.finish_writers()?;
+    let verdict = outcome.verdict(fault, end);
+    if verdict.service_back.is_some_and(|back| verdict.write_gap > back + UNEXPLAINED) {
+        print!("{}", story(&outcome, fault, end));
+    }
+    Ok(verdict)
+}
+
+/// Each client's pauses of more than [`UNEXPLAINED`], and what it was refused in them.
+fn story(outcome: &Outcome, fault: Mono, end: Mono) -> String {
+    let mut text = String::new();
+    for (spec, record) in outcome.writers() {
+        let acks: Vec<_> =
+            record.acks.iter().filter(|ack| ack.seen >= fault && ack.seen < end).collect();
+        for pair in acks.windows(2).filter(|pair| pair[1].seen.since(pair[0].seen) > UNEXPLAINED) {
+            let (from, to) = (pair[0].seen, pair[1].seen);
+            let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+            for refusal in outcome.refusals(&spec.name, from, to) {
+                *kinds.entry(format!("{:?}", refusal.failure)).or_default() += 1;
+            }
+            let _ = writeln!(
+                text,
+                "  {}: {} at {:.1} ms, then {} at {:.1} ms; between {kinds:?}",
+                spec.name,
+                pair[0].server,
+                from.millis_from(fault),
+                pair[1].server,
+                to.millis_from(fault)
+            );
+        }
+    }
+    text
 }
 
 fn strike(stage: &Stage, contender: &dyn Contender, scenario: Scenario) -> Result<Mono> {
