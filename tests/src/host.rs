@@ -55,6 +55,15 @@ impl HostNet {
     pub(crate) fn namespace(&self) -> &Namespace {
         &self.namespace
     }
+
+    /// Runs a closure on the thread of the namespace.
+    pub(crate) fn run<T, F>(&self, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        self.thread.run(job)
+    }
 }
 
 impl Host {

@@ -6,6 +6,7 @@
 //! is driven as an operator would, by its file, its signals and `redkeepctl`.
 
 mod address_watch;
+pub mod bench;
 mod binaries;
 mod capture;
 mod cleanup;
@@ -52,4 +53,6 @@ pub use time::{Mono, WallOffset, parse_rfc3339_utc};
 pub use timeline::{EventWatch, Moment, Timeline};
 pub use units::{boot_units, drop_in};
 pub use verdict::{LostWrite, Outcome, TwoMasters, Verdict};
-pub use writer::{Ack, Failure, Record, Refusal, Standpoint, Writer, WriterKind, WriterSpec};
+pub use writer::{
+    Ack, Directory, Failure, Record, Refusal, Standpoint, Writer, WriterKind, WriterSpec,
+};

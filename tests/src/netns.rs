@@ -116,6 +116,13 @@ impl Drop for NamespaceThread {
     }
 }
 
+/// Processes in a named namespace.
+pub(crate) fn pids_in(name: &str) -> Result<Vec<u32>> {
+    let output = Command::new("ip").args(["netns", "pids", name]).output().context("run ip")?;
+    let listed = String::from_utf8_lossy(&output.stdout);
+    listed.split_whitespace().map(|pid| pid.parse().context("ip netns pids")).collect()
+}
+
 /// Runs `ip` with arguments; an error carries what `ip` said.
 pub(crate) fn run_ip(arguments: &[&str]) -> Result<()> {
     let output = Command::new("ip").args(arguments).output().context("run ip (iproute2)")?;

@@ -234,7 +234,7 @@ impl Pair {
     }
 }
 
-/// Whether each group serves and has a member that may be promoted.
+/// Each group serves, as committed, and has a replica that may be promoted.
 pub(crate) fn is_healthy(status: &Value) -> bool {
     let Some(groups) = status["groups"].as_array() else { return false };
     let healthy = |group: &Value| {

@@ -132,22 +132,46 @@ pub struct Connection {
 impl Connection {
     /// Connects and sends `AUTH`; both within `limit`, which then holds for each reply.
     pub(crate) fn open(to: SocketAddr, password: &str, limit: Duration) -> Result<Self> {
-        let stream = TcpStream::connect_timeout(&to, limit).with_context(|| format!("{to}"))?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(limit))?;
-        let mut connection = Connection { stream, decoder: Decoder::default() };
+        let mut connection = Self::open_without_password(to, limit)?;
         match connection.call(&["AUTH", password])? {
             Reply::Simple(_) => Ok(connection),
             other => bail!("AUTH at {to}: {other:?}"),
         }
     }
 
+    /// Connects to a server that asks for no password.
+    pub(crate) fn open_without_password(to: SocketAddr, limit: Duration) -> Result<Self> {
+        let stream = TcpStream::connect_timeout(&to, limit).with_context(|| format!("{to}"))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(limit))?;
+        Ok(Connection { stream, decoder: Decoder::default() })
+    }
+
+    /// Returns when the server has closed the connection; what it sends until then is dropped.
+    pub(crate) fn wait_closed(&mut self) -> Result<()> {
+        self.stream.set_read_timeout(None)?;
+        let mut buffer = [0_u8; 4096];
+        // A reset is as much an end as a close.
+        while matches!(self.stream.read(&mut buffer), Ok(count) if count > 0) {}
+        Ok(())
+    }
+
     /// One command and its reply.
     pub fn call(&mut self, words: &[&str]) -> Result<Reply> {
+        self.send(words)?;
+        self.receive()
+    }
+
+    /// Sends a command whose reply [`Connection::receive`] will take.
+    pub(crate) fn send(&mut self, words: &[&str]) -> Result<()> {
         let mut bytes = Vec::new();
         let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
         encode_command(&mut bytes, &words);
-        self.stream.write_all(&bytes).context("send")?;
+        self.stream.write_all(&bytes).context("send")
+    }
+
+    /// The next reply.
+    pub(crate) fn receive(&mut self) -> Result<Reply> {
         let mut buffer = [0_u8; 65536];
         loop {
             if let Some(reply) = self.decoder.next_reply()? {

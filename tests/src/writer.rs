@@ -59,6 +59,27 @@ pub struct WriterSpec {
     pub kind: WriterKind,
     pub password: String,
     pub standpoint: Standpoint,
+    /// Where the master is instead, as somebody else finds out.
+    pub directory: Option<Directory>,
+}
+
+/// The master's address as a client that has no VIP knows it; clones are the same address.
+#[derive(Clone, Debug)]
+pub struct Directory(Arc<Mutex<SocketAddr>>);
+
+impl Directory {
+    pub fn new(first: SocketAddr) -> Self {
+        Directory(Arc::new(Mutex::new(first)))
+    }
+
+    /// From now on writers go there, and leave connections to anywhere else.
+    pub fn set(&self, master: SocketAddr) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = master;
+    }
+
+    pub fn get(&self) -> SocketAddr {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl WriterSpec {
@@ -87,6 +108,18 @@ impl WriterSpec {
         self
     }
 
+    /// The same writer, which goes where `directory` says.
+    #[must_use]
+    pub fn following(mut self, directory: Directory) -> Self {
+        self.directory = Some(directory);
+        self
+    }
+
+    /// Where to connect now.
+    pub(crate) fn aim(&self) -> SocketAddr {
+        self.directory.as_ref().map_or(self.target, Directory::get)
+    }
+
     fn with_kind(name: &str, target: SocketAddr, kind: WriterKind) -> Self {
         WriterSpec {
             name: name.to_owned(),
@@ -94,6 +127,7 @@ impl WriterSpec {
             kind,
             password: crate::redis::PASSWORD.to_owned(),
             standpoint: Standpoint::Clients,
+            directory: None,
         }
     }
 

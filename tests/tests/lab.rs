@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use redkeep_lab::{
-    AddressWatch, Builder, Capture, DataSet, Lab, Mono, Outcome, PASSWORD, PORT, Redis,
+    AddressWatch, Builder, Capture, DataSet, Directory, Lab, Mono, Outcome, PASSWORD, PORT, Redis,
     RedisOptions, Reply, WallOffset, Writer, WriterSpec, arp_packets, namespaces_with, sweep,
     tcp_segments, wait_until,
 };
@@ -225,6 +225,36 @@ fn two_masters_are_reported() -> Result<()> {
     let (two, span) = (verdict.two_masters, end.since(first.seen));
     ensure!(two.writes >= 90 && verdict.lost >= 90, "{verdict}");
     ensure!(two.proven > span / 2 && two.seen <= span, "{verdict}, window {span:?}");
+    Ok(())
+}
+
+#[test]
+fn writers_go_where_their_directory_says_at_once() -> Result<()> {
+    let lab = Lab::builder().build()?;
+    let (master, replica) = start_pair(&lab)?;
+    let directory = Directory::new(at(lab.host("a")?.address()));
+    // Nobody answers at their target, so each answer is the directory's doing.
+    let nowhere = at(lab.host("w")?.address());
+    let specs = [WriterSpec::fresh("fresh", nowhere), WriterSpec::held("held", nowhere)];
+    let mut writers = Vec::new();
+    for spec in specs {
+        let writer = Writer::start(lab.host("c")?, spec.following(directory.clone()))?;
+        writer.wait_more(50, LIMIT)?;
+        ensure!(writer.last_server().as_deref() == Some(&master.instance()), "who answered?");
+        writers.push(writer);
+    }
+    take_over_by_hand(&lab)?;
+    let moved = Mono::now();
+    directory.set(at(lab.host("b")?.address()));
+    for writer in writers {
+        let ack = writer.wait_other_server(&master.instance(), moved, LIMIT)?;
+        ensure!(*ack.server == *replica.instance(), "{} answered", ack.server);
+        // The old master lives: a writer that held on to it would write there for ever.
+        writer.wait_more(50, LIMIT)?;
+        let (spec, record) = writer.finish();
+        let last = record.acks.last().context("no acknowledgement")?;
+        ensure!(*last.server == *replica.instance(), "{} is back at {}", spec.name, last.server);
+    }
     Ok(())
 }
 

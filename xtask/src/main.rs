@@ -1,7 +1,8 @@
-//! Project chores: `setup`, `tidy`, `test`, `demo`, `nemesis`, `vm`. `.ci/run` runs `test` and nothing else.
+//! Project chores: `setup`, `tidy`, `test`, `demo`, `bench`, `nemesis`, `vm`. `.ci/run` runs `test` and nothing else.
 //!
 //! Everything here drives other programs; no rule of the product lives here.
 
+mod bench;
 mod demo;
 mod nemesis;
 mod programs;
@@ -54,6 +55,13 @@ enum Chore {
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
         minutes: u64,
     },
+    /// The same faults for redkeep, Redis Sentinel, keepalived and a lower limit; `bench --help` has its options.
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// For the measuring program.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Kernel tests and some scenarios on Debian's stock kernel, emulated: half an hour, not part of `test`.
     Vm {
         /// Only test programs whose name contains this.
@@ -80,6 +88,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Test { quick } => verify::run(&root, quick),
         Chore::Demo { keep, lease } => demo::run(&root, keep, lease),
         Chore::Nemesis { seed, minutes } => nemesis::run(&root, seed, minutes),
+        Chore::Bench { arguments } => bench::run(&root, &arguments),
         Chore::Vm { only } => vm::run(&root, &only),
     }
 }

@@ -1,5 +1,6 @@
 //! The loop of a writer: open and write when due, poll, take answers, give up what is late.
 
+use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ struct Loop<'a> {
     connections: Vec<Connection>,
     /// Whether the last of `connections` is the one to write on (held writers only).
     has_current: bool,
+    /// Where that one leads.
+    current_aim: SocketAddr,
     next_sequence: u64,
     next_write: Mono,
 }
@@ -39,6 +42,7 @@ pub(super) fn run(spec: &WriterSpec, record: &Mutex<Record>, stop: &StopFlag) {
         record,
         connections: Vec::new(),
         has_current: false,
+        current_aim: spec.target,
         next_sequence: 0,
         next_write: Mono::now(),
     };
@@ -73,7 +77,7 @@ impl Loop<'_> {
             self.refuse(Failure::Saturated);
             return;
         }
-        let opened = Connection::open(self.spec.target, &self.spec.password);
+        let opened = Connection::open(self.spec.aim(), &self.spec.password);
         let written = opened.and_then(|mut connection| {
             self.next_sequence += 1;
             connection.write(self.next_sequence, &self.spec.key(self.next_sequence), None)?;
@@ -89,9 +93,15 @@ impl Loop<'_> {
     }
 
     fn write_on_held(&mut self, now: Mono, replicas: Option<u32>) {
+        let aim = self.spec.aim();
+        if aim != self.current_aim {
+            // The old connection stays among those that are listened to.
+            self.has_current = false;
+        }
         if !self.has_current {
-            match Connection::open(self.spec.target, &self.spec.password) {
+            match Connection::open(aim, &self.spec.password) {
                 Ok(connection) => {
+                    self.current_aim = aim;
                     self.connections.push(connection);
                     self.has_current = true;
                 }
