@@ -27,6 +27,18 @@ pub(super) struct Stage {
     lab: Lab,
 }
 
+impl Drop for Stage {
+    /// The lab kills what is left, but only a wait frees the numbers of this process's children,
+    /// and a measurement has thousands of them.
+    fn drop(&mut self) {
+        for host in self.lab.hosts() {
+            if let Err(error) = host.end_processes() {
+                eprintln!("bench: {error:#}");
+            }
+        }
+    }
+}
+
 impl Stage {
     /// Master on `a`, replica on `b`, in step; nobody supervises them and nobody has the VIP.
     pub(super) fn build() -> Result<Self> {
