@@ -166,6 +166,13 @@ impl Host {
         Ok(())
     }
 
+    /// Kills all processes and writers of the host and waits for their end.
+    pub(crate) fn end_processes(&self) -> Result<()> {
+        self.kill_all()?;
+        let processes: Vec<Process> = lock(&self.processes).drain(..).collect();
+        processes.iter().try_for_each(|process| process.wait(Duration::from_secs(30)).map(drop))
+    }
+
     /// Waits for the killed processes and removes link, namespace and all that was in it.
     pub(crate) fn tear_down(&self) -> Result<()> {
         let processes: Vec<Process> = lock(&self.processes).drain(..).collect();

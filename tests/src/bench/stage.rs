@@ -27,6 +27,18 @@ pub(super) struct Stage {
     lab: Lab,
 }
 
+impl Drop for Stage {
+    /// The lab kills what is left, but only a wait frees the numbers of this process's children,
+    /// and a measurement has thousands of them.
+    fn drop(&mut self) {
+        for host in self.lab.hosts() {
+            if let Err(error) = host.end_processes() {
+                eprintln!("bench: {error:#}");
+            }
+        }
+    }
+}
+
 impl Stage {
     /// Master on `a`, replica on `b`, in step; nobody supervises them and nobody has the VIP.
     pub(super) fn build() -> Result<Self> {
@@ -42,7 +54,7 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Waits until `replica` is a replica with a link and `master` says that it is a master.
+    /// Waits until `master` is one, `replica` has a link to it, and acknowledges what is written.
     pub(super) fn wait_replicating(&self, master: &str, replica: &str) -> Result<()> {
         wait_until(&format!("{replica} to replicate {master}"), LIMIT, || {
             let at_master = self.replication(master).ok()?;
@@ -51,6 +63,15 @@ impl Stage {
                 && at_replica.contains("role:slave")
                 && at_replica.contains("master_link_status:up");
             good.then_some(())
+        })?;
+        // A link that is up is too early: after a diskless synchronisation the master sends its
+        // stream only when the replica's first acknowledgement has come, up to 1 s later.
+        let here = SocketAddr::from(([127, 0, 0, 1], PORT));
+        let mut connection = self.host(master)?.connect(here, PASSWORD)?;
+        wait_until(&format!("{replica} to acknowledge a write"), LIMIT, || {
+            connection.call(&["SET", "bench-replicates", "1"]).ok()?;
+            let reply = connection.call(&["WAIT", "1", "500"]).ok()?;
+            (reply == Reply::Integer(1)).then_some(())
         })
     }
 
