@@ -29,6 +29,8 @@ const BOUNDS: Bounds =
     Bounds { lease: LEASE, max_lag: Duration::from_secs(3), heal: Duration::from_secs(10) };
 /// How long health is waited for, beyond what is promised, to tell slow from never.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// For so long all has to be well before it counts.
+const STEADY: Duration = Duration::from_secs(1);
 /// How often it is looked whether a node's events are still listened to.
 const WATCHED: Duration = Duration::from_millis(250);
 
@@ -80,10 +82,8 @@ pub fn run(plan: &Plan, out: &Path) -> Result<Run> {
     done.and_then(|()| stage.mend_all()).context("the lab failed")?;
     stage.watch_again()?;
     let calm = stage.deeds.iter().map(|deed| deed.to).max().unwrap_or(origin);
-    match wait_until("all to be well", PATIENCE, || {
-        ailment(&stage.pair, calm).is_none().then_some(())
-    }) {
-        Ok(()) => history.healed = Some(Mono::now().since(calm)),
+    match wait_well(&stage.pair, calm) {
+        Ok(well) => history.healed = Some(well.since(calm)),
         Err(_) => history.ailment = ailment(&stage.pair, calm),
     }
     collect(&mut stage, &mut history)?;
@@ -122,6 +122,19 @@ fn carry_out(stage: &mut Stage, plan: &Plan, origin: Mono) -> Result<()> {
             println!("{at:>9.3} s  {skipped}{} at {}{note}", deed.fault, deed.host);
         }
     }
+}
+
+/// Waits until all is well and stays so; since when. A leader that was deaf may step down only after it hears again.
+fn wait_well(pair: &Pair, calm: Mono) -> Result<Mono> {
+    let mut well = None;
+    wait_until("all to be well", PATIENCE, || {
+        if ailment(pair, calm).is_some() {
+            well = None;
+            return None;
+        }
+        let since = *well.get_or_insert_with(Mono::now);
+        (Mono::now().since(since) >= STEADY).then_some(since)
+    })
 }
 
 fn wait_replicas(status: &Value) -> Result<u32> {
