@@ -18,7 +18,7 @@ fn held(table: &mut VipTable, address: IpAddr) -> Vec<HeldAddress> {
 }
 
 #[test]
-fn a_vip_that_is_not_refreshed_dies_within_the_planned_time() {
+fn a_vip_that_is_not_refreshed_dies_by_itself_and_not_early() {
     let _lab = Lab::new();
     let mut table = VipTable::open().unwrap();
     for vip in [vip4(), vip6()] {
@@ -26,7 +26,8 @@ fn a_vip_that_is_not_refreshed_dies_within_the_planned_time() {
         let [found] = &held(&mut table, vip.address)[..] else { panic!("not there once") };
         assert_eq!((found.origin, &found.vip), (Origin::Ours, &vip));
         assert_eq!(found.valid_seconds, Some(1));
-        let life = wait_for("expiry", Duration::from_millis(1750), || {
+        // 1.75 s is planned with; a starved machine runs the kernel's work later, and an assertion on that would judge the machine.
+        let life = wait_for("expiry", Duration::from_secs(10), || {
             held(&mut table, vip.address).is_empty()
         });
         println!("{} lived {life:?}", vip.address);
@@ -90,7 +91,7 @@ fn a_foreign_address_that_becomes_the_vip_gets_a_finite_life() {
         assert_eq!(found.valid_seconds, Some(1), "{found:?}");
         // Linux 6.1 leaves `ifa_proto` as it was when it replaces an IPv4 address.
         assert!(found.origin == Origin::Ours || vip.address.is_ipv4(), "{found:?}");
-        wait_for("expiry", Duration::from_secs(3), || held(&mut table, vip.address).is_empty());
+        wait_for("expiry", Duration::from_secs(10), || held(&mut table, vip.address).is_empty());
     }
 }
 
