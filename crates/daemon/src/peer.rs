@@ -155,7 +155,8 @@ impl Links {
         }
     }
 
-    /// Let leave what waited for a grant for too long, and give up the streams whose envelopes stayed unacknowledged for too long. How long until the next look.
+    /// Let leave what waited too long for a grant, and give up the streams whose envelopes stayed unacknowledged for too
+    /// long. How long until the next look.
     ///
     /// The driver looks whenever it is awake: a timer at each stream would wake this node for little else.
     pub(crate) fn look(&mut self) -> Option<Span> {
