@@ -9,6 +9,7 @@ pub mod check;
 pub mod clock;
 pub mod disk;
 pub mod fault;
+pub mod lease_model;
 pub mod lock;
 pub mod mutants;
 pub mod net;

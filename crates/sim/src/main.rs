@@ -7,6 +7,7 @@ use std::{ops::Range, path::PathBuf, process::ExitCode};
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use redkeep_sim::{
+    lease_model::{self, Found, Rule, Setting, Start},
     mutants,
     plan::{Layout, Plan, Profile},
     runner::{self, Tally},
@@ -51,8 +52,41 @@ enum Verb {
         #[arg(long, value_parser = parse_range, default_value = "0..300")]
         seeds: Range<u64>,
     },
+    /// Search a small model of the lease rules exhaustively, with all of them or without one.
+    Lease(Lease),
     /// List the rules that `--mutate` can switch off.
     Mutants,
+}
+
+#[derive(Debug, Args)]
+struct Lease {
+    /// Ticks of a lease.
+    #[arg(long, default_value_t = 1)]
+    ttl: u8,
+    /// Elections after the first.
+    #[arg(long, default_value_t = 1)]
+    elections: u8,
+    /// Armings of each host.
+    #[arg(long, default_value_t = 2)]
+    arms: u8,
+    /// Decisions besides the first.
+    #[arg(long, default_value_t = 1)]
+    assigns: u8,
+    /// Restarts of supervisors beside a Redis.
+    #[arg(long, default_value_t = 0)]
+    restarts: u8,
+    /// A fourth voter may be added, and the witness removed.
+    #[arg(long)]
+    membership: bool,
+    /// witness-leads, master-leads or cold.
+    #[arg(long, default_value = "witness-leads", value_parser = parse_start)]
+    start: Start,
+    /// Leave out this rule; a wrong name lists them.
+    #[arg(long, value_parser = parse_rule)]
+    forget: Option<Rule>,
+    /// Give up after so many states.
+    #[arg(long, default_value_t = 50_000_000)]
+    states: usize,
 }
 
 #[derive(Debug, Args)]
@@ -98,6 +132,22 @@ fn parse_range(text: &str) -> Result<Range<u64>, String> {
     let (from, to) = text.split_once("..").ok_or("a range is A..B")?;
     let number = |t: &str| t.parse::<u64>().map_err(|e| e.to_string());
     Ok(number(from)?..number(to)?)
+}
+
+fn parse_start(text: &str) -> Result<Start, String> {
+    match text {
+        "witness-leads" => Ok(Start::WitnessLeads),
+        "master-leads" => Ok(Start::MasterLeads),
+        "cold" => Ok(Start::Cold),
+        _ => Err(format!("no start \"{text}\"; there are witness-leads, master-leads and cold")),
+    }
+}
+
+fn parse_rule(text: &str) -> Result<Rule, String> {
+    let names = Rule::ALL.map(|rule| (format!("{rule:?}"), rule));
+    let found = names.iter().find(|(name, _)| name == text).map(|(_, rule)| *rule);
+    let all = || names.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+    found.ok_or_else(|| format!("no rule \"{text}\"; there are {}", all()))
 }
 
 fn parse_layout(text: &str) -> Result<Layout, String> {
@@ -160,6 +210,7 @@ fn act(verb: Verb) -> anyhow::Result<bool> {
             Ok(report(&runner::run(&small, how.switches()?, Lines::Tail)))
         }
         Verb::Hunt { mutant, seeds } => Ok(hunt(mutant.as_deref(), &seeds)),
+        Verb::Lease(lease) => Ok(search_leases(&lease)),
         Verb::Mutants => {
             for mutant in mutants::all() {
                 println!("{:<26} {}", mutant.name, mutant.rule);
@@ -167,6 +218,34 @@ fn act(verb: Verb) -> anyhow::Result<bool> {
             Ok(true)
         }
     }
+}
+
+/// True if all states were seen and none has two writers.
+fn search_leases(lease: &Lease) -> bool {
+    let setting = Setting {
+        ttl: lease.ttl,
+        elections: lease.elections,
+        arms: lease.arms,
+        assigns: lease.assigns,
+        restarts: lease.restarts,
+        membership: lease.membership,
+        start: lease.start,
+        forget: lease.forget,
+        states_max: lease.states,
+    };
+    let report = lease_model::search(&setting);
+    println!("{} states, a host open in {}, b in {}", report.states, report.open, report.moved);
+    match &report.found {
+        Found::Nothing => println!("every state within the bounds was seen: never two writers"),
+        Found::Unfinished => println!("not all states were seen: this proves nothing"),
+        Found::TwoWriters(steps) => {
+            println!("two writers after {} steps:", steps.len());
+            for step in steps {
+                println!("  {step}");
+            }
+        }
+    }
+    report.found == Found::Nothing
 }
 
 /// True if every one was caught.

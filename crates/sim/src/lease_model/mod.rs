@@ -1,0 +1,121 @@
+//! The lease argument (L1 to L5, ADR 0003 and 0018) as a small model, searched exhaustively.
+//!
+//! Two hosts, a and b, of one group, a witness w, and where the membership changes a fourth node d. Time is a tick for all at
+//! once: what drift there may be is in the leader's wait, which is here exactly as long as a timer. Nothing else is timed:
+//! every message is delivered at any later moment, any number of times, or never; every node may stop between any two steps.
+//!
+//! Abstractions: votes are given at the instant of the election (the earliest that a leader can begin to wait), and an append
+//! carries the whole log. Redis, VIPs and the eligible set are absent: the question here is only whether two hosts can ever be
+//! open at once. Other than the simulator it knows nothing of the code of `core`: it checks the rules, not their wording.
+
+mod search;
+mod state;
+mod steps;
+
+pub use search::{Found, Report, search};
+pub use state::{Host, State};
+
+/// What the model may do, and which rule it forgets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Ticks of a lease.
+    pub ttl: u8,
+    /// Elections after the first.
+    pub elections: u8,
+    /// Armings of each host.
+    pub arms: u8,
+    /// Decisions (`Assign`) besides the first.
+    pub assigns: u8,
+    /// Restarts of supervisors beside a Redis.
+    pub restarts: u8,
+    /// The fourth node may be added to the voters and the witness removed.
+    pub membership: bool,
+    pub start: Start,
+    pub forget: Option<Rule>,
+    /// The search stops after so many states and says so.
+    pub states_max: usize,
+}
+
+/// Where the search begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// a is master, and w leads.
+    WitnessLeads,
+    /// a is master and leads.
+    MasterLeads,
+    /// Nobody is master: the whole cluster has just started, w leads.
+    Cold,
+}
+
+/// A rule that the model can leave out; without each of them it finds two writers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// L1: the timer is armed before the request leaves.
+    ArmFirst,
+    /// L1: a grant opens only the arming that it names.
+    ArmId,
+    /// L1: arming takes the gate of its generation out.
+    GateOut,
+    /// L2: a majority was in the leader's term after the arming.
+    ReadIndex,
+    /// ADR 0018: a request confirms only a leader of the sender's term.
+    TermOfRequest,
+    /// ADR 0018: only a leader that makes a majority with the sender.
+    MajorityWithSender,
+    /// L3: no grant while a decision is in flight.
+    InFlight,
+    /// L3: in flight does not end by time-out.
+    NoTimeOut,
+    /// L4: nobody else is named before the lease is over.
+    NotBefore,
+    /// L4: a new leader waits for the leases of its predecessor.
+    NewLeaderWaits,
+    /// L4: the wait is not one tick shorter than the timer.
+    FullWait,
+    /// L5: a fence burns its epoch.
+    Burn,
+}
+
+impl Rule {
+    pub const ALL: [Self; 12] = [
+        Self::ArmFirst,
+        Self::ArmId,
+        Self::GateOut,
+        Self::ReadIndex,
+        Self::TermOfRequest,
+        Self::MajorityWithSender,
+        Self::InFlight,
+        Self::NoTimeOut,
+        Self::NotBefore,
+        Self::NewLeaderWaits,
+        Self::FullWait,
+        Self::Burn,
+    ];
+}
+
+impl Setting {
+    /// Small enough for every test run.
+    #[must_use]
+    pub const fn small() -> Self {
+        Self {
+            ttl: 1,
+            elections: 1,
+            arms: 2,
+            assigns: 1,
+            restarts: 0,
+            membership: false,
+            start: Start::WitnessLeads,
+            forget: None,
+            states_max: 50_000_000,
+        }
+    }
+
+    pub(crate) fn keeps(&self, rule: Rule) -> bool {
+        self.forget != Some(rule)
+    }
+
+    /// Ticks that a leader waits for a lease.
+    pub(crate) fn wait(&self) -> u8 {
+        if self.keeps(Rule::FullWait) { self.ttl } else { self.ttl - 1 }
+    }
+}
