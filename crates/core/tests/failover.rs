@@ -145,14 +145,7 @@ fn a_hung_master_without_a_candidate_keeps_its_lease() {
 fn a_switchover_moves_the_master_and_back() {
     let mut w = World::settled_pair();
     for (to, from) in [("b", "a"), ("a", "b"), ("b", "a")] {
-        let leader = w.leader().unwrap();
-        let request = AdminRequest::Switchover {
-            group: GroupId::new("pair"),
-            to: Some(node_id(to)),
-            dry_run: false,
-        };
-        w.host(leader).replies.clear();
-        w.feed(leader, Input::Admin { id: RequestId(1), request });
+        let leader = w.switch_to(to);
         let ms = w.until("the target is writable", 100, |w| w.writable(to));
         assert!(ms <= 5, "{ms} ms");
         assert!(!w.writable(from));
@@ -163,6 +156,60 @@ fn a_switchover_moves_the_master_and_back() {
         assert!(matches!(replies.as_slice(), [AdminReply::Done { .. }]), "{replies:?}");
         w.run(2000);
     }
+}
+
+/// Found by nemesis: the new master was alone until the old one had followed it, and nobody was promoted.
+#[test]
+fn the_old_master_goes_on_when_the_new_one_dies_right_after_a_switchover() {
+    for delay_ms in [0, 1, 2, 5, 20, 60, 200] {
+        let mut w = World::settled_pair();
+        w.switch_to("b");
+        w.until("b is assigned", 100, |w| {
+            w.pair_status().is_some_and(|g| g.master == Some(node_id("b")))
+        });
+        assert_eq!(w.pair_status().unwrap().wait_replicas, 1, "n counts it from the first write");
+        w.run(delay_ms);
+        w.kill_redis("b");
+        let ms = w.until("a is writable", 100, |w| w.writable("a"));
+        assert!(ms <= 5, "{ms} ms, {delay_ms} ms after the assignment");
+        assert_eq!((w.redis("a").run, w.redis("a").keys), (1, 10), "the same life, all its data");
+        w.start_redis("b", true);
+        w.until("b follows", 3000, |w| w.redis("b").master.is_some() && w.redis("b").keys == 10);
+    }
+}
+
+#[test]
+fn an_old_master_that_does_not_follow_leaves_the_set_and_the_lease_goes_on() {
+    let mut w = World::settled_pair();
+    w.switch_to("b");
+    w.until("b is writable", 100, |w| w.writable("b"));
+    assert_eq!(w.pair_status().unwrap().eligible.len(), 1);
+    // It is heard and well, and its link to the new master does not come up.
+    w.no_replication = true;
+    let start = w.t;
+    while w.pair_status().is_none_or(|g| !g.eligible.is_empty()) {
+        assert!(w.is_open("b"), "the lease lapsed");
+        assert!(w.t - start < 4_000 * world::MS, "longer than max_lag and a renewal");
+        w.step();
+    }
+    w.run(1000);
+    assert!(w.is_open("b"));
+    w.no_replication = false;
+    w.until("a is eligible", 3000, |w| w.pair_status().is_some_and(|g| g.eligible.len() == 1));
+}
+
+/// A planned stop of the old master, as for maintenance.
+#[test]
+fn an_old_master_that_is_stopped_leaves_the_set_at_once() {
+    let mut w = World::settled_pair();
+    w.switch_to("b");
+    w.until("b serves", 100, |w| w.serving() == Some("b"));
+    w.kill_redis("a");
+    let ms = w.until("nobody is eligible", 1000, |w| {
+        assert!(w.is_open("b"), "the lease lapsed");
+        w.pair_status().is_some_and(|g| g.eligible.is_empty())
+    });
+    assert!(ms <= 10, "{ms} ms");
 }
 
 #[test]
