@@ -103,6 +103,51 @@ fn leadership_is_not_handed_to_a_witness_that_does_not_hear_the_master() {
     w.until("the witness leads", 3000, |w| w.leader() == Some("w"));
 }
 
+/// Found by nemesis: the witness led, heard the master and not the replica, and then the master's Redis died.
+#[test]
+fn a_witness_that_does_not_hear_the_only_candidate_lets_the_master_s_node_lead() {
+    let mut w = World::settled_pair();
+    w.run(1000);
+    let epoch = w.pair_status().unwrap().epoch;
+    w.cut_between("b", "w");
+    w.until("a leads", 400, |w| w.leader() == Some("a"));
+    for _ in 0..5000 {
+        assert!(w.is_open("a"), "the lease lapsed");
+        assert_ne!(w.leader(), Some("w"), "a leader that hears no candidate");
+        w.step();
+    }
+    assert_eq!(w.pair_status().unwrap().epoch, epoch, "a needless failover");
+    w.kill_redis("a");
+    let ms = w.until("b is writable", 100, |w| w.writable("b"));
+    assert!(ms <= 5, "{ms} ms");
+    w.heal();
+    w.until("the witness leads", 3000, |w| w.leader() == Some("w"));
+    w.run(3000);
+    assert_eq!(w.leader(), Some("w"), "and stays");
+}
+
+#[test]
+fn leadership_moves_to_the_candidate_s_side_also_after_the_master_s_redis_died() {
+    let mut w = World::settled_pair();
+    w.run(1000);
+    w.cut_between("b", "w");
+    w.kill_redis("a");
+    let ms = w.until("b is writable", 1000, |w| w.writable("b"));
+    assert!(ms <= 400, "{ms} ms: a lease of silence, a question and an election");
+}
+
+#[test]
+fn leadership_stays_at_the_witness_when_nobody_hears_the_candidate() {
+    let mut w = World::settled_pair();
+    w.run(1000);
+    w.isolate("b");
+    for _ in 0..5000 {
+        assert_eq!(w.leader(), Some("w"));
+        assert!(w.is_open("a"), "the lease lapsed");
+        w.step();
+    }
+}
+
 /// One way is enough: the master hears no grant, and others still hear both.
 #[test]
 fn a_master_that_does_not_hear_its_leader_is_led_by_another() {
