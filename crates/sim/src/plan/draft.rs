@@ -201,7 +201,10 @@ impl Draft {
         for _ in 0..self.rng.range(1, 4) {
             let master = Target::Master(self.group());
             self.add(at, F::Switchover, master, ms(1));
-            let soon = if self.rng.chance(700_000) { 50_000 } else { 800_000 };
+            // With three members one of two replicas is to be attached again, and the other not yet.
+            let three = self.layout.members() > 2;
+            let soon = if three { 250_000 } else { 50_000 };
+            let soon = if self.rng.chance(700_000) { soon } else { 800_000 };
             let fails = at + Span::from_micros(self.rng.below(soon));
             let deaths = [F::KillRedis, F::KillRedis, F::KillRedisEmpty, F::KillRedisOld];
             let others = [F::FreezeRedis, F::PowerOff, F::Isolate, F::KillSupervisor];
@@ -218,6 +221,13 @@ impl Draft {
                 let (when, target) = (at + ms(self.rng.below(100)), self.target());
                 let lasts = self.length(besides);
                 self.add(when, besides, target, lasts);
+            }
+            // Of three members two may fail: what `WAIT` confirmed is on the third.
+            if three && self.rng.chance(700_000) {
+                let member = Target::Node(self.rng.index(self.layout.members()));
+                let kind = *self.rng.pick(&[F::KillRedis, F::FreezeRedis, F::Isolate]);
+                let (when, lasts) = (fails + ms(self.rng.below(10)), self.length(kind));
+                self.add(when, kind, member, lasts);
             }
             at = fails + lasts.min(ms(1_500)) + ms(self.rng.range(1_000, 3_500));
         }
