@@ -96,7 +96,7 @@ impl Pair {
     }
 
     /// Starts a writer more on a host; does not wait for it.
-    pub(crate) fn start_writer(&mut self, host: &str, spec: WriterSpec) -> Result<()> {
+    pub fn start_writer(&mut self, host: &str, spec: WriterSpec) -> Result<()> {
         self.writers.push(Writer::start(self.lab.host(host)?, spec)?);
         Ok(())
     }

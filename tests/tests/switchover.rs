@@ -2,12 +2,19 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use redkeep_lab::{Assignment, Figure, GROUP, Mono, Pair, Verdict, repetitions, wait_status};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use redkeep_lab::{
+    Assignment, DataSet, Figure, GROUP, Mono, Pair, Verdict, WriterSpec, ctl, repetitions,
+    wait_status,
+};
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// The table says 30 ms in the middle; ten times that catches a hang on a busy machine.
 const GAP_LIMIT: Duration = Duration::from_millis(300);
+/// As for a crash: no timer is waited for.
+const BACK_LIMIT: Duration = Duration::from_secs(1);
+/// How far back an unreplicated tail may reach: `max_lag` (3 s) and one lease.
+const TAIL: Duration = Duration::from_millis(3300);
 
 /// Requests the switchover; the instant before the request that was carried out.
 ///
@@ -75,6 +82,72 @@ fn switchover_under_load_loses_nothing() -> Result<()> {
     Ok(())
 }
 
+/// Requests the switchover, and kills the new master's Redis as soon as it has acknowledged anything. None: it was not carried out.
+fn kill_at_first_answer(pair: &Pair, old: &str, new: &str) -> Result<Option<Mono>> {
+    let (instance, begun) = (pair.redis(old)?.instance(), Mono::now());
+    let writer = pair.writers().first().context("no writer runs")?;
+    let lab = pair.lab();
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| ctl(lab, "w", "w", &["switchover", GROUP, "--yes"]));
+        loop {
+            // Before the look: what was acknowledged until it ended is seen below.
+            let over = asked.is_finished();
+            if writer.wait_other_server(&instance, begun, Duration::from_millis(1)).is_ok() {
+                return pair.redis(new)?.process().kill().map(Some);
+            }
+            if over {
+                let outcome = asked.join().map_err(|_| anyhow!("the request panicked"))??;
+                println!("not carried out: {}{}", outcome.stdout, outcome.stderr);
+                return Ok(None);
+            }
+        }
+    })
+}
+
+/// Switches over, lets the new master's Redis die at once and brings it back; how long nobody was acknowledged.
+fn switch_and_kill(pair: &mut Pair) -> Result<Duration> {
+    let entered = Mono::now();
+    let old = pair.master()?;
+    let new = pair.other(&old)?.to_owned();
+    let instance = pair.redis(&new)?.instance();
+    // A starved machine may refuse or abort one by design.
+    let fault = (0..5).find_map(|_| kill_at_first_answer(pair, &old, &new).transpose());
+    let fault = fault.context("not carried out in five attempts")??;
+    pair.wait_taken_over(&new, fault)?;
+    pair.restart_redis(&new, DataSet::Kept)?;
+    pair.wait_replica(&new, &old, "w")?;
+    pair.keep_writing(Duration::from_millis(100))?;
+    let outcome = pair.outcome()?.since(entered);
+    outcome.ensure_only_tail_lost(&instance, fault, TAIL)?;
+    let confirmed = outcome.lost().iter().find(|lost| lost.ack.confirmed);
+    ensure!(confirmed.is_none(), "confirmed and lost: {confirmed:?}");
+    ensure!(pair.master()? == old, "{old} does not serve");
+    let back = outcome.verdict(fault, Mono::now()).service_back.unwrap_or_default();
+    println!(
+        "{new} killed after a switchover to it: back after {back:?}, lost {}",
+        outcome.lost().len()
+    );
+    Ok(back)
+}
+
+/// Found by nemesis: nobody might be promoted before the old master had followed the new one.
+#[test]
+fn a_redis_killed_right_after_a_switchover_to_it_gives_way_to_the_old_master() -> Result<()> {
+    let mut pair = Pair::start("300ms")?;
+    pair.start_writers(&["na"])?;
+    pair.start_writer("c", WriterSpec::confirmed("wait", pair.vip(), 1))?;
+    let mut back = Figure::new("service back, killed right after a switchover");
+    for run in 0..repetitions(3, 20) {
+        pair.wait_healthy()?;
+        let begun = Mono::now();
+        let outcome = switch_and_kill(&mut pair).with_context(|| format!("run {run}"));
+        back.add(outcome.with_context(|| pair.story(begun, Mono::now()))?);
+    }
+    back.print();
+    ensure!(back.median() < BACK_LIMIT, "service came back after {:?}", back.median());
+    Ok(())
+}
+
 /// Refused with code 1 and a reason; master, epoch and clients are as before.
 fn ensure_refused(pair: &Pair, before: &Assignment, words: &[&str]) -> Result<()> {
     let begun = Mono::now();
@@ -110,7 +183,7 @@ fn switchover_to_a_replica_that_is_not_eligible_is_refused_with_a_reason() -> Re
     ensure_refused(&pair, &before, &["switchover", GROUP, "--to", &other, "--yes"])?;
     ensure_refused(&pair, &before, &["switchover", GROUP, "--yes"])?;
     ensure_refused(&pair, &before, &["switchover", GROUP, "--to", "w", "--yes"])?;
-    pair.restart_redis(&other, redkeep_lab::DataSet::Kept)?;
+    pair.restart_redis(&other, DataSet::Kept)?;
     pair.wait_replica(&other, &before.master, "w")?;
     let verdict = switch_over(&pair)?;
     ensure!(verdict.lost == 0, "{verdict}");

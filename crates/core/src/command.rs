@@ -67,6 +67,8 @@ pub struct Assign {
     pub evidence: String,
     /// Bytes the old master had beyond the new one, as far as known.
     pub estimated_loss_bytes: u64,
+    /// The life of the old master becomes a member of the eligible set: it fenced, and the new one has all that it had.
+    pub old_master_eligible: bool,
 }
 
 /// Why a master was assigned.

@@ -3,6 +3,10 @@
 //! Dropped as a whole when leadership ends, so nothing of it can be used by a deposed leader. What it proposes is judged
 //! again at apply. Planning comes before granting (L6).
 
+mod grants;
+mod view;
+mod waiters;
+
 use std::collections::BTreeMap;
 
 use redkeep_consensus::{Mono, NodeId, Span};
@@ -11,46 +15,21 @@ use crate::{
     admin::{AdminReply, Refusal},
     command::{Body, Cause},
     core::reach::Reaches,
-    ids::{Epoch, GroupId, Now, RequestId},
+    ids::{GroupId, Now, RequestId},
     lease::{Grantor, grantor::InFlight},
-    message::{Grant, PeerMessage},
+    message::PeerMessage,
     model::{Applied, GroupModel, Model},
     mutations::Mutations,
-    observe::{RedisObservation, RedisView, Report},
+    observe::Report,
     plan::{Candidates, Forced, HoldReason, Plan, PlanInput, eligible::JoinMarks, plan},
     spec::{ClusterSpec, Timing},
 };
 
+pub(crate) use view::NodeView;
+pub(crate) use waiters::Waiter;
+
 /// A fence request is repeated after this, as long as it is not answered.
 const ASK_AGAIN: Span = Span(20_000_000);
-
-/// What the leader knows of a node.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct NodeView {
-    pub heard: Option<Mono>,
-    pub report: Option<Report>,
-    /// The last observation of each group's Redis there; stays when the Redis dies.
-    observed: BTreeMap<GroupId, RedisObservation>,
-}
-
-impl NodeView {
-    pub fn last_observation(&self, group: &GroupId) -> Option<&RedisObservation> {
-        self.observed.get(group)
-    }
-}
-
-#[cfg(test)]
-impl NodeView {
-    pub(crate) fn for_test(heard: Mono, report: Report, before: Option<&RedisObservation>) -> Self {
-        let mut observed = BTreeMap::new();
-        for g in &report.groups {
-            if let Some(o) = before.or(g.redis.observation()) {
-                observed.insert(g.group.clone(), o.clone());
-            }
-        }
-        Self { heard: Some(heard), report: Some(report), observed }
-    }
-}
 
 /// A proposal of this leader that has not met its fate.
 #[derive(Clone, Copy, Debug)]
@@ -70,17 +49,6 @@ struct GroupLead {
     /// Log index of the last applied `Eligible`.
     eligible_index: u64,
     hold: Option<HoldReason>,
-}
-
-/// An operator who waits for an outcome.
-#[derive(Debug)]
-pub(crate) struct Waiter {
-    pub(crate) id: RequestId,
-    pub(crate) group: GroupId,
-    /// The epoch that the request replaces.
-    pub(crate) from_epoch: Epoch,
-    pub(crate) to: Option<NodeId>,
-    pub(crate) deadline: Mono,
 }
 
 /// What the leader wants done by the core that owns it.
@@ -170,17 +138,6 @@ impl Leader {
     }
 
     pub(crate) fn reported(&mut self, now: Mono, from: NodeId, report: Report, model: &Model) {
-        let node = self.nodes.entry(from).or_default();
-        node.heard = Some(now);
-        let newest = node.report.as_ref().map_or((0, 0), |r| (r.incarnation, r.seq));
-        if (report.incarnation, report.seq) <= newest {
-            return;
-        }
-        for g in &report.groups {
-            if let RedisView::Up(o) = &g.redis {
-                node.observed.insert(g.group.clone(), o.clone());
-            }
-        }
         let applied = report.applied;
         let masters: Vec<(GroupId, u64)> = report
             .groups
@@ -188,7 +145,9 @@ impl Leader {
             .filter(|g| model.group(&g.group).and_then(GroupModel::master) == Some(from))
             .filter_map(|g| g.redis.observation().map(|o| (g.group.clone(), o.offset)))
             .collect();
-        node.report = Some(report);
+        if !self.nodes.entry(from).or_default().take(now, report) {
+            return;
+        }
         for (group, offset) in masters {
             self.note_join_marks(&group, applied, offset, model);
         }
@@ -404,140 +363,6 @@ impl Leader {
             return self.answer(group, |_| true, &AdminReply::Refused(Refusal::Aborted(text)));
         }
         Vec::new()
-    }
-
-    fn served(&mut self, round: &Round<'_>, group: &GroupId) -> Vec<LeaderWish> {
-        let Some(a) = round.model.group(group).and_then(|g| g.assignment.clone()) else {
-            return Vec::new();
-        };
-        let text = format!(
-            "{} is master of {group} at epoch {}",
-            round.cluster.node_name(a.master),
-            a.epoch
-        );
-        let done = AdminReply::Done { index: a.index, epoch: a.epoch, text };
-        let mut wishes = self.answer(
-            group,
-            |w| a.epoch > w.from_epoch && w.to.is_none_or(|to| to == a.master),
-            &done,
-        );
-        let other = format!("{} became master instead", round.cluster.node_name(a.master));
-        wishes.extend(self.answer(
-            group,
-            |w| a.epoch > w.from_epoch,
-            &AdminReply::Refused(Refusal::Aborted(other)),
-        ));
-        wishes
-    }
-
-    fn answer(
-        &mut self,
-        group: &GroupId,
-        which: impl Fn(&Waiter) -> bool,
-        reply: &AdminReply,
-    ) -> Vec<LeaderWish> {
-        let (done, kept) = std::mem::take(&mut self.waiters)
-            .into_iter()
-            .partition(|w| w.group == *group && which(w));
-        self.waiters = kept;
-        done.into_iter().map(|w| LeaderWish::Reply { id: w.id, reply: reply.clone() }).collect()
-    }
-
-    /// Remember an operator's request until its outcome is known.
-    pub(crate) fn wait_for(&mut self, waiter: Waiter) {
-        self.waiters.push(waiter);
-    }
-
-    pub(crate) fn force(&mut self, group: &GroupId, forced: Forced) {
-        self.groups.entry(group.clone()).or_default().forced = Some(forced);
-    }
-
-    pub(crate) fn is_busy(&self, group: &GroupId) -> bool {
-        self.groups.get(group).is_some_and(|g| g.pending.is_some() || g.forced.is_some())
-            || self.waiters.iter().any(|w| w.group == *group)
-    }
-
-    /// Requests whose time is up: the outcome is not known, and a forced failover is taken back unless it is in the log.
-    pub(crate) fn expire(&mut self, now: Mono) -> Vec<LeaderWish> {
-        let (late, kept): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.waiters).into_iter().partition(|w| now >= w.deadline);
-        self.waiters = kept;
-        let mut wishes = Vec::new();
-        for w in late {
-            let lead = self.groups.entry(w.group.clone()).or_default();
-            lead.forced = lead.forced.take().filter(|f| f.request != w.id);
-            let hold = lead.hold.as_ref().map_or_else(String::new, |h| format!("; last: {h}"));
-            let text = format!("not done in time{hold}");
-            wishes.push(LeaderWish::Reply { id: w.id, reply: AdminReply::Unknown { text } });
-        }
-        wishes
-    }
-
-    /// Everything still waited for ends unknown with the leadership.
-    pub(crate) fn dismiss(self) -> Vec<LeaderWish> {
-        let text = "leadership changed before the outcome was known; see status".to_owned();
-        let reply = |w: Waiter| LeaderWish::Reply {
-            id: w.id,
-            reply: AdminReply::Unknown { text: text.clone() },
-        };
-        self.waiters.into_iter().map(reply).collect()
-    }
-
-    /// Answer the renewals whose round is done, after planning (L3, L6).
-    pub(crate) fn grant_all(&mut self, round: &Round<'_>) -> Vec<LeaderWish> {
-        let mut wishes = Vec::new();
-        for w in self.grantor.take_answerable(round.applied) {
-            let mut granted = Vec::new();
-            for r in &w.renew.groups {
-                let current = round.model.group(&r.group).and_then(|g| g.assignment.as_ref());
-                let holds = current.is_some_and(|a| a.master == w.from && a.epoch == r.epoch);
-                let fenced = self
-                    .nodes
-                    .get(&w.from)
-                    .and_then(|n| n.report.as_ref())
-                    .and_then(|n| n.group(&r.group));
-                let burned = fenced.and_then(|g| g.fenced).is_some_and(|f| f.epoch >= r.epoch);
-                if !holds || burned || self.drop_lagging(round, r, &mut wishes) {
-                    continue;
-                }
-                if self.grantor.grant(round.now.raw, w.from, &r.group, w.renew.ttl) {
-                    granted.push((r.group.clone(), r.epoch));
-                }
-            }
-            if granted.is_empty() {
-                continue;
-            }
-            self.grantor.sent(w.from);
-            let grant = Grant { arm: w.renew.arm, term: self.term, groups: granted, from: self.me };
-            wishes.push(LeaderWish::Send { to: w.from, message: PeerMessage::Grant(grant) });
-        }
-        wishes
-    }
-
-    /// Members beyond `max_lag` leave the set before the master may go on: this request is not granted, the next is.
-    fn drop_lagging(
-        &mut self,
-        round: &Round<'_>,
-        r: &crate::message::RenewGroup,
-        wishes: &mut Vec<LeaderWish>,
-    ) -> bool {
-        let Some(g) = round.model.group(&r.group) else { return true };
-        let members: Vec<_> =
-            g.eligible.iter().filter(|m| !r.lagging.contains(m)).cloned().collect();
-        if members.len() == g.eligible.len() {
-            return false;
-        }
-        let lead = self.groups.entry(r.group.clone()).or_default();
-        if lead.pending.is_none() {
-            let body = Body::Eligible {
-                group: r.group.clone(),
-                epoch: r.epoch,
-                members,
-                joining: Vec::new(),
-            };
-            wishes.push(LeaderWish::Propose { group: r.group.clone(), body, is_assign: false });
-        }
-        true
     }
 
     /// Earliest instant (CLOCK_BOOTTIME) at which planning may come out differently by time alone.

@@ -175,7 +175,9 @@ impl Model {
         if assign.epoch != current.next() {
             return Applied::Rejected(Rejection::StaleEpoch);
         }
-        let from = group.assignment.as_ref().map(|a| a.master);
+        let old = group.assignment.as_ref();
+        let from = old.map(|a| a.master);
+        let old = old.map(|a| EligibleMember { node: a.master, run_id: a.run_id.clone() });
         group.assignment = Some(Assignment {
             epoch: assign.epoch,
             master: assign.master,
@@ -186,6 +188,11 @@ impl Model {
             previous_master: from.filter(|f| *f != assign.master),
         });
         group.eligible.retain(|m| m.node != assign.master);
+        // Before the new master's first write, so nothing that `WAIT` confirmed can be missing there.
+        if let Some(old) = old.filter(|o| assign.old_master_eligible && o.node != assign.master) {
+            group.eligible.push(old);
+            group.eligible.sort();
+        }
         group.joining.clear();
         group.switchover = None;
         let kind = RecordKind::Assigned {
@@ -313,5 +320,77 @@ impl GroupModel {
     #[must_use]
     pub fn is_eligible(&self, node: NodeId, run_id: &RunId) -> bool {
         self.eligible.iter().any(|m| m.node == node && m.run_id == *run_id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::node_id;
+
+    const A: &str = "a";
+
+    fn life(node: &str) -> EligibleMember {
+        EligibleMember { node: node_id(node), run_id: RunId::new(&format!("run-{node}")) }
+    }
+
+    /// a is master at epoch 1, b and c are eligible, a switchover is under way.
+    fn handing_over() -> (Model, Assign) {
+        let spec = crate::plan::cluster_for_test();
+        let group = spec.groups[0].id.clone();
+        let first = Assign {
+            group: group.clone(),
+            epoch: Epoch(1),
+            master: node_id(A),
+            run_id: life(A).run_id,
+            cause: Cause::Adopted,
+            evidence: String::new(),
+            estimated_loss_bytes: 0,
+            old_master_eligible: false,
+        };
+        let mut model = Model::default();
+        let eligible = Body::Eligible {
+            group: group.clone(),
+            epoch: Epoch(1),
+            members: vec![life("b"), life("c")],
+            joining: Vec::new(),
+        };
+        let switchover = Body::Switchover { group, epoch: Epoch(1), to: node_id("b") };
+        let bodies = [Body::Bootstrap(spec), Body::Assign(first.clone()), eligible, switchover];
+        for (index, body) in (1..).zip(bodies) {
+            let applied = model.apply(index, 1, Command { at_unix_ms: 0, body });
+            assert!(!matches!(applied, Applied::Rejected(_)), "{applied:?}");
+        }
+        let next = Assign {
+            epoch: Epoch(2),
+            master: node_id("b"),
+            run_id: life("b").run_id,
+            cause: Cause::Switchover,
+            ..first
+        };
+        (model, next)
+    }
+
+    fn eligible_after(assign: Assign) -> Vec<EligibleMember> {
+        let (mut model, _) = handing_over();
+        let group = assign.group.clone();
+        model.apply(9, 1, Command { at_unix_ms: 0, body: Body::Assign(assign) });
+        model.groups[&group].eligible.clone()
+    }
+
+    #[test]
+    fn the_life_that_handed_over_enters_the_set_with_the_new_epoch() {
+        let (_, assign) = handing_over();
+        assert_eq!(eligible_after(assign.clone()), [life("c")]);
+        let mut both = [life(A), life("c")];
+        both.sort();
+        assert_eq!(eligible_after(Assign { old_master_eligible: true, ..assign }), both);
+    }
+
+    #[test]
+    fn a_master_named_again_is_no_member_of_its_own_set() {
+        let (_, assign) = handing_over();
+        let back = Assign { master: node_id(A), old_master_eligible: true, ..assign };
+        assert!(!eligible_after(back).iter().any(|m| m.node == node_id(A)));
     }
 }

@@ -63,6 +63,8 @@ mutations! {
     lead_unheard,
     /// Any reporting member may be promoted.
     ignore_eligible,
+    /// The n of `WAIT` counts the attached replicas alone.
+    wait_for_attached,
     /// An assignment is taken for any life of Redis.
     ignore_run_id,
 }

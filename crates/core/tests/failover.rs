@@ -103,6 +103,51 @@ fn leadership_is_not_handed_to_a_witness_that_does_not_hear_the_master() {
     w.until("the witness leads", 3000, |w| w.leader() == Some("w"));
 }
 
+/// Found by nemesis: the witness led, heard the master and not the replica, and then the master's Redis died.
+#[test]
+fn a_witness_that_does_not_hear_the_only_candidate_lets_the_master_s_node_lead() {
+    let mut w = World::settled_pair();
+    w.run(1000);
+    let epoch = w.pair_status().unwrap().epoch;
+    w.cut_between("b", "w");
+    w.until("a leads", 400, |w| w.leader() == Some("a"));
+    for _ in 0..5000 {
+        assert!(w.is_open("a"), "the lease lapsed");
+        assert_ne!(w.leader(), Some("w"), "a leader that hears no candidate");
+        w.step();
+    }
+    assert_eq!(w.pair_status().unwrap().epoch, epoch, "a needless failover");
+    w.kill_redis("a");
+    let ms = w.until("b is writable", 100, |w| w.writable("b"));
+    assert!(ms <= 5, "{ms} ms");
+    w.heal();
+    w.until("the witness leads", 3000, |w| w.leader() == Some("w"));
+    w.run(3000);
+    assert_eq!(w.leader(), Some("w"), "and stays");
+}
+
+#[test]
+fn leadership_moves_to_the_candidate_s_side_also_after_the_master_s_redis_died() {
+    let mut w = World::settled_pair();
+    w.run(1000);
+    w.cut_between("b", "w");
+    w.kill_redis("a");
+    let ms = w.until("b is writable", 1000, |w| w.writable("b"));
+    assert!(ms <= 400, "{ms} ms: a lease of silence, a question and an election");
+}
+
+#[test]
+fn leadership_stays_at_the_witness_when_nobody_hears_the_candidate() {
+    let mut w = World::settled_pair();
+    w.run(1000);
+    w.isolate("b");
+    for _ in 0..5000 {
+        assert_eq!(w.leader(), Some("w"));
+        assert!(w.is_open("a"), "the lease lapsed");
+        w.step();
+    }
+}
+
 /// One way is enough: the master hears no grant, and others still hear both.
 #[test]
 fn a_master_that_does_not_hear_its_leader_is_led_by_another() {
@@ -145,14 +190,7 @@ fn a_hung_master_without_a_candidate_keeps_its_lease() {
 fn a_switchover_moves_the_master_and_back() {
     let mut w = World::settled_pair();
     for (to, from) in [("b", "a"), ("a", "b"), ("b", "a")] {
-        let leader = w.leader().unwrap();
-        let request = AdminRequest::Switchover {
-            group: GroupId::new("pair"),
-            to: Some(node_id(to)),
-            dry_run: false,
-        };
-        w.host(leader).replies.clear();
-        w.feed(leader, Input::Admin { id: RequestId(1), request });
+        let leader = w.switch_to(to);
         let ms = w.until("the target is writable", 100, |w| w.writable(to));
         assert!(ms <= 5, "{ms} ms");
         assert!(!w.writable(from));
@@ -163,6 +201,60 @@ fn a_switchover_moves_the_master_and_back() {
         assert!(matches!(replies.as_slice(), [AdminReply::Done { .. }]), "{replies:?}");
         w.run(2000);
     }
+}
+
+/// Found by nemesis: the new master was alone until the old one had followed it, and nobody was promoted.
+#[test]
+fn the_old_master_goes_on_when_the_new_one_dies_right_after_a_switchover() {
+    for delay_ms in [0, 1, 2, 5, 20, 60, 200] {
+        let mut w = World::settled_pair();
+        w.switch_to("b");
+        w.until("b is assigned", 100, |w| {
+            w.pair_status().is_some_and(|g| g.master == Some(node_id("b")))
+        });
+        assert_eq!(w.pair_status().unwrap().wait_replicas, 1, "n counts it from the first write");
+        w.run(delay_ms);
+        w.kill_redis("b");
+        let ms = w.until("a is writable", 100, |w| w.writable("a"));
+        assert!(ms <= 5, "{ms} ms, {delay_ms} ms after the assignment");
+        assert_eq!((w.redis("a").run, w.redis("a").keys), (1, 10), "the same life, all its data");
+        w.start_redis("b", true);
+        w.until("b follows", 3000, |w| w.redis("b").master.is_some() && w.redis("b").keys == 10);
+    }
+}
+
+#[test]
+fn an_old_master_that_does_not_follow_leaves_the_set_and_the_lease_goes_on() {
+    let mut w = World::settled_pair();
+    w.switch_to("b");
+    w.until("b is writable", 100, |w| w.writable("b"));
+    assert_eq!(w.pair_status().unwrap().eligible.len(), 1);
+    // It is heard and well, and its link to the new master does not come up.
+    w.no_replication = true;
+    let start = w.t;
+    while w.pair_status().is_none_or(|g| !g.eligible.is_empty()) {
+        assert!(w.is_open("b"), "the lease lapsed");
+        assert!(w.t - start < 4_000 * world::MS, "longer than max_lag and a renewal");
+        w.step();
+    }
+    w.run(1000);
+    assert!(w.is_open("b"));
+    w.no_replication = false;
+    w.until("a is eligible", 3000, |w| w.pair_status().is_some_and(|g| g.eligible.len() == 1));
+}
+
+/// A planned stop of the old master, as for maintenance.
+#[test]
+fn an_old_master_that_is_stopped_leaves_the_set_at_once() {
+    let mut w = World::settled_pair();
+    w.switch_to("b");
+    w.until("b serves", 100, |w| w.serving() == Some("b"));
+    w.kill_redis("a");
+    let ms = w.until("nobody is eligible", 1000, |w| {
+        assert!(w.is_open("b"), "the lease lapsed");
+        w.pair_status().is_some_and(|g| g.eligible.is_empty())
+    });
+    assert!(ms <= 10, "{ms} ms");
 }
 
 #[test]

@@ -113,7 +113,7 @@ struct What {
     /// Instead of the one drawn from the seed: trio, trio-three-groups, five.
     #[arg(long, value_parser = parse_layout)]
     layout: Option<Layout>,
-    /// Instead of the one drawn from the seed: swarm, single, duel, late, calm, stall.
+    /// Instead of the one drawn from the seed: swarm, single, duel, late, calm, stall, hand-over.
     #[arg(long, value_parser = parse_profile)]
     profile: Option<Profile>,
 }

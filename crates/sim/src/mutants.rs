@@ -63,6 +63,7 @@ pub fn all() -> Vec<Mutant> {
             "clock_before_input" | "admitted_by_probe" => {
                 mutant.hunted_in = in_trio(Profile::Stall);
             }
+            "wait_for_attached" => mutant.hunted_in = Some((Layout::Five, Profile::HandOver)),
             "skip_read_index" => mutant.hunted_in = Some((Layout::Five, Profile::Late)),
             _ => {}
         }
@@ -93,6 +94,7 @@ fn list() -> Vec<Mutant> {
         core("skip_serving", "VIP first", |m| m.skip_serving = true),
         core("keep_replica_element", "takeover order", |m| m.keep_replica_element = true),
         core("ignore_eligible", "eligible set", |m| m.ignore_eligible = true),
+        core("wait_for_attached", "n of WAIT", |m| m.wait_for_attached = true),
         core("ignore_run_id", "eligible set", |m| m.ignore_run_id = true),
         lock("ignore_nonce", "L1 in the kernel", |r| r.ignore_nonce = true),
         lock("keep_gate", "L1 in the kernel", |r| r.keep_gate = true),

@@ -2,15 +2,18 @@
 //!
 //! Everything that is not in the list of faults follows from seed, profile and layout again.
 
+mod draft;
+
 use std::{fmt, fmt::Write as _, str::FromStr};
 
 use redkeep_core::Span;
 
 use crate::{
-    fault::{FaultKind, ParseError, Planned, Target},
+    fault::{ParseError, Planned},
     net::Weather,
     rng::Rng,
 };
+use draft::Draft;
 
 const fn ms(n: u64) -> Span {
     Span::from_millis(n)
@@ -76,11 +79,20 @@ pub enum Profile {
     Calm,
     /// Stops at moments that chance seldom meets.
     Stall,
+    /// Switchovers after which one of the two masters fails at once. Not drawn from a seed alone.
+    HandOver,
 }
 
 impl Profile {
-    pub const ALL: [Self; 6] =
-        [Self::Swarm, Self::Single, Self::Duel, Self::Late, Self::Calm, Self::Stall];
+    pub const ALL: [Self; 7] = [
+        Self::Swarm,
+        Self::Single,
+        Self::Duel,
+        Self::Late,
+        Self::Calm,
+        Self::Stall,
+        Self::HandOver,
+    ];
 
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -91,6 +103,7 @@ impl Profile {
             Self::Late => "late",
             Self::Calm => "calm",
             Self::Stall => "stall",
+            Self::HandOver => "hand-over",
         }
     }
 }
@@ -147,16 +160,7 @@ impl Plan {
     /// As [`Plan::of_seed`], with layout and profile given.
     #[must_use]
     pub fn draw(seed: u64, layout: Layout, profile: Profile) -> Self {
-        let mut draft = Draft { rng: Rng::new(seed, 2), layout, faults: Vec::new() };
-        match profile {
-            Profile::Swarm => draft.swarm(),
-            Profile::Single => draft.single(),
-            Profile::Duel => draft.duel(),
-            Profile::Late => draft.late(),
-            Profile::Calm => {}
-            Profile::Stall => draft.stall(),
-        }
-        let mut faults = draft.faults;
+        let mut faults = Draft::new(Rng::new(seed, 2), layout).faults(profile);
         faults.sort_by_key(|f| f.at);
         Self { seed, layout, profile, faults }
     }
@@ -200,199 +204,6 @@ impl Plan {
     pub fn heal_at(&self) -> Span {
         let last = self.faults.iter().map(|f| f.at + f.lasts).max().unwrap_or(ms(2_000));
         last.max(FAULTS_FROM) + ms(50)
-    }
-}
-
-struct Draft {
-    rng: Rng,
-    layout: Layout,
-    faults: Vec<Planned>,
-}
-
-impl Draft {
-    fn group(&mut self) -> usize {
-        self.rng.index(self.layout.groups())
-    }
-
-    fn target(&mut self) -> Target {
-        let group = self.group();
-        match self.rng.below(10) {
-            0..=3 => Target::Master(group),
-            4..=5 => Target::Replica(group),
-            6..=7 => Target::Leader,
-            _ => Target::Node(self.rng.index(self.layout.hosts())),
-        }
-    }
-
-    fn add(&mut self, at: Span, kind: FaultKind, target: Target, lasts: Span) {
-        let pick = self.rng.next();
-        self.faults.push(Planned { at, kind, target, lasts, pick });
-    }
-
-    fn length(&mut self, kind: FaultKind) -> Span {
-        use FaultKind as F;
-        let long = self.rng.chance(300_000);
-        match kind {
-            F::KillRedis | F::KillRedisEmpty | F::KillRedisOld => {
-                ms(self.rng.range(20, if long { 3_000 } else { 200 }))
-            }
-            F::KillSupervisor | F::KillSupervisorLateBatches => {
-                ms(self.rng.range(10, if long { 2_000 } else { 250 }))
-            }
-            F::LockFlush | F::VipDelete | F::Switchover | F::Failover | F::TransferLeadership => {
-                ms(1)
-            }
-            F::LockStall => ms(self.rng.range(5, 400)),
-            F::PowerOff => ms(self.rng.range(200, 3_000)),
-            F::FreezeSupervisor
-            | F::FreezeMidStep
-            | F::FreezeRedis
-            | F::CutOneWay
-            | F::CutPair
-            | F::Isolate
-            | F::Deaf
-            | F::Mute
-            | F::Split
-            | F::LoseGrants
-            | F::HoldReports
-            | F::LossyNet
-            | F::DuplicatingNet
-            | F::StragglingNet
-            | F::DiskStall
-            | F::ClockSlew
-            | F::Pause
-            | F::StalledElection
-            | F::StalledLook => ms(self.rng.range(50, if long { 4_000 } else { 1_200 })),
-        }
-    }
-
-    fn swarm(&mut self) {
-        let span = self.rng.range(4_000, 9_000);
-        let count = self.rng.range(3, 16);
-        for _ in 0..count {
-            let at = FAULTS_FROM + ms(self.rng.below(span));
-            let kind = *self.rng.pick(FaultKind::drawn());
-            let target = self.target();
-            let lasts = self.length(kind);
-            self.add(at, kind, target, lasts);
-            if self.rng.chance(250_000) {
-                self.pair_up(at, target);
-            }
-        }
-    }
-
-    fn single(&mut self) {
-        let mut at = FAULTS_FROM;
-        for _ in 0..self.rng.range(2, 3) {
-            let kind = *self.rng.pick(FaultKind::drawn());
-            let target = self.target();
-            let longest = if self.rng.chance(300_000) { 6_000 } else { 1_500 };
-            let lasts = match kind {
-                FaultKind::Deaf | FaultKind::Isolate | FaultKind::Mute | FaultKind::LoseGrants
-                    if longest > 1_500 =>
-                {
-                    ms(longest)
-                }
-                _ => self.length(kind).min(ms(longest)),
-            };
-            self.add(at, kind, target, lasts);
-            at = at + lasts + ms(self.rng.range(3_000, 4_500));
-        }
-    }
-
-    fn duel(&mut self) {
-        let mut at = FAULTS_FROM;
-        for _ in 0..self.rng.range(2, 6) {
-            let master = Target::Master(self.group());
-            at += ms(self.rng.range(0, 700));
-            self.pair_up(at, master);
-            if self.rng.chance(500_000) {
-                let later = at + Span::from_micros(self.rng.below(600_000));
-                let target = if self.rng.chance(500_000) { Target::Leader } else { master };
-                self.pair_up(later, target);
-            }
-            at += ms(self.rng.range(600, 2_500));
-        }
-    }
-
-    fn late(&mut self) {
-        use FaultKind as F;
-        let mut at = FAULTS_FROM;
-        for _ in 0..self.rng.range(2, 4) {
-            let master = Target::Master(self.group());
-            let some = ms(self.rng.range(400, 1_500));
-            match self.rng.below(6) {
-                0 => {
-                    let kind = *self.rng.pick(&[F::Isolate, F::Mute, F::Deaf]);
-                    self.add(at, kind, master, some);
-                }
-                1 | 2 => self.add(at, F::Split, master, some),
-                3 => {
-                    self.add(at, F::TransferLeadership, master, ms(1));
-                    let stop = at + ms(self.rng.range(20, 300));
-                    let stopped = ms(self.rng.range(300, 900));
-                    self.add(stop, F::FreezeSupervisor, master, stopped);
-                    let cut = stop + Span::from_micros(self.rng.below(100_000));
-                    self.add(cut, F::Isolate, master, stopped + some);
-                }
-                4 => {
-                    // A fence whose report is late, and a process that forgets it.
-                    let held = ms(self.rng.range(150, 450));
-                    self.add(at, F::HoldReports, master, held);
-                    self.add(at, F::Switchover, master, ms(1));
-                    let kill = at + ms(self.rng.range(8, 80));
-                    let away = ms(self.rng.range(1, 10));
-                    self.add(kill, F::KillSupervisor, master, away);
-                }
-                _ => self.add(at, F::LoseGrants, master, some + some),
-            }
-            at += some + ms(self.rng.range(600, 2_500));
-        }
-    }
-
-    fn stall(&mut self) {
-        use FaultKind as F;
-        let mut at = FAULTS_FROM;
-        for _ in 0..self.rng.range(1, 3) {
-            let group = self.group();
-            if self.rng.chance(500_000) {
-                let lasts = ms(self.rng.range(150, 600));
-                self.add(at, F::StalledElection, Target::Replica(group), lasts);
-                at += lasts;
-            } else {
-                // The first node's Redis is the master by its file: it has to be a replica by order.
-                self.add(at, F::Switchover, Target::Node(0), ms(1));
-                at += ms(self.rng.range(500, 1_500));
-                let lasts = ms(self.rng.range(100, 300));
-                self.add(at, F::StalledLook, Target::Node(0), lasts);
-                at += lasts;
-            }
-            at += ms(self.rng.range(2_500, 4_000));
-        }
-    }
-
-    /// Faults that are dangerous together, some hundred milliseconds apart at most.
-    fn pair_up(&mut self, at: Span, target: Target) {
-        use FaultKind as F;
-        let stops = [
-            F::FreezeSupervisor,
-            F::FreezeMidStep,
-            F::KillSupervisor,
-            F::KillSupervisorLateBatches,
-        ];
-        let cuts = [F::Isolate, F::Deaf, F::Mute, F::CutPair, F::CutOneWay];
-        let deaths = [F::KillRedis, F::KillRedisEmpty, F::KillRedisOld, F::FreezeRedis];
-        let slows = [F::StragglingNet, F::LossyNet, F::LockStall, F::DiskStall];
-        let orders = [F::Switchover, F::Failover, F::TransferLeadership];
-        let sets: [&[F]; 5] = [&stops, &cuts, &deaths, &slows, &orders];
-        let mut when = at;
-        for _ in 0..self.rng.range(2, 3) {
-            let set = *self.rng.pick(&sets);
-            let kind = *self.rng.pick(set);
-            let lasts = self.length(kind);
-            self.add(when, kind, target, lasts);
-            when += Span::from_micros(self.rng.below(400_000));
-        }
     }
 }
 
@@ -461,6 +272,7 @@ impl FromStr for Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::FaultKind;
 
     #[test]
     fn a_plan_reads_back_as_it_was_written() {

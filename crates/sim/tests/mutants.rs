@@ -56,6 +56,12 @@ fn a_broken_order_of_takeover_is_caught() {
     assert_caught(&["skip_serving", "keep_replica_element", "ignore_eligible", "ignore_run_id"]);
 }
 
+/// A member that handed over and has not attached yet has to count.
+#[test]
+fn an_n_of_wait_that_counts_attached_replicas_alone_is_caught() {
+    assert_caught(&["wait_for_attached"]);
+}
+
 #[test]
 fn a_clock_that_is_read_before_the_input_is_taken_is_caught() {
     assert_caught(&["clock_before_input"]);

@@ -111,6 +111,17 @@ fn stops_at_dangerous_moments_keep_every_invariant() {
 }
 
 #[test]
+fn a_master_that_fails_right_after_a_switchover_is_replaced_and_costs_no_earlier_write() {
+    for (layout, seeds) in [(Layout::Trio, 100), (Layout::Five, 50)] {
+        let tally = run_all((0..seeds).map(|seed| Plan::draw(seed, layout, Profile::HandOver)));
+        assert_all_well(&tally);
+        let met = |what| tally.coverage.count(what);
+        assert!(met("old master went on after a switchover") > 10, "{layout:?}");
+        assert!(met("write confirmed by WAIT") > 1_000, "{layout:?}");
+    }
+}
+
+#[test]
 fn a_calm_world_never_fences_and_loses_nothing() {
     let plans = (0..20).map(|seed| Plan::draw(seed, Layout::Trio, Profile::Calm));
     let tally = run_all(plans);

@@ -21,9 +21,6 @@ use crate::writer::{Ack, Writer};
 const LIMIT: Duration = Duration::from_secs(30);
 const NODES: [&str; 3] = ["a", "b", "w"];
 
-/// A switchover is over by then and the old master follows.
-const CHANGING: Duration = Duration::from_secs(2);
-
 /// A master counts as a copy if a client was answered so recently.
 const RECENT: Duration = Duration::from_millis(500);
 
@@ -164,13 +161,7 @@ impl Stage {
         if !self.forgets(step.fault, host) {
             return None;
         }
-        // Whoever has a copy now may be the one that is about to lose it, or not yet to follow the other.
-        let asked = |deed: &Deed| {
-            deed.fault == Fault::Switchover && deed.done && Mono::now().since(deed.from) < CHANGING
-        };
-        if self.deeds.iter().any(asked) {
-            return Some(LeftOut("a switchover may be under way".to_owned()));
-        }
+        // A switchover that is under way makes no difference: whichever of the two it leaves as master, the other is eligible.
         let other = self.pair.other(host).ok()?;
         (!self.has_copy(other)).then(|| LeftOut(format!("{other} has no full copy now")))
     }

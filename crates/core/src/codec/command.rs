@@ -52,7 +52,16 @@ fn body_to_proto(body: &Body) -> PbBody {
 }
 
 fn assign_to_proto(assign: &Assign) -> pb::Assign {
-    let Assign { group, epoch, master, run_id, cause, evidence, estimated_loss_bytes } = assign;
+    let Assign {
+        group,
+        epoch,
+        master,
+        run_id,
+        cause,
+        evidence,
+        estimated_loss_bytes,
+        old_master_eligible,
+    } = assign;
     pb::Assign {
         group: group.as_str().to_owned(),
         epoch: epoch.0,
@@ -61,6 +70,7 @@ fn assign_to_proto(assign: &Assign) -> pb::Assign {
         cause: cause_to_proto(*cause),
         evidence: evidence.clone(),
         estimated_loss_bytes: *estimated_loss_bytes,
+        old_master_eligible: *old_master_eligible,
     }
 }
 
@@ -108,7 +118,16 @@ fn body_from_proto(body: PbBody) -> Result<Body, CodecError> {
 }
 
 fn assign_from_proto(assign: pb::Assign) -> Result<Assign, CodecError> {
-    let pb::Assign { group, epoch, master, run_id, cause, evidence, estimated_loss_bytes } = assign;
+    let pb::Assign {
+        group,
+        epoch,
+        master,
+        run_id,
+        cause,
+        evidence,
+        estimated_loss_bytes,
+        old_master_eligible,
+    } = assign;
     Ok(Assign {
         group: group_id(&group, "assign.group")?,
         epoch: Epoch(epoch),
@@ -117,5 +136,6 @@ fn assign_from_proto(assign: pb::Assign) -> Result<Assign, CodecError> {
         cause: cause_from_proto(cause, "assign.cause")?,
         evidence,
         estimated_loss_bytes,
+        old_master_eligible,
     })
 }

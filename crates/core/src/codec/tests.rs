@@ -152,6 +152,7 @@ fn command(dice: &mut Dice, body: u64) -> Command {
             cause: dice.cause(),
             evidence: dice.text(),
             estimated_loss_bytes: dice.number(),
+            old_master_eligible: dice.coin(),
         }),
         2 => Body::Serving { group, epoch },
         3 => Body::Eligible {
@@ -265,6 +266,7 @@ fn a_restored_model_applies_like_the_original() {
         cause: Cause::Adopted,
         evidence: String::new(),
         estimated_loss_bytes: 0,
+        old_master_eligible: false,
     });
     for (index, body) in [(2, assign), (3, Body::Serving { group, epoch: Epoch(1) })] {
         let entry = Command { at_unix_ms: index, body };
@@ -330,6 +332,7 @@ fn assign_proto() -> pb::Assign {
         cause: pb::Cause::MasterDown.into(),
         evidence: String::new(),
         estimated_loss_bytes: 0,
+        old_master_eligible: false,
     }
 }
 
@@ -416,7 +419,7 @@ fn a_group_that_is_twice_in_a_snapshot_is_refused() {
 /// Bytes as version 0.1 writes them. If this fails, a field was renumbered: put it back.
 #[test]
 fn bytes_of_the_first_version_stay_readable() {
-    let body = Body::Assign(Assign {
+    let assign = Assign {
         group: GroupId::new("pair"),
         epoch: Epoch(3),
         master: NodeId(7),
@@ -424,12 +427,20 @@ fn bytes_of_the_first_version_stay_readable() {
         cause: Cause::NodeSilent,
         evidence: "e".to_owned(),
         estimated_loss_bytes: 300,
-    });
-    let command = Command { at_unix_ms: 1, body };
+        old_master_eligible: false,
+    };
+    let command = Command { at_unix_ms: 1, body: Body::Assign(assign.clone()) };
     let bytes = [
         0x08, 0x01, 0x10, 0x01, 0x5a, 0x1c, 0x0a, 0x04, b'p', b'a', b'i', b'r', 0x10, 0x03, 0x19,
         7, 0, 0, 0, 0, 0, 0, 0, 0x22, 0x01, b'r', 0x28, 0x03, 0x32, 0x01, b'e', 0x38, 0xac, 0x02,
     ];
+    assert_eq!(encode_command(&command), bytes);
+    assert_eq!(decode_command(&bytes).unwrap(), command);
+    let assign = Assign { old_master_eligible: true, ..assign };
+    let command = Command { at_unix_ms: 1, body: Body::Assign(assign) };
+    let mut bytes = bytes.to_vec();
+    bytes[5] += 2;
+    bytes.extend([0x40, 0x01]);
     assert_eq!(encode_command(&command), bytes);
     assert_eq!(decode_command(&bytes).unwrap(), command);
 }

@@ -30,6 +30,7 @@ impl Core {
         self.carry_out(now, grants);
         self.bootstrap(now);
         self.lead_from_where_masters_are_heard(now);
+        self.lead_from_where_candidates_are_heard(now);
         self.prefer_free_leader(now);
     }
 
@@ -72,13 +73,7 @@ impl Core {
 
     /// Leadership moves off a node that holds a VIP, to a witness best: so losing a master's host costs no election.
     pub(super) fn prefer_free_leader(&mut self, now: Now) {
-        let Some(leader) = &self.leader else { return };
-        let rested = now.boot.0 >= self.last_transfer.0.max(leader.since().0) + TRANSFER_EVERY.0;
-        // An operator who waits would not learn the outcome.
-        let busy = || self.model.groups.keys().any(|g| leader.is_busy(g));
-        if !rested || self.consensus.transferee().is_some() || busy() {
-            return;
-        }
+        let Some(leader) = self.leader.as_ref().filter(|_| self.may_hand_on(now)) else { return };
         let fresh = self.timing().lease_ttl;
         let heard_within = |n: &NodeId, span: u64| {
             let heard = leader.nodes().get(n).and_then(|v| v.heard);
@@ -96,11 +91,26 @@ impl Core {
             serves && g.switchover.is_none()
         };
         if let (Some((_, to)), true) = (best, self.model.groups.values().all(quiet))
-            && self.hears_all_masters(to, now, TRANSFER_EVERY)
+            && self.hears_as_much(to, now)
         {
             self.last_transfer = now.boot;
             self.consensus.transfer_leader(now.boot, to);
         }
+    }
+
+    /// Both questions are asked at once.
+    fn hears_as_much(&mut self, to: NodeId, now: Now) -> bool {
+        let masters = self.hears_all_masters(to, now, TRANSFER_EVERY);
+        self.hears_candidates_of_mine(to, now, TRANSFER_EVERY) && masters
+    }
+
+    /// Leadership has not moved just now, and nobody waits for it.
+    pub(super) fn may_hand_on(&self, now: Now) -> bool {
+        let Some(leader) = &self.leader else { return false };
+        let rested = now.boot.0 >= self.last_transfer.0.max(leader.since().0) + TRANSFER_EVERY.0;
+        // An operator who waits would not learn the outcome.
+        let busy = || self.model.groups.keys().any(|g| leader.is_busy(g));
+        rested && self.consensus.transferee().is_none() && !busy()
     }
 
     /// How badly a node is suited to lead: a witness best, a holder of a VIP worst.

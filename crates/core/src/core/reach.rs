@@ -1,9 +1,12 @@
-//! Leading from where the masters can be heard.
+//! Leading from where the masters can be heard, and who may replace them.
 //!
 //! A leader that does not hear a master's node would count it as lost when its lease is over, although others may hear it
 //! well: only one link is cut. So it asks them, and hands its leadership to one that is answered. Nor does it hand on to a
 //! node that is not. A master that is heard and confirms no grant is left where it is: it might confirm none to anybody, and
-//! leadership would wander instead of the master. Nothing here grants, fences or assigns; a wrong answer costs an election.
+//! leadership would wander instead of the master.
+//!
+//! A leader that hears nobody who may be promoted can name nobody should the master fail, although another node hears both. It
+//! hands on likewise, but later and at most once a second: nothing is lost yet. Nothing here grants, fences or assigns; a wrong answer costs an election.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +18,9 @@ use crate::{
     ids::Now,
     message::{PeerMessage, Reach, ReachStep},
 };
+
+/// A candidate counts as not heard after a lease, but not before this: it reports that often at rest.
+const CANDIDATE_SILENCE_MIN: Span = Span(300_000_000);
 
 /// What others answered, by (who, of whom).
 #[derive(Debug, Default)]
@@ -97,6 +103,87 @@ impl Core {
         }
     }
 
+    /// Hand on to a node that hears all masters, and a candidate where this one hears none.
+    pub(super) fn lead_from_where_candidates_are_heard(&mut self, now: Now) {
+        let lost: Vec<BTreeSet<NodeId>> = self
+            .candidates_silent_at()
+            .filter_map(|(nodes, at)| at.is_some_and(|at| at <= now.boot).then_some(nodes))
+            .collect();
+        let masters_are_heard = self.masters_silent_at().all(|(_, at)| at > now.boot);
+        let may_move = self.may_hand_on(now) && !self.mutations.lead_unheard();
+        if lost.is_empty() || !masters_are_heard || !may_move {
+            return;
+        }
+        let every = self.silence();
+        let mut others: Vec<NodeId> = self.consensus.voters().to_vec();
+        others.retain(|v| *v != self.me && self.is_heard_within(*v, now, every));
+        others.sort_by_key(|v| (self.burden(*v), *v));
+        for to in others {
+            let hears = self.hears_all_masters(to, now, every);
+            let mut finds = false;
+            for nodes in &lost {
+                finds |= self.hears_one_of(to, nodes, now, every);
+            }
+            if hears && finds && self.hears_candidates_of_mine(to, now, every) {
+                tracing::info!(%to, "leadership moves to a node that hears a candidate where this one hears none");
+                self.last_transfer = now.boot;
+                self.consensus.transfer_leader(now.boot, to);
+                return;
+            }
+        }
+    }
+
+    /// For each group of which this node hears a candidate (or is one), `to` hears one too; asked where it is not known.
+    pub(super) fn hears_candidates_of_mine(&mut self, to: NodeId, now: Now, every: Span) -> bool {
+        let heard = self.candidates_silent_at();
+        let heard: Vec<BTreeSet<NodeId>> = heard
+            .filter_map(|(nodes, at)| at.is_none_or(|at| at > now.boot).then_some(nodes))
+            .collect();
+        let mut all = true;
+        for nodes in &heard {
+            all &= self.hears_one_of(to, nodes, now, every);
+        }
+        all
+    }
+
+    /// `to` is one of `nodes`, or is answered by one; asked where it is not known.
+    fn hears_one_of(
+        &mut self,
+        to: NodeId,
+        nodes: &BTreeSet<NodeId>,
+        now: Now,
+        every: Span,
+    ) -> bool {
+        let age = self.timing().lease_ttl;
+        if nodes.iter().any(|n| *n == to || self.is_heard_by(to, *n, now, age)) {
+            return true;
+        }
+        for node in nodes {
+            self.ask_reach(to, *node, now, every);
+        }
+        false
+    }
+
+    /// Nodes of each eligible set, and from when on this node hears none of them; never, if it is one itself.
+    fn candidates_silent_at(&self) -> impl Iterator<Item = (BTreeSet<NodeId>, Option<Mono>)> {
+        let silence = Span(self.timing().lease_ttl.0.max(CANDIDATE_SILENCE_MIN.0));
+        self.leader.iter().flat_map(move |leader| {
+            let sets = self.model.groups.values().filter(|g| !g.eligible.is_empty());
+            sets.map(move |g| {
+                let nodes: BTreeSet<NodeId> = g.eligible.iter().map(|m| m.node).collect();
+                let heard = nodes.iter().filter_map(|n| leader.nodes().get(n)?.heard).max();
+                let at = heard.unwrap_or_default().max(leader.since()) + silence;
+                let at = (!nodes.contains(&self.me)).then_some(at);
+                (nodes, at)
+            })
+        })
+    }
+
+    fn is_heard_within(&self, node: NodeId, now: Now, span: Span) -> bool {
+        let heard = self.leader.as_ref().and_then(|l| l.nodes().get(&node)?.heard);
+        heard.is_some_and(|at| now.boot.since(at) < span)
+    }
+
     /// A leader that does not hear a master for so long asks others.
     fn silence(&self) -> Span {
         Span(self.timing().lease_ttl.0 / 3)
@@ -115,7 +202,9 @@ impl Core {
 
     /// When to look at that again, if nothing is heard meanwhile.
     pub(super) fn reach_deadline(&self, now: Now) -> Option<Mono> {
-        self.masters_silent_at().map(|(_, at)| at).filter(|at| *at > now.boot).min()
+        let candidates = self.candidates_silent_at().filter_map(|(_, at)| at);
+        let masters = self.masters_silent_at().map(|(_, at)| at);
+        masters.chain(candidates).filter(|at| *at > now.boot).min()
     }
 
     /// Whether `to` is known to hear all masters; asked where it is not known.

@@ -68,7 +68,11 @@ impl Core {
             serving: a.is_some_and(|a| a.serving),
             eligible: g.eligible.clone(),
             joining: g.joining.clone(),
-            wait_replicas: wait_replicas(g, self.spec(), spec, &members),
+            wait_replicas: if self.mutations.wait_for_attached() {
+                attached(g, &members).iter().filter(|r| r.online).count()
+            } else {
+                wait_replicas(g, self.spec(), spec, &members)
+            },
             switchover_to: g.switchover,
             paused_for: self.pause_left(now, id),
             paused_with_all: self.pause_of_all_left(now).is_some(),
@@ -136,11 +140,15 @@ fn wait_replicas(
     });
     let member_ips: Vec<_> =
         spec.members.iter().filter_map(|m| cluster.node(m.node)).map(|n| n.peer.ip()).collect();
-    let master =
-        members.iter().find(|m| Some(m.node) == g.master()).and_then(|m| m.redis.observation());
-    let attached: &[AttachedReplica] = master.map_or(&[], |o| &o.replicas);
-    let strangers = attached.iter().filter(|r| r.online && !member_ips.contains(&r.addr)).count();
-    counted.count() + strangers
+    let strangers = attached(g, members).iter();
+    let strangers = strangers.filter(|r| r.online && !member_ips.contains(&r.addr));
+    counted.count() + strangers.count()
+}
+
+/// Replicas at the master, as last seen there.
+fn attached<'a>(g: &GroupModel, members: &'a [MemberStatus]) -> &'a [AttachedReplica] {
+    let master = members.iter().find(|m| Some(m.node) == g.master());
+    master.and_then(|m| m.redis.observation()).map_or(&[], |o| &o.replicas)
 }
 
 #[cfg(test)]

@@ -70,6 +70,7 @@ fn model(master: NodeId, run: &str, cause: Cause) -> Model {
         cause,
         evidence: String::new(),
         estimated_loss_bytes: 0,
+        old_master_eligible: false,
     };
     let serving = Body::Serving { group: group(), epoch: Epoch(1) };
     let mut bodies = vec![Body::Bootstrap(spec()), Body::Assign(assign)];

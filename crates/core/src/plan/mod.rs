@@ -8,6 +8,9 @@ pub mod reason;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(crate) use tests::cluster as cluster_for_test;
+
 pub use candidate::{Candidate, Candidates};
 pub use planner::{Forced, Plan, PlanInput, plan};
 pub use reason::{Exclusion, HoldReason};

@@ -146,12 +146,11 @@ fn plan_fenced(p: &PlanInput<'_>, a: &Assignment, f: &Fenced) -> Plan {
     if let (FenceCause::Switchover, Some(to)) = (f.cause, p.candidates.group.switchover) {
         let back = Candidates { old_master: true, ..p.candidates }.judge(a.master);
         return match (p.candidates.judge(to), back) {
-            (Ok(target), _) if f.confirmed_by_target => Plan::Assign(assign(
-                p,
-                &target,
-                Cause::Switchover,
-                "the target confirmed the final offset",
-            )),
+            (Ok(target), back) if f.confirmed_by_target => Plan::Assign(Assign {
+                // Both have the same data now, and should the new one fail at once the old one can go on.
+                old_master_eligible: back.is_ok(),
+                ..assign(p, &target, Cause::Switchover, "the target confirmed the final offset")
+            }),
             (_, Ok(old)) => {
                 Plan::Assign(assign(p, &old, Cause::SwitchoverBack, "the target did not confirm"))
             }
@@ -376,5 +375,6 @@ fn assign(p: &PlanInput<'_>, to: &Candidate, cause: Cause, evidence: &str) -> As
         cause,
         evidence: evidence.to_owned(),
         estimated_loss_bytes: loss,
+        old_master_eligible: false,
     }
 }

@@ -20,7 +20,7 @@ use crate::{
 
 const SEC: u64 = 1_000_000_000;
 
-fn cluster() -> ClusterSpec {
+pub(crate) fn cluster() -> ClusterSpec {
     let ms = Span::from_millis;
     let node = |name: &str, n: u8| NodeSpec {
         id: node_id(name),
@@ -320,6 +320,32 @@ fn a_switchover_ends_at_the_target_only_if_it_confirmed_the_final_offset() {
     assert_eq!(case.assigned(), ("a", Cause::SwitchoverBack));
     case.report("a").fenced.as_mut().unwrap().confirmed_by_target = true;
     assert_eq!(case.assigned(), ("b", Cause::Switchover));
+}
+
+#[test]
+fn a_switchover_keeps_the_old_master_eligible_if_its_life_is_well_and_no_failover_does() {
+    let keeps = |case: &Case| match case.plan() {
+        Plan::Assign(a) => (a.cause, a.old_master_eligible),
+        other => panic!("{other:?}"),
+    };
+    let mut case = Case::well().fenced(FenceCause::Switchover);
+    case.group.switchover = Some(node_id("b"));
+    assert_eq!(keeps(&case), (Cause::SwitchoverBack, false));
+    case.report("a").fenced.as_mut().unwrap().confirmed_by_target = true;
+    assert_eq!(keeps(&case), (Cause::Switchover, true));
+    let another = RedisObservation { run_id: RunId::new("new"), ..redis("a", 1000, true) };
+    for view in [
+        RedisView::Up(another),
+        RedisView::Doubtful(redis("a", 1000, true), ProbeFailure::Timeout),
+        RedisView::Down(DownReason::Dead),
+    ] {
+        case.report("a").redis = view;
+        assert_eq!(keeps(&case), (Cause::Switchover, false));
+    }
+    // Its tail is not in the new one: what is promoted later would bring it back and drop what was written since.
+    case.report("a").fenced.as_mut().unwrap().cause = FenceCause::LeaderAsked;
+    case.report("a").redis = RedisView::Down(DownReason::Hung);
+    assert_eq!(keeps(&case), (Cause::MasterDown, false));
 }
 
 /// A host that stalls lets a pause run out and misses probes at the same time.

@@ -96,6 +96,8 @@ pub(crate) struct World {
     pub hosts: BTreeMap<&'static str, Host>,
     queue: VecDeque<(&'static str, Input)>,
     pub cut: BTreeSet<(&'static str, &'static str)>,
+    /// Replicas cannot attach, whatever they follow.
+    pub no_replication: bool,
     runs: u64,
 }
 
@@ -118,6 +120,7 @@ impl World {
             hosts: BTreeMap::new(),
             queue: VecDeque::new(),
             cut: BTreeSet::new(),
+            no_replication: false,
             runs: 2,
         };
         for (i, name) in names().into_iter().enumerate() {
@@ -321,7 +324,7 @@ impl World {
         for (x, y) in [("a", "b"), ("b", "a")] {
             let open = self.is_open(x);
             let master = self.host(x).redis.clone().expect("member");
-            let up = self.host(x).up && !self.cut.contains(&(x, y));
+            let up = self.host(x).up && !self.cut.contains(&(x, y)) && !self.no_replication;
             let addr = SocketAddr::from(([10, 99, 0, if x == "a" { 1 } else { 2 }], 16465));
             let r = self.redis(y);
             if up
@@ -371,9 +374,13 @@ impl World {
         self.host(name).next_probe = t + 50 * MS;
         let peer = self.host(other).redis.clone().expect("member");
         let own = SocketAddr::from(([10, 99, 0, if name == "a" { 1 } else { 2 }], 16465));
-        let attached =
-            peer.alive && peer.master == Some(own) && me.master.is_none() && self.is_open(name);
-        let link_up = me.master.is_some() && self.is_open(other) && peer.alive;
+        let links = !self.no_replication;
+        let attached = links
+            && peer.alive
+            && peer.master == Some(own)
+            && me.master.is_none()
+            && self.is_open(name);
+        let link_up = links && me.master.is_some() && self.is_open(other) && peer.alive;
         let replica = AttachedReplica {
             addr: if name == "a" { [10, 99, 0, 2].into() } else { [10, 99, 0, 1].into() },
             port: 16465,
@@ -474,6 +481,16 @@ impl World {
         self.feed(leader, Input::Admin { id: RequestId(1), request });
         self.until("it leads", 100, |w| w.leader() == Some(to));
         self.run(100);
+    }
+
+    /// Asks the leader, whose name is returned, for a switchover.
+    pub(crate) fn switch_to(&mut self, to: &str) -> &'static str {
+        let leader = self.leader().expect("a leader");
+        let (group, to) = (GroupId::new("pair"), Some(node_id(to)));
+        let request = AdminRequest::Switchover { group, to, dry_run: false };
+        self.host(leader).replies.clear();
+        self.feed(leader, Input::Admin { id: RequestId(1), request });
+        leader
     }
 
     pub(crate) fn heal(&mut self) {

@@ -2,7 +2,8 @@
 //!
 //! A tenure is the time in which one host serves a group at one epoch. Its first acknowledgement is where the data of
 //! the old master is compared with the new one's. What may be lost there depends on the cause: nothing by a switchover,
-//! nothing that `WAIT` confirmed, else only what was acknowledged within a bound of the old tenure's end.
+//! nothing that `WAIT` confirmed, else only what was acknowledged within a bound of the old tenure's end. A master that handed
+//! over by a switchover and comes back when the new one failed lacks nothing that it had acknowledged itself.
 
 use std::collections::BTreeMap;
 
@@ -37,6 +38,7 @@ struct Tenure {
 #[derive(Clone, Copy, Debug)]
 struct Kept {
     write: WriteId,
+    epoch: Epoch,
     /// The group's serving time then: pauses between acknowledgements do not count.
     at: Span,
 }
@@ -53,6 +55,8 @@ struct Group {
     kept: Vec<Kept>,
     /// Why each epoch was assigned, whether it was ever opened or not.
     causes: BTreeMap<Epoch, Cause>,
+    /// Who opened each epoch.
+    masters: BTreeMap<Epoch, usize>,
 }
 
 /// What a change of masters may lose.
@@ -72,6 +76,14 @@ impl Group {
             Cause::Adopted | Cause::Operator | Cause::ColdStart => Loss::Anything,
         };
         self.causes.range(old.next()..=new).map(|(_, c)| of(c)).max().unwrap_or(Loss::Anything)
+    }
+
+    /// The epoch that `host` ended by a switchover, if it is master again because the new one failed.
+    fn handed_over(&self, host: usize, epoch: Epoch) -> Option<Epoch> {
+        let (own, new) = (Epoch(epoch.0.checked_sub(2)?), Epoch(epoch.0 - 1));
+        let failed = matches!(self.causes.get(&epoch)?, Cause::MasterDown | Cause::NodeSilent);
+        let planned = *self.causes.get(&new)? == Cause::Switchover;
+        (failed && planned && *self.masters.get(&own)? == host).then_some(own)
     }
 }
 
@@ -107,7 +119,14 @@ impl Ledger {
         let slot = &mut self.groups[group].opened[host];
         let new = slot.is_none_or(|t| t.epoch != epoch);
         *slot = Some(Tenure { host, epoch, cause });
+        self.groups[group].masters.insert(epoch, host);
         new
+    }
+
+    /// `host`, which opened `epoch`, had handed over to a master that failed at once.
+    #[must_use]
+    pub fn goes_on(&self, group: usize, host: usize, epoch: Epoch) -> bool {
+        self.groups[group].handed_over(host, epoch).is_some()
     }
 
     pub fn confirmed(&mut self, write: WriteId) {
@@ -147,7 +166,7 @@ impl Ledger {
         g.served += before.map_or(Span(0), |(_, last)| at.since(last).min(GAP_COUNTED));
         g.acked = Some((tenure, at));
         let at = g.served;
-        g.kept.push(Kept { write, at });
+        g.kept.push(Kept { write, epoch: tenure.epoch, at });
         Ok(lost)
     }
 
@@ -167,6 +186,12 @@ impl Ledger {
         let (kept, lost): (Vec<Kept>, Vec<Kept>) = g.kept.iter().partition(|k| is_there(k));
         g.kept = kept;
         let epoch = tenure.epoch;
+        if let Some(own) = g.handed_over(tenure.host, epoch) {
+            let missing = lost.iter().filter(|k| k.epoch <= own).count();
+            if missing > 0 {
+                return Err(Violation::SwitchoverLost { group, epoch, lost: missing });
+            }
+        }
         // The log holds at least the write that is being acknowledged.
         if elsewhere > 1 && log.len() <= 1 && !by_operator(tenure.cause) {
             let host = tenure.host;
@@ -288,6 +313,23 @@ mod tests {
             let outcome = l.acknowledged(ack(1, 3, 100_500), &[0, 2, 3], 9);
             assert_eq!(outcome.is_err(), caught, "{cause:?} {at_ms}");
         }
+    }
+
+    #[test]
+    fn a_master_that_handed_over_and_goes_on_lacks_nothing_of_its_own() {
+        let began = |cause| {
+            let mut l = ledger();
+            open(&mut l, 0, 1, Cause::Adopted);
+            l.acknowledged(ack(0, 0, 1), &[0], 9).unwrap();
+            open(&mut l, 1, 2, cause);
+            l.acknowledged(ack(1, 1, 2), &[0, 1], 9).unwrap();
+            open(&mut l, 0, 3, Cause::MasterDown);
+            l
+        };
+        let own_lost = began(Cause::Switchover).acknowledged(ack(0, 2, 3), &[2], 9);
+        assert!(matches!(own_lost, Err(Violation::SwitchoverLost { lost: 1, .. })), "{own_lost:?}");
+        assert_eq!(began(Cause::Switchover).acknowledged(ack(0, 2, 3), &[0, 2], 9), Ok(1));
+        assert_eq!(began(Cause::MasterDown).acknowledged(ack(0, 2, 3), &[2], 9), Ok(2));
     }
 
     #[test]

@@ -216,6 +216,9 @@ impl World {
         }
         if self.checks.ledger.opened(group, host, (view.epoch, view.cause)) {
             self.coverage.met("tenure begun");
+            if self.checks.ledger.goes_on(group, host, view.epoch) {
+                self.coverage.met("old master went on after a switchover");
+            }
             self.note(format_args!("{host} g{group} opens at epoch {}", view.epoch));
         }
         self.pump_soon(host, group);
