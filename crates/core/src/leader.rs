@@ -3,6 +3,8 @@
 //! Dropped as a whole when leadership ends, so nothing of it can be used by a deposed leader. What it proposes is judged
 //! again at apply. Planning comes before granting (L6).
 
+mod links;
+
 use std::collections::BTreeMap;
 
 use redkeep_consensus::{Mono, NodeId, Span};
@@ -20,6 +22,9 @@ use crate::{
     plan::{Candidates, Forced, HoldReason, Plan, PlanInput, eligible::JoinMarks, plan},
     spec::{ClusterSpec, Timing},
 };
+
+pub(crate) use links::DeadLink;
+use links::Links;
 
 /// A fence request is repeated after this, as long as it is not answered.
 const ASK_AGAIN: Span = Span(20_000_000);
@@ -122,6 +127,7 @@ pub(crate) struct Leader {
     groups: BTreeMap<GroupId, GroupLead>,
     waiters: Vec<Waiter>,
     pub(crate) reaches: Reaches,
+    links: Links,
     mutations: Mutations,
 }
 
@@ -153,6 +159,7 @@ impl Leader {
             groups: BTreeMap::new(),
             waiters: Vec::new(),
             reaches: Reaches::default(),
+            links: Links::default(),
             mutations,
         }
     }

@@ -306,6 +306,7 @@ impl World {
             }
             Action::Promote { .. }
             | Action::Follow { .. }
+            | Action::Relink { .. }
             | Action::PauseAndCatchUp { .. }
             | Action::Unpause
             | Action::ReadOffset
