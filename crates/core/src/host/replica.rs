@@ -104,8 +104,7 @@ impl HostGroup {
         let held = self.takeover.take().is_some() || self.fence.take().is_some();
         self.planned = None;
         self.wrong_role = 0;
-        self.far_since.clear();
-        self.closed_since = None;
+        self.lag.clear();
         cx.holder.drop_group(&self.spec.id);
         let adopting = a.is_adopting();
         if self.guarded || !adopting {
