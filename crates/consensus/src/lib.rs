@@ -44,7 +44,7 @@ pub use config::{Config, ConfigError};
 pub use durable::{Entry, EntryKind, HardState, Persist, Recovered, RecoveredError, Snapshot};
 pub use effect::{Effect, Role, SendClass};
 pub use message::StepError;
-pub use node::Consensus;
+pub use node::{Asker, Consensus};
 pub use proposal::{MembershipChange, ProposeError, Proposed};
 pub use reads::{ReadError, ReadId};
 pub use time::{Mono, Span};

@@ -6,7 +6,10 @@
 
 mod passing;
 mod query;
+mod reading;
 mod ready;
+
+pub use reading::Asker;
 
 use crate::config::{Config, ConfigError, RaftRefused};
 use crate::durable::{HardState, Persist, Recovered, Snapshot};
@@ -15,7 +18,7 @@ use crate::log::MemLog;
 use crate::message::{self, StepError};
 use crate::outbox::Outbox;
 use crate::proposal::{DATA_MAX, Members, MembershipChange, ProposeError, Proposed};
-use crate::reads::{ReadError, ReadId, Reads};
+use crate::reads::Reads;
 use crate::rng::Rng;
 use crate::ticker::Ticker;
 use crate::time::Mono;
@@ -54,6 +57,8 @@ pub struct Consensus {
     beat_at: Mono,
     /// A plain heartbeat is being sent.
     is_beating: bool,
+    /// Who need not answer it.
+    beats_unanswered: Option<NodeId>,
 }
 
 impl std::fmt::Debug for Consensus {
@@ -104,6 +109,7 @@ impl Consensus {
             forced_election_at: None,
             beat_at: now,
             is_beating: false,
+            beats_unanswered: None,
             config,
             raft,
             rng,
@@ -204,22 +210,6 @@ impl Consensus {
             .propose_conf_change(Vec::new(), raw)
             .map_err(|_| ProposeError::TooMuchInFlight)?;
         Ok(self.appended())
-    }
-
-    /// Begins a linearizable read (ReadIndex), as leader only. It ends in exactly one
-    /// `ReadReady` or `ReadLost`. Before an entry of the own term is committed the read waits here
-    /// and begins afterwards.
-    ///
-    /// # Errors
-    /// [`ReadError`]: no read was begun, and no effect will name it.
-    pub fn read_index(&mut self, now: Mono, deadline: Mono) -> Result<ReadId, ReadError> {
-        self.pass_time(now, false);
-        if self.role() != Role::Leader {
-            return Err(ReadError::NotLeader { leader: self.leader() });
-        }
-        let id = self.reads.add(now, deadline)?;
-        self.pump();
-        Ok(id)
     }
 
     /// All writes up to `number` are durable.

@@ -99,6 +99,13 @@ impl Reads {
         }
     }
 
+    /// A read needs no round: a quorum has confirmed it already.
+    pub(crate) fn confirm_one(&mut self, id: ReadId, index: u64) {
+        if let Some(read) = self.pending.get_mut(&id) {
+            read.stage = Stage::Confirmed(index);
+        }
+    }
+
     /// Takes the confirmed reads whose index has been reached.
     pub(crate) fn take_ready(&mut self, applied: u64) -> Vec<(ReadId, u64)> {
         let mut ready = Vec::new();

@@ -16,7 +16,11 @@ pub enum PeerMessage {
         class: RaftClass,
     },
     /// Holder to leader: renew my leases. Sent only after the kernel acknowledged the arming.
-    Renew(Renew),
+    Renew {
+        renew: Renew,
+        /// The sender's Raft term at this moment: when it armed it had voted for no later leader (L2).
+        term: u64,
+    },
     /// Leader to holder: the gates may open for this arming.
     Grant(Grant),
     Report(Report),

@@ -156,7 +156,7 @@ impl Driver {
         if Some(from) == self.leader {
             self.leader_heard = Some(now.boot);
         }
-        if matches!(message, PeerMessage::Renew(_)) {
+        if matches!(message, PeerMessage::Renew { .. }) {
             self.hands.links.asked(from);
         }
     }

@@ -37,6 +37,8 @@ pub struct Probe {
 #[derive(Debug)]
 struct Link {
     connection: Arc<Connection>,
+    /// `INFO server`: a process has one, and a connection one process.
+    server: String,
     write_settings: Option<WriteSettings>,
 }
 
@@ -60,7 +62,7 @@ impl Probe {
         Self { endpoint: Arc::new(endpoint), link: None, outstanding: None, last: None }
     }
 
-    /// Looks once: PING and four sections of INFO in one round trip, bounded by `command_timeout` (plus
+    /// Looks once: PING and three sections of INFO in one round trip, bounded by `command_timeout` (plus
     /// `connect_timeout` when a connection has to be made).
     ///
     /// # Errors
@@ -116,10 +118,15 @@ impl Probe {
     async fn connect(&self) -> Result<Link, RedisFailure> {
         let connection = Connection::open(&self.endpoint).await?;
         let after = self.endpoint.command_timeout;
-        let settings = tokio::time::timeout(after, read_write_settings(&connection))
+        let read = async {
+            let server = connection.call_all(&[info(&connection, "server")]).await?;
+            let settings = read_write_settings(&connection).await?;
+            Ok((sections(server.into_iter())?, settings))
+        };
+        let (server, write_settings) = tokio::time::timeout(after, read)
             .await
             .unwrap_or(Err(RedisFailure::Timeout { after }))?;
-        Ok(Link { connection: Arc::new(connection), write_settings: settings })
+        Ok(Link { connection: Arc::new(connection), server, write_settings })
     }
 
     async fn replies(&mut self, deadline: Instant) -> Result<Vec<Value>, RedisFailure> {
@@ -162,30 +169,35 @@ impl Probe {
         }
     }
 
-    fn read_info(
-        &self,
-        sections: impl Iterator<Item = Value>,
-    ) -> Result<Observation, RedisFailure> {
-        let mut info = String::new();
-        for section in sections {
-            info.push_str(&text("INFO", checked("INFO", section)?)?);
-            info.push_str("\r\n");
-        }
+    fn read_info(&self, replies: impl Iterator<Item = Value>) -> Result<Observation, RedisFailure> {
+        let link = self.link.as_ref().ok_or(RedisFailure::Closed)?;
+        let info = format!("{}{}", link.server, sections(replies)?);
         let mut observation =
             Observation::parse(&info).map_err(|_| RedisFailure::Protocol { what: "INFO" })?;
-        observation.write_settings = self.link.as_ref().and_then(|link| link.write_settings);
+        observation.write_settings = link.write_settings;
         Ok(observation)
     }
+}
+
+fn sections(replies: impl Iterator<Item = Value>) -> Result<String, RedisFailure> {
+    let mut info = String::new();
+    for section in replies {
+        info.push_str(&text("INFO", checked("INFO", section)?)?);
+        info.push_str("\r\n");
+    }
+    Ok(info)
+}
+
+fn info(connection: &Connection, section: &str) -> redis::Cmd {
+    let mut command = connection.command("INFO");
+    command.arg(section);
+    command
 }
 
 /// One section a command: before Redis 7, INFO takes only one.
 fn look(connection: &Connection) -> Vec<redis::Cmd> {
     let mut commands = vec![connection.command("PING")];
-    for section in ["server", "replication", "persistence", "keyspace"] {
-        let mut command = connection.command("INFO");
-        command.arg(section);
-        commands.push(command);
-    }
+    commands.extend(["replication", "persistence", "keyspace"].map(|s| info(connection, s)));
     commands
 }
 

@@ -72,11 +72,15 @@ impl Consensus {
     /// counts on regardless of the rounds: what it sends by its own count is dropped.
     fn beat_if_due(&mut self) {
         if self.role() == Role::Leader && self.ticker.now() >= self.beat_due() {
-            self.is_beating = true;
-            self.raft.ping();
-            self.pump();
-            self.is_beating = false;
+            self.beat();
         }
+    }
+
+    pub(super) fn beat(&mut self) {
+        self.is_beating = true;
+        self.raft.ping();
+        self.pump();
+        self.is_beating = false;
     }
 
     /// When a leader is to be heard again at the latest.

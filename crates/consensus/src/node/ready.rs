@@ -1,6 +1,7 @@
 //! The conversation with raft-rs: what it may be told, and what it has to say.
 
 use super::Consensus;
+use super::reading::is_unwanted;
 use crate::convert;
 use crate::durable::{Persist, Snapshot};
 use crate::effect::{Effect, Role};
@@ -94,21 +95,13 @@ impl Consensus {
         }
     }
 
-    fn start_reads(&mut self) -> bool {
-        if self.role() != Role::Leader || !self.raft.raft.commit_to_current_term() {
-            return false;
-        }
-        let Some(context) = self.reads.start_round() else { return false };
-        self.raft.read_index(context);
-        true
-    }
-
     /// Handles one `Ready`. Between `ready` and `advance_append_async` nothing else may be called
     /// on raft-rs.
     fn take_ready(&mut self) {
         let mut ready = self.raft.ready();
-        for message in ready.take_messages() {
+        for mut message in ready.take_messages() {
             if !self.is_spare_heartbeat(&message) {
+                self.mark_unanswered(&mut message);
                 self.outbox.send(&message);
             }
         }
@@ -126,7 +119,8 @@ impl Consensus {
             must_sync: ready.must_sync(),
             ..Persist::default()
         };
-        let parked = ready.take_persisted_messages();
+        let mut parked = ready.take_persisted_messages();
+        parked.retain(|message| !is_unwanted(message));
         let gives_way = parked.iter().any(is_granted_pre_vote);
         let committed = ready.take_committed_entries();
         for read in ready.take_read_states() {

@@ -180,6 +180,16 @@ impl Net {
         read
     }
 
+    /// A read at `id` for a node that asked.
+    pub(super) fn read_for(&mut self, id: u64, asker: Asker) -> ReadId {
+        let now = self.now;
+        let deadline = now + Span::from_millis(500);
+        let read = self.node(id).read_index_for(now, deadline, asker).expect("accepted");
+        self.host(id).open_reads.insert(read);
+        self.drain(id);
+        read
+    }
+
     fn drain(&mut self, id: u64) {
         while let Some(effect) = self.node(id).next_effect() {
             self.note(&effect);

@@ -94,7 +94,7 @@ impl Core {
             }));
             // Under the same arming the request may go to the new leader: it was armed before it was asked for.
             if let Some(renew) = self.holder.request() {
-                self.send_to_leader(PeerMessage::Renew(renew));
+                self.ask_leader(renew);
             }
         }
     }

@@ -10,7 +10,7 @@ mod status;
 use std::collections::{BTreeMap, VecDeque};
 
 use redkeep_consensus::{
-    Config, ConfigError, Consensus, Mono, NodeId, Recovered, Role, Span, StepError,
+    Asker, Config, ConfigError, Consensus, Mono, NodeId, Recovered, Role, Span, StepError,
 };
 
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     input::{HostEvent, Input, LockAtStart},
     leader::{Leader, Round},
     lease::{Holder, holder::Claim},
-    message::PeerMessage,
+    message::{PeerMessage, Renew},
     model::{Model, Record},
     mutations::Mutations,
     observe::Report,
@@ -255,7 +255,9 @@ impl Core {
         }
         match message {
             PeerMessage::Raft { bytes, .. } => self.raft_message(now, from, &bytes),
-            PeerMessage::Renew(renew) => self.renew_asked(now, from, renew),
+            PeerMessage::Renew { renew, term } => {
+                self.renew_asked(now, Asker { node: from, term }, renew);
+            }
             PeerMessage::Grant(grant) => {
                 if self.holder.granted(&grant)
                     && let Some(op) = self.holder.take_deferred(now.boot)
@@ -291,18 +293,18 @@ impl Core {
         }
     }
 
-    /// L2: the round begins after the request came in.
-    fn renew_asked(&mut self, now: Now, from: NodeId, renew: crate::message::Renew) {
+    /// L2: the request itself, or else a round that begins after it, shows that no other was elected before it was made.
+    fn renew_asked(&mut self, now: Now, asker: Asker, renew: Renew) {
         let Some(l) = self.leader.as_mut() else { return };
         if self.mutations.skip_read_index() {
-            let read = redkeep_consensus::ReadId(renew.arm.counter ^ (from.0 << 20));
-            l.grantor.ask(read, from, renew);
+            let read = redkeep_consensus::ReadId(renew.arm.counter ^ (asker.node.0 << 20));
+            l.grantor.ask(read, asker.node, renew);
             l.grantor.read_ready(read, self.applied);
             return;
         }
         let deadline = Mono(now.boot.0 + renew.ttl.0);
-        if let Ok(read) = self.consensus.read_index(now.boot, deadline) {
-            l.grantor.ask(read, from, renew);
+        if let Ok(read) = self.consensus.read_index_for(now.boot, deadline, asker) {
+            l.grantor.ask(read, asker.node, renew);
         }
     }
 
@@ -332,7 +334,7 @@ impl Core {
         match event {
             LockEvent::Armed { arm, ok } => {
                 if let Some(renew) = self.holder.armed(*arm, *ok) {
-                    self.send_to_leader(PeerMessage::Renew(renew));
+                    self.ask_leader(renew);
                 }
             }
             LockEvent::Opened { arm, groups, ok } => {
@@ -372,6 +374,11 @@ impl Core {
         if !self.caught_up && self.leader_id.is_some() {
             self.caught_up = self.applied >= self.recovered_to.min(self.consensus.last_index());
         }
+    }
+
+    fn ask_leader(&mut self, renew: Renew) {
+        let term = self.consensus.term();
+        self.send_to_leader(PeerMessage::Renew { renew, term });
     }
 
     fn send_to_leader(&mut self, message: PeerMessage) {
@@ -426,11 +433,11 @@ impl Core {
         });
         let ttl = self.timing().lease_ttl;
         self.has_claims = !claims.is_empty();
-        if !claims.is_empty() && now.boot >= self.holder.due(ttl, urgent) {
+        if !claims.is_empty() && self.holder.is_due(now.boot, ttl, urgent) {
             let op = self.holder.arm(now.boot, ttl, &claims);
             if self.mutations.arm_after_grant() {
                 if let Some(renew) = self.holder.defer(op) {
-                    self.send_to_leader(PeerMessage::Renew(renew));
+                    self.ask_leader(renew);
                 }
             } else {
                 self.sink.lock(op);

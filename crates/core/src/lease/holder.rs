@@ -17,6 +17,9 @@ use crate::{
     spec::{GroupSpec, renew_interval},
 };
 
+/// By this part of their interval renewals may be early.
+const ALONG: u64 = 16;
+
 /// A group this node may arm for.
 #[derive(Clone, Debug)]
 pub struct Claim {
@@ -94,11 +97,21 @@ impl Holder {
     /// interval need not pass.
     #[must_use]
     pub fn due(&self, ttl: Span, urgent: bool) -> Mono {
+        self.due_less(Span(0), ttl, urgent)
+    }
+
+    /// Whether to arm now. A renewal that is almost due goes along with whatever woke this node: a wake of its own costs more.
+    #[must_use]
+    pub fn is_due(&self, now: Mono, ttl: Span, urgent: bool) -> bool {
+        now >= self.due_less(Span(renew_interval(ttl).0 / ALONG), ttl, urgent)
+    }
+
+    fn due_less(&self, early: Span, ttl: Span, urgent: bool) -> Mono {
         let newest = self.newest().map_or(Mono(0), |n| n.handed_at);
         let due = match self.outstanding {
             Some((_, at)) => Mono(at.0 + ttl.0 / 3),
             None if urgent => Mono(0),
-            None => newest + renew_interval(ttl),
+            None => Mono((newest + renew_interval(ttl)).0.saturating_sub(early.0)),
         };
         // A late grant makes the next arming due at once. Taking out the old generation before the new one is known to
         // be open would look like a lapse, which cuts every connection.

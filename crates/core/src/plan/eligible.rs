@@ -10,7 +10,7 @@ use redkeep_consensus::{NodeId, Span};
 
 use crate::{
     model::GroupModel,
-    observe::{EligibleMember, RedisObservation, RedisRole, RedisView},
+    observe::{AttachedReplica, EligibleMember, RedisObservation, RedisRole, RedisView},
     plan::candidate::Candidates,
     spec::ClusterSpec,
 };
@@ -41,11 +41,11 @@ pub fn change(
         if m.node == master_node {
             continue;
         }
-        let Some((id, offset)) = follows(c, cluster, m.node, master) else { continue };
+        let Some((id, newcomer)) = follows(c, cluster, m.node, master) else { continue };
         if members.contains(&id) {
             continue;
         }
-        let passed = marks.get(&id).is_some_and(|mark| offset >= *mark);
+        let passed = marks.get(&id).is_some_and(|mark| newcomer.has_passed(*mark));
         if c.group.joining.contains(&id) && passed {
             members.push(id);
         } else {
@@ -67,22 +67,38 @@ fn still_alive(c: &Candidates<'_>, m: &EligibleMember) -> bool {
     }
 }
 
-/// A replica that follows the master's present data set closely, and the offset it has.
+/// How far a newcomer is.
+struct Progress {
+    offset: u64,
+    /// What the master knows of it; 0 before its first acknowledgement, which Redis sends once a second.
+    acknowledged: u64,
+}
+
+impl Progress {
+    /// After a full sync the master may hold the stream back until the first acknowledgement (`repl_start_cmd_stream_on_ack`),
+    /// while it shows the replica as online: so being there is not enough, the stream must have been seen to flow.
+    fn has_passed(&self, mark: u64) -> bool {
+        self.offset > mark || (self.offset == mark && self.acknowledged > 0)
+    }
+}
+
+/// A replica that follows the master's present data set closely.
 fn follows(
     c: &Candidates<'_>,
     cluster: &ClusterSpec,
     node: NodeId,
     master: &RedisObservation,
-) -> Option<(EligibleMember, u64)> {
+) -> Option<(EligibleMember, Progress)> {
     let RedisView::Up(redis) = &c.report(node)?.redis else { return None };
     let RedisRole::Replica { link_up, .. } = &redis.role else { return None };
     if !link_up || !redis.settled || redis.replication_id != master.replication_id {
         return None;
     }
     let ip = cluster.node(node)?.peer.ip();
-    let attached =
-        master.replicas.iter().any(|r| r.addr == ip && r.online && r.lag <= c.spec.max_lag);
-    attached.then(|| (EligibleMember { node, run_id: redis.run_id.clone() }, redis.offset))
+    let near = |r: &&AttachedReplica| r.addr == ip && r.online && r.lag <= c.spec.max_lag;
+    let acknowledged = master.replicas.iter().filter(near).map(|r| r.offset).max()?;
+    let id = EligibleMember { node, run_id: redis.run_id.clone() };
+    Some((id, Progress { offset: redis.offset, acknowledged }))
 }
 
 /// Members of the set that are not close to the master, as the master's node sees it, and for how long that is known:

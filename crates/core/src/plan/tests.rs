@@ -411,6 +411,33 @@ fn a_newcomer_joins_before_it_counts_and_counts_when_it_passed_the_mark() {
     assert_eq!((second.members.len(), second.joining.len()), (2, 0));
 }
 
+/// After a full sync Redis shows a replica as online, with the master's offset, up to a second before the stream begins.
+#[test]
+fn a_newcomer_whose_stream_was_not_seen_to_flow_does_not_count() {
+    let mut case = Case::well();
+    case.group.eligible.retain(|m| m.node == node_id("c"));
+    let b = EligibleMember { node: node_id("b"), run_id: RunId::new("run-b") };
+    case.group.joining = vec![b.clone()];
+    case.marks.insert(b, 900);
+    let mut seen = |acknowledged, offset| {
+        let attached = |n: u8, offset| AttachedReplica {
+            addr: [10, 0, 0, n].into(),
+            port: 6379,
+            online: true,
+            offset,
+            lag: Span(0),
+        };
+        let replicas = vec![attached(2, acknowledged), attached(3, 950)];
+        case.report("a").redis =
+            RedisView::Up(RedisObservation { replicas, ..redis("a", 1000, true) });
+        case.report("b").redis = RedisView::Up(redis("b", offset, false));
+        case.plan()
+    };
+    assert_eq!(seen(0, 900), Plan::Nothing, "no acknowledgement, and nothing came");
+    assert!(matches!(seen(900, 900), Plan::Eligible(..)), "acknowledged");
+    assert!(matches!(seen(0, 901), Plan::Eligible(..)), "something came");
+}
+
 #[test]
 fn two_masters_with_data_are_not_adopted() {
     let mut case = Case::well();

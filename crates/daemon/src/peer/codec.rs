@@ -36,7 +36,7 @@ pub(crate) fn encode(message: &PeerMessage) -> pb::Message {
             bytes: bytes.clone(),
             class: class_to_proto(*class).into(),
         }),
-        PeerMessage::Renew(renew) => Body::Renew(renew_to_proto(renew)),
+        PeerMessage::Renew { renew, term } => Body::Renew(renew_to_proto(renew, *term)),
         PeerMessage::Grant(grant) => Body::Grant(grant_to_proto(grant)),
         PeerMessage::Report(report) => Body::Report(report::to_proto(report)),
         PeerMessage::Reach(reach) => Body::Reach(reach_to_proto(*reach)),
@@ -60,7 +60,9 @@ pub(crate) fn decode(message: pb::Message) -> Result<PeerMessage, DecodeError> {
         Body::Raft(pb::RaftMessage { bytes, class }) => {
             PeerMessage::Raft { bytes, class: class_from_proto(class)? }
         }
-        Body::Renew(renew) => PeerMessage::Renew(renew_from_proto(renew)?),
+        Body::Renew(renew) => {
+            PeerMessage::Renew { term: renew.term, renew: renew_from_proto(renew)? }
+        }
         Body::Grant(grant) => PeerMessage::Grant(grant_from_proto(grant)?),
         Body::Report(report) => PeerMessage::Report(report::from_proto(report)?),
         Body::Reach(reach) => PeerMessage::Reach(reach_from_proto(reach)?),
@@ -117,12 +119,13 @@ fn reach_from_proto(reach: pb::Reach) -> Result<Reach, DecodeError> {
     Ok(Reach { step, target: NodeId(target), asker: NodeId(asker), asked_at: Mono(asked_ns) })
 }
 
-fn renew_to_proto(renew: &Renew) -> pb::Renew {
+fn renew_to_proto(renew: &Renew, term: u64) -> pb::Renew {
     let Renew { arm, last_grant, ttl, groups } = renew;
     pb::Renew {
         arm: Some(arm_to_proto(*arm)),
         last_grant: last_grant.map(arm_to_proto),
         ttl_ns: ttl.0,
+        term,
         groups: groups
             .iter()
             .map(|RenewGroup { group, epoch, lagging }| pb::RenewGroup {
@@ -135,7 +138,7 @@ fn renew_to_proto(renew: &Renew) -> pb::Renew {
 }
 
 fn renew_from_proto(renew: pb::Renew) -> Result<Renew, DecodeError> {
-    let pb::Renew { arm, last_grant, ttl_ns, groups } = renew;
+    let pb::Renew { arm, last_grant, ttl_ns, groups, term: _ } = renew;
     Ok(Renew {
         arm: arm_from_proto(&need(arm, "renew.arm")?),
         last_grant: last_grant.as_ref().map(arm_from_proto),

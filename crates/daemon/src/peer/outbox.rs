@@ -33,7 +33,7 @@ impl Outbox {
             }
             PeerMessage::Report(_) => waiting.report = Some(message),
             PeerMessage::Raft { class: RaftClass::Other, .. }
-            | PeerMessage::Renew(_)
+            | PeerMessage::Renew { .. }
             | PeerMessage::Grant(_)
             | PeerMessage::Reach(_)
             | PeerMessage::FenceRequest { .. }

@@ -243,7 +243,7 @@ impl World {
                 }
             }
             PeerMessage::Raft { .. }
-            | PeerMessage::Renew(_)
+            | PeerMessage::Renew { .. }
             | PeerMessage::Grant(_)
             | PeerMessage::Reach(_)
             | PeerMessage::FenceRequest { .. }

@@ -101,16 +101,19 @@ fn message(n: u64) -> PeerMessage {
             bytes: n.to_le_bytes().to_vec(),
             class: [RaftClass::Heartbeat, RaftClass::Other][pick(2)],
         },
-        1 => PeerMessage::Renew(Renew {
-            arm,
-            last_grant: (n % 4 == 1).then_some(arm),
-            ttl: Span(300_000_000),
-            groups: vec![RenewGroup {
-                group,
-                epoch: Epoch(n),
-                lagging: vec![EligibleMember { node: NodeId(n), run_id: RunId::new("r") }],
-            }],
-        }),
+        1 => PeerMessage::Renew {
+            term: n ^ 7,
+            renew: Renew {
+                arm,
+                last_grant: (n % 4 == 1).then_some(arm),
+                ttl: Span(300_000_000),
+                groups: vec![RenewGroup {
+                    group,
+                    epoch: Epoch(n),
+                    lagging: vec![EligibleMember { node: NodeId(n), run_id: RunId::new("r") }],
+                }],
+            },
+        },
         2 => PeerMessage::Grant(Grant {
             arm,
             term: n,
