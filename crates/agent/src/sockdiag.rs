@@ -73,14 +73,35 @@ impl SocketTable {
     pub fn destroy(&mut self, port: u16, spare: Option<Ipv4Addr>) -> Result<usize, SockDiagError> {
         let connected =
             StateFlags::all() - StateFlags::LISTEN - StateFlags::TIME_WAIT - StateFlags::CLOSE;
-        let mut destroyed = 0;
-        let mut failed = None;
-        for found in self.list(port, &connected)? {
+        let mut found = self.list(port, &connected)?;
+        found.retain(|found| {
             let id = &found.socket_id;
             let is_spared = |address: IpAddr| spare.is_some_and(|s| address.to_canonical() == s);
-            if is_spared(id.source_address) || is_spared(id.destination_address) {
-                continue;
-            }
+            !is_spared(id.source_address) && !is_spared(id.destination_address)
+        });
+        self.destroy_all(found)
+    }
+
+    /// Ends every attempt from this host to connect to `to` that was not answered yet; how many there were.
+    ///
+    /// Such an attempt sends its SYN at doubling intervals; who made it can begin anew.
+    ///
+    /// # Errors
+    /// As [`SocketTable::destroy`].
+    pub fn abandon_connects(&mut self, to: SocketAddr) -> Result<usize, SockDiagError> {
+        let mut found = self.list(0, &StateFlags::SYN_SENT)?;
+        found.retain(|found| {
+            let id = &found.socket_id;
+            id.destination_address.to_canonical() == to.ip().to_canonical()
+                && id.destination_port == to.port()
+        });
+        self.destroy_all(found)
+    }
+
+    fn destroy_all(&mut self, found: Vec<InetResponseHeader>) -> Result<usize, SockDiagError> {
+        let mut destroyed = 0;
+        let mut failed = None;
+        for found in found {
             match self.destroy_one(found) {
                 Ok(()) => destroyed += 1,
                 // Gone by itself since it was listed.

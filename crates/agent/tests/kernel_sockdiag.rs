@@ -5,9 +5,12 @@ mod kernel_lab;
 
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use kernel_lab::{HOST4, HOST6, Lab, MARK, OWN_SOURCE, PORT, ask, connect, serve_echo};
+use kernel_lab::{
+    HOST4, HOST6, Lab, MARK, OWN_SOURCE, PEER4, PORT, ask, connect, serve_echo, wait_for,
+};
 use redkeep_agent::sockdiag::SocketTable;
 
 fn is_reset(stream: &mut TcpStream) -> bool {
@@ -97,4 +100,38 @@ fn listeners_are_listed_with_their_inodes() {
 fn this_kernel_can_destroy_sockets() {
     let _lab = Lab::new();
     SocketTable::open().unwrap().check_destroy().unwrap();
+}
+
+#[test]
+fn an_attempt_to_connect_that_nobody_answers_is_given_up_and_no_other() {
+    let lab = Lab::new();
+    // The peer drops what comes for this port.
+    lab.peer.exec(&["nft", "add", "table", "inet", "t"]);
+    lab.peer.exec(&[
+        "nft",
+        "add",
+        "chain",
+        "inet",
+        "t",
+        "c",
+        "{ type filter hook input priority 0; }",
+    ]);
+    lab.peer.exec(&["nft", "add", "rule", "inet", "t", "c", "tcp", "dport", "7400-7401", "drop"]);
+    let to = |port| SocketAddr::from((PEER4, port));
+    let attempts = [PORT, PORT + 1].map(|port| {
+        thread::spawn(move || TcpStream::connect_timeout(&to(port), Duration::from_secs(20)))
+    });
+    let mut table = SocketTable::open().unwrap();
+    wait_for("the first attempt", Duration::from_secs(5), || {
+        table.abandon_connects(to(PORT)).unwrap() == 1
+    });
+    let [first, second] = attempts;
+    let ended = first.join().unwrap().unwrap_err();
+    assert_eq!(ended.raw_os_error(), Some(libc::ECONNABORTED), "{ended}");
+    assert_eq!(table.abandon_connects(to(PORT)).unwrap(), 0);
+    assert!(!second.is_finished(), "it is for another port");
+    wait_for("the second attempt", Duration::from_secs(5), || {
+        table.abandon_connects(to(PORT + 1)).unwrap() == 1
+    });
+    second.join().unwrap().unwrap_err();
 }

@@ -15,7 +15,7 @@ use proxy::Proxy;
 use redis_support::{Server, endpoint, info, run, spread_us, wait_until};
 use redkeep_agent::redis::{
     Control, ControlError, MasterAddress, MasterAuth, MasterAuthChange, OffsetPoll, OffsetReached,
-    Outcome, PauseScope, Promotion, RedisEndpoint, RedisFailure, Secret, Unpaused,
+    Outcome, PauseScope, Promotion, RedisEndpoint, RedisFailure, Relink, Secret, Unpaused,
 };
 
 const PATIENT: Duration = Duration::from_secs(5);
@@ -372,4 +372,68 @@ async fn write_gate_settings_and_snapshots_are_carried_out() {
     assert!(redis::cmd("PING").query::<()>(&mut client).is_err());
     let promotion = done(control.promote(PATIENT).await.unwrap());
     assert_eq!(promotion, Promotion { offset: 0 });
+}
+
+#[tokio::test]
+async fn quiet_link_to_the_master_is_made_anew_and_goes_on_where_it_was() {
+    let (master, replica) = pair();
+    let mut control = Control::new(replica.endpoint());
+    let (mut at_master, mut at_replica) = (master.client(), replica.client());
+    let none = Duration::ZERO;
+    // The other end hears nothing of it and says nothing more, as after a cut.
+    master.signal(libc::SIGSTOP);
+    let quiet = Duration::from_secs(2);
+    let began = Instant::now();
+    while control.relink(&master_at(&master), quiet, PATIENT).await.unwrap()
+        != Outcome::Done(Relink::Ended)
+    {
+        assert!(began.elapsed() < Duration::from_secs(20));
+    }
+    assert!(began.elapsed() > Duration::from_secs(1), "it was not quiet for so long");
+    let down = control.relink(&master_at(&master), none, PATIENT).await.unwrap();
+    assert_eq!(down, Outcome::Done(Relink::Down));
+    master.signal(libc::SIGCONT);
+    wait_until("the link is up", || {
+        info(&mut at_replica, "replication", "master_link_status") == "up"
+    });
+    assert_eq!(info(&mut at_master, "stats", "sync_full"), "1", "no second copy");
+    assert_eq!(info(&mut at_master, "stats", "sync_partial_ok"), "1");
+    assert!(control.settled());
+}
+
+#[tokio::test]
+async fn link_that_lives_or_is_another_is_left_alone() {
+    let (master, replica) = pair();
+    let mut control = Control::new(replica.endpoint());
+    let mut relink = async |at: &MasterAddress, quiet| {
+        done(control.relink(at, Duration::from_secs(quiet), PATIENT).await.unwrap())
+    };
+    let other = MasterAddress { host: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 1 };
+    assert_eq!(relink(&master_at(&master), 60).await, Relink::Lives);
+    assert_eq!(relink(&other, 0).await, Relink::OtherRole);
+    let mut of_master = Control::new(master.endpoint());
+    let never = of_master.relink(&master_at(&replica), Duration::ZERO, PATIENT).await.unwrap();
+    assert_eq!(never, Outcome::Done(Relink::OtherRole));
+    assert_eq!(info(&mut master.client(), "stats", "sync_partial_ok"), "0");
+}
+
+/// The master forks for a copy that takes long: to end the link would begin it anew.
+#[tokio::test]
+async fn copy_under_way_is_left_alone() {
+    let master = Server::start(&["--rdb-key-save-delay", "2000"]);
+    let mut client = master.client();
+    run(&mut client, &["DEBUG", "POPULATE", "1000"]);
+    let replica = lone_replica();
+    let mut control = Control::new(replica.endpoint());
+    done(control.replica_of(&master_at(&master), None, PATIENT).await.unwrap());
+    let mut at_replica = replica.client();
+    wait_until("a copy is under way", || {
+        info(&mut at_replica, "replication", "master_sync_in_progress") == "1"
+    });
+    let left = control.relink(&master_at(&master), Duration::ZERO, PATIENT).await.unwrap();
+    assert_eq!(left, Outcome::Done(Relink::Lives));
+    wait_until("the link is up", || {
+        info(&mut at_replica, "replication", "master_link_status") == "up"
+    });
+    assert_eq!(info(&mut client, "stats", "sync_full"), "1");
 }

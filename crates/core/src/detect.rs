@@ -111,6 +111,7 @@ mod tests {
             previous: None,
             offset: 7,
             keys: 1,
+            backlog_from: None,
             replicas: Vec::new(),
             version: "7.0.15".into(),
             settled: true,

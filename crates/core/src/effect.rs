@@ -143,6 +143,10 @@ pub enum Action {
     Follow {
         master: SocketAddr,
     },
+    /// End the connection to `master`, or the attempt to make one, if it hangs in TCP's back-off: Redis makes another.
+    Relink {
+        master: SocketAddr,
+    },
     /// `CLIENT PAUSE ms WRITE` for no longer than `limit`, then wait until the Redis at `target` has the own offset.
     PauseAndCatchUp {
         target: SocketAddr,
@@ -193,6 +197,7 @@ impl Action {
         match self {
             Self::Promote { .. }
             | Self::Follow { .. }
+            | Self::Relink { .. }
             | Self::PauseAndCatchUp { .. }
             | Self::Unpause
             | Self::ReadOffset

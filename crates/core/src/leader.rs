@@ -4,6 +4,7 @@
 //! again at apply. Planning comes before granting (L6).
 
 mod grants;
+mod links;
 mod view;
 mod waiters;
 
@@ -25,6 +26,9 @@ use crate::{
     spec::{ClusterSpec, Timing},
 };
 
+use links::Links;
+
+pub(crate) use links::DeadLink;
 pub(crate) use view::NodeView;
 pub(crate) use waiters::Waiter;
 
@@ -90,6 +94,7 @@ pub(crate) struct Leader {
     groups: BTreeMap<GroupId, GroupLead>,
     waiters: Vec<Waiter>,
     pub(crate) reaches: Reaches,
+    links: Links,
     mutations: Mutations,
 }
 
@@ -121,6 +126,7 @@ impl Leader {
             groups: BTreeMap::new(),
             waiters: Vec::new(),
             reaches: Reaches::default(),
+            links: Links::default(),
             mutations,
         }
     }

@@ -29,6 +29,11 @@ pub enum PeerMessage {
         group: GroupId,
         epoch: Epoch,
     },
+    /// Leader to a replica's node: the master does not hear your Redis, and the path is open. Obeyed at the present epoch.
+    RelinkRequest {
+        group: GroupId,
+        epoch: Epoch,
+    },
     Reach(Reach),
 }
 

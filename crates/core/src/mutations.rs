@@ -61,6 +61,8 @@ mutations! {
     keep_replica_element,
     /// No bug, but what hides some: the leader asks nobody who hears a master that it does not hear, and leads on.
     lead_unheard,
+    /// No bug: a replica's dead link to its master is left to TCP.
+    never_relink,
     /// Any reporting member may be promoted.
     ignore_eligible,
     /// The n of `WAIT` counts the attached replicas alone.

@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
+use core::num::NonZeroU64;
 
 use redkeep_consensus::{NodeId, Span};
 
@@ -20,6 +21,8 @@ pub struct RedisObservation {
     pub offset: u64,
     /// Keys in all databases.
     pub keys: u64,
+    /// First offset that a replica can still go on from, without a full copy; bytes.
+    pub backlog_from: Option<NonZeroU64>,
     /// Replicas attached to this master.
     pub replicas: Vec<AttachedReplica>,
     pub version: String,
@@ -33,7 +36,8 @@ impl RedisObservation {
     fn without_progress(&self) -> Self {
         let replicas = self.replicas.iter();
         let replicas = replicas.map(|r| AttachedReplica { offset: 0, lag: Span(0), ..r.clone() });
-        Self { offset: 0, keys: 0, replicas: replicas.collect(), ..self.clone() }
+        let backlog_from = self.backlog_from.map(|_| NonZeroU64::MIN);
+        Self { offset: 0, keys: 0, backlog_from, replicas: replicas.collect(), ..self.clone() }
     }
 }
 

@@ -37,7 +37,7 @@ const EXIT_IDENTITY: u8 = 3;
 
 /// Quorum supervisor for Redis and Valkey pairs.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(name = "redkeepd", version, args_conflicts_with_subcommands = true)]
 struct Arguments {
     /// Configuration file of this node.
     #[arg(long, value_name = "FILE", required = true)]

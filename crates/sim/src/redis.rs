@@ -4,7 +4,10 @@
 //! id after a promotion, `CLIENT PAUSE WRITE`, `WAIT`, `min-replicas-to-write`. A frozen process executes what lies in its
 //! buffers when it is thawed. Deliberately absent: the network and the kernel lock, which the world asks before it calls.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    num::NonZeroU64,
+};
 
 use redkeep_core::{
     RunId, Span,
@@ -23,7 +26,33 @@ pub const WRITE_BYTES: u64 = 64;
 const BACKLOG_BYTES: u64 = 1 << 20;
 
 /// `repl-timeout`, shortened so that a run sees it.
-pub const REPL_TIMEOUT: Span = Span::from_secs(5);
+pub const REPL_TIMEOUT: Span = Span::from_secs(10);
+
+/// TCP sends again after this at first, then at doubling intervals (`TCP_RTO_MIN`, `TCP_RTO_MAX` of Linux).
+const RESEND_FIRST: Span = Span::from_millis(200);
+const RESEND_MAX: Span = Span::from_secs(120);
+
+/// One direction of a connection: what was lost waits, and all behind it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Backoff {
+    until: Real,
+    last: Span,
+}
+
+impl Backoff {
+    /// Nothing is sent yet, whether the path is open or not.
+    #[must_use]
+    pub fn waits(&self, now: Real) -> bool {
+        now < self.until
+    }
+    pub fn lost(&mut self, now: Real) {
+        self.last = Span((self.last.0 * 2).clamp(RESEND_FIRST.0, RESEND_MAX.0));
+        self.until = now.after(self.last);
+    }
+    pub fn arrived(&mut self) {
+        *self = Self::default();
+    }
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
@@ -48,6 +77,8 @@ pub struct Attached {
     pub last_ack: Real,
     /// The full resynchronisation is over.
     pub online: bool,
+    /// Of what the master sends.
+    pub backoff: Backoff,
 }
 
 /// The link of a replica to its master.
@@ -56,6 +87,8 @@ pub struct Upstream {
     pub conn: u64,
     pub online: bool,
     pub last_heard: Real,
+    /// Of what the replica sends.
+    pub backoff: Backoff,
 }
 
 /// `CLIENT PAUSE ... WRITE`: blocked commands wait until it ends.
@@ -69,9 +102,19 @@ pub enum Command {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Change {
-    Promote { min_replicas: u32 },
-    Follow { master: Endpoint },
-    PauseWrites { until: Real },
+    Promote {
+        min_replicas: u32,
+    },
+    Follow {
+        master: Endpoint,
+    },
+    /// `CLIENT KILL TYPE master`, unless the link lives.
+    Relink {
+        master: Endpoint,
+    },
+    PauseWrites {
+        until: Real,
+    },
     Unpause,
     ShutWrites,
 }
@@ -328,6 +371,7 @@ impl Redis {
             }),
             offset: self.data.offset,
             keys: self.data.log.len() as u64,
+            backlog_from: NonZeroU64::new(self.data.offset.saturating_sub(BACKLOG_BYTES) + 1),
             replicas: self.attached.iter().map(replica).collect(),
             version: "7.0.15".into(),
             settled,
@@ -379,6 +423,22 @@ mod tests {
         redis.start(2, Role::Master, 3);
         assert_eq!((redis.life, redis.data.history, redis.data.offset), (2, 2, 0));
         assert_eq!(redis.data.log, vec![0, 1, 2]);
+    }
+
+    #[test]
+    fn what_was_lost_often_waits_twice_as_long_each_time_until_something_arrives() {
+        let mut backoff = Backoff::default();
+        assert!(!backoff.waits(Real(0)));
+        let mut now = Real(0);
+        for waited_ms in [200, 400, 800] {
+            backoff.lost(now);
+            let end = now.after(Span::from_millis(waited_ms));
+            assert!(backoff.waits(Real(end.0 - 1)) && !backoff.waits(end), "{waited_ms}");
+            now = end;
+        }
+        backoff.arrived();
+        backoff.lost(now);
+        assert!(!backoff.waits(now.after(RESEND_FIRST)));
     }
 
     #[test]

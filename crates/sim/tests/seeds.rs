@@ -1,9 +1,11 @@
 //! Seeds keep every invariant, regressions included; each is run twice and must leave the same trace.
 
+use redkeep_core::Span;
 use redkeep_sim::{
-    fault::FaultKind,
+    fault::{FaultKind, Planned, Target},
     plan::{Layout, Plan, Profile},
-    runner::{Tally, run_twice},
+    runner::{Tally, run, run_twice},
+    trace::Lines,
     world::Switches,
 };
 
@@ -34,7 +36,7 @@ fn run_all(plans: impl Iterator<Item = Plan>) -> Tally {
 }
 
 /// What a swarm must have met to prove anything, besides every kind of fault.
-const MUST_MEET: [&str; 28] = [
+const MUST_MEET: [&str; 30] = [
     "message lost",
     "message doubled",
     "message held up",
@@ -57,6 +59,8 @@ const MUST_MEET: [&str; 28] = [
     "probe timed out",
     "partial resynchronisation",
     "full resynchronisation",
+    "link waits for TCP",
+    "dead link renewed",
     "write confirmed by WAIT",
     "write held by a pause",
     "tail lost",
@@ -130,3 +134,28 @@ fn a_calm_world_never_fences_and_loses_nothing() {
     assert_eq!(tally.coverage.count("tail lost"), 0);
     assert_eq!(tally.coverage.count("run ended well"), 20);
 }
+
+/// A replica's host is cut off for so long that TCP would be silent for seconds after it.
+fn cut_off_replica(seed: u64) -> Plan {
+    let mut plan = Plan::draw(seed, Layout::Trio, Profile::Calm);
+    let (at, lasts) = (Span::from_secs(4), Span::from_millis(4_000 + 200 * seed));
+    plan.faults =
+        vec![Planned { at, kind: FaultKind::Isolate, target: Target::Replica(0), lasts, pick: 0 }];
+    plan
+}
+
+#[test]
+fn a_link_that_was_cut_for_long_does_not_wait_for_tcp() {
+    let plans = || (0..12).map(cut_off_replica);
+    let renewed = run_all(plans());
+    assert_all_well(&renewed);
+    let mut left = Switches::default();
+    left.core.never_relink = true;
+    let waited: u64 = plans().map(|plan| run(&plan, left, Lines::Tail).coverage.count(WAITS)).sum();
+    let waits = renewed.coverage.count(WAITS);
+    println!("seconds spent waiting for TCP: {waits} with the rule, {waited} without");
+    assert_eq!(renewed.coverage.count("dead link renewed"), 12);
+    assert!(waits * 4 < waited, "{waits} of {waited} s");
+}
+
+const WAITS: &str = "link waits for TCP";

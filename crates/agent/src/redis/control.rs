@@ -19,11 +19,11 @@ use super::connection::{checked, text};
 use super::control_link::{Batch, ControlLink};
 use super::control_types::{
     ControlError, MasterAddress, MasterAuth, MasterAuthChange, Outcome, PauseScope, Paused,
-    Promotion, Unpaused,
+    Promotion, Relink, Unpaused,
 };
 use super::endpoint::RedisEndpoint;
 use super::failure::RedisFailure;
-use super::observation::{ReplicationView, ServerIdentity, Version};
+use super::observation::{ReplicationView, Role, ServerIdentity, Version};
 use super::probe::config_value;
 
 /// First version with `CLIENT PAUSE ms WRITE` and `CLIENT UNPAUSE`.
@@ -211,6 +211,48 @@ impl Control {
             }
             Outcome::Done(_) => Err(unexpected("CLIENT", "CLIENT KILL")),
         }
+    }
+
+    /// Ends this replica's connection to `master` if nothing came over it for `quiet`: after a long cut it waits for TCP's
+    /// back-off, while Redis would connect again at once. Not while a copy is under way, which would begin anew.
+    ///
+    /// At the master's side it would not help: what it closes is told behind the bytes that wait.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn relink(
+        &mut self,
+        master: &MasterAddress,
+        quiet: Duration,
+        within: Duration,
+    ) -> Result<Outcome<Relink>, ControlError> {
+        let deadline = Instant::now() + within;
+        let mut info = self.link.command("INFO");
+        info.arg("replication");
+        let Outcome::Done(reply) = self.one("INFO", false, info, deadline).await? else {
+            return Ok(Outcome::Pending);
+        };
+        let info = text("INFO", reply).map_err(redis("INFO"))?;
+        let view = ReplicationView::parse(&info).map_err(|_| unexpected("INFO", "INFO"))?;
+        let link = match view.role {
+            Role::Replica(link)
+                if link.master_host == master.host.to_string()
+                    && link.master_port == master.port =>
+            {
+                link
+            }
+            Role::Replica(_) | Role::Master => return Ok(Outcome::Done(Relink::OtherRole)),
+        };
+        let is_quiet = link.last_io_s.is_some_and(|s| s >= quiet.as_secs());
+        if link.syncing || link.link_up && !is_quiet {
+            return Ok(Outcome::Done(Relink::Lives));
+        }
+        if !link.link_up {
+            return Ok(Outcome::Done(Relink::Down));
+        }
+        let mut kill = self.link.command("CLIENT");
+        kill.arg("KILL").arg("TYPE").arg("master");
+        Ok(self.one("CLIENT", true, kill, deadline).await?.map(|_| Relink::Ended))
     }
 
     /// One setting; `None` if this version does not have it.

@@ -111,3 +111,16 @@ pub enum Unpaused {
     /// Redis before 6.2 cannot: it ends by its own time.
     AtPauseEnd,
 }
+
+/// What became of a request to end a connection to the master that hangs in TCP's back-off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relink {
+    /// It was ended: Redis connects again by itself.
+    Ended,
+    /// Nothing came over it for less than [`super::Control::relink`] asks for, or a copy is under way: it stays.
+    Lives,
+    /// There is none. An attempt to connect may be waiting for its answer.
+    Down,
+    /// This Redis is no replica of that master.
+    OtherRole,
+}

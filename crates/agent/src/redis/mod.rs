@@ -25,7 +25,7 @@ pub use connection::Connection;
 pub use control::Control;
 pub use control_types::{
     ControlError, MasterAddress, MasterAuth, MasterAuthChange, Outcome, PauseScope, Paused,
-    Promotion, Unpaused,
+    Promotion, Relink, Unpaused,
 };
 pub use endpoint::{RedisAddress, RedisEndpoint};
 pub use failure::{ProbeFailure, RedisFailure};

@@ -4,6 +4,7 @@
 //! optional. Deliberately absent: any judgement of what a role or an offset means for the group.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::str::FromStr;
 
 /// Family of the server.
@@ -46,6 +47,8 @@ pub struct ReplicaLink {
     pub link_up: bool,
     /// Seconds since the link went down; `None` while up, or if it never was up.
     pub link_down_since_s: Option<u64>,
+    /// Seconds since anything came from the master (`master_last_io_seconds_ago`); `None` while the link is down.
+    pub last_io_s: Option<u64>,
     /// A full synchronisation is going on: the data set is incomplete.
     pub syncing: bool,
     /// `slave_read_only:1`: clients cannot write here.
@@ -123,6 +126,8 @@ pub struct Observation {
     pub second_repl_offset: Option<u64>,
     /// `master_repl_offset` of a master, `slave_repl_offset` of a replica; 0 where Redis says less.
     pub offset: u64,
+    /// First offset in the backlog: who has all before it can go on without a full copy. `None` without a backlog.
+    pub backlog_from: Option<NonZeroU64>,
     /// Attached replicas.
     pub replicas: Vec<ReplicaLine>,
     /// The data set is being read from disk.
@@ -182,6 +187,7 @@ impl Observation {
                 .then(|| replication_id2.to_owned()),
             second_repl_offset: unsigned(fields.number("second_repl_offset")?),
             offset: unsigned(fields.number(offset_field)?).unwrap_or(0),
+            backlog_from: fields.backlog_from()?,
             replicas: fields.replicas()?,
             loading,
             loading_eta_s: match loading {
@@ -297,6 +303,9 @@ impl<'a> Fields<'a> {
                 link_down_since_s: self
                     .optional_number::<i64>("master_link_down_since_seconds")?
                     .and_then(unsigned),
+                last_io_s: self
+                    .optional_number::<i64>("master_last_io_seconds_ago")?
+                    .and_then(unsigned),
                 syncing: self.flag("master_sync_in_progress")?,
                 read_only: self.flag("slave_read_only")?,
             })),
@@ -314,6 +323,12 @@ impl<'a> Fields<'a> {
             })
             .map(|(_, line)| replica_line(line).ok_or(InfoError::Malformed { field: "slaveN" }))
             .collect()
+    }
+
+    fn backlog_from(&self) -> Result<Option<NonZeroU64>, InfoError> {
+        let active = self.flag("repl_backlog_active")?;
+        let first = self.number("repl_backlog_first_byte_offset")?;
+        Ok(NonZeroU64::new(first).filter(|_| active))
     }
 
     fn keys(&self) -> Result<u64, InfoError> {

@@ -1,5 +1,7 @@
 //! Time passing: ticks, election timeouts, reads that expire, snapshots that got lost.
 
+use std::cmp::Reverse;
+
 use super::Consensus;
 use crate::effect::{Effect, Role};
 use crate::time::{Mono, Span};
@@ -30,10 +32,40 @@ impl Consensus {
             if campaigns && self.is_campaign_vain() {
                 continue;
             }
+            let heir = self.heir();
             self.raft.tick();
+            if self.role() != Role::Leader {
+                heir.into_iter().for_each(|heir| self.resign_to(heir));
+            }
             self.pump();
             self.beat_if_due();
         }
+    }
+
+    /// Who should stand if the coming tick finds no majority heard: who was heard last, then who has most of the log.
+    fn heir(&self) -> Option<NodeId> {
+        let raft = &self.raft.raft;
+        let looks = raft.election_elapsed + 1 >= self.config.ticks(self.config.election_min);
+        if self.role() != Role::Leader || !looks {
+            return None;
+        }
+        let voters = self.present_members().voters.iter().filter(|id| **id != self.config.id);
+        let standing = |id: &&NodeId| {
+            let progress = raft.prs().get(id.0);
+            (progress.map(|p| (p.recent_active, p.matched)), Reverse(**id))
+        };
+        voters.max_by_key(standing).copied()
+    }
+
+    /// A leader that hears no majority any more may still be heard: the others would wait for an election timeout from its last
+    /// heartbeat on. So it lets one of them stand at once, as after a transfer. Who has seen a later term takes no notice.
+    fn resign_to(&mut self, heir: NodeId) {
+        let mut message = Message::default();
+        message.set_msg_type(MessageType::MsgTimeoutNow);
+        message.from = self.config.id.0;
+        message.to = heir.0;
+        message.term = self.term();
+        self.outbox.send(&message);
     }
 
     /// The heartbeat of a ReadIndex round does all that a plain one does, so the next is due one interval after either. raft-rs

@@ -303,3 +303,44 @@ fn two_runs_of_one_seed_are_the_same_byte_for_byte() {
     }
     assert_ne!(run(1), run(2), "the seed matters");
 }
+
+/// Found by the nemesis (seed 203): a leader that was deaf stepped down just when it was heard again, and the others waited
+/// for an election timeout, during which a lease ran out.
+#[test]
+fn a_deaf_leader_that_steps_down_lets_another_stand_at_once() {
+    for seed in 0..30 {
+        let mut net = Net::new(3, seed);
+        let deaf = net.elect();
+        net.settle("");
+        for other in net.others(deaf) {
+            net.cut(other, deaf);
+        }
+        net.run_until(1000, |net| !net.host(deaf).is_leader());
+        let gave_up = net.now;
+        net.run_until(1000, |net| net.others(deaf).into_iter().any(|id| net.host(id).is_leader()));
+        let took = net.now.since(gave_up);
+        assert!(took < Span::from_millis(60), "seed {seed}: {took:?}");
+    }
+}
+
+#[test]
+fn nobody_stands_for_a_leader_of_an_earlier_term() {
+    let mut net = Net::new(3, 4);
+    let old = net.elect();
+    net.isolate(old);
+    net.run_until(2000, |net| net.others(old).into_iter().any(|id| net.host(id).is_leader()));
+    net.heal();
+    net.run(1000);
+    let new = net.leader().unwrap();
+    let term = net.node(new).term();
+    assert!(new != old);
+    // As the old leader would have written it when it gave up.
+    let heir = net.others(new).into_iter().find(|id| *id != old).unwrap();
+    let mut message = raft::eraftpb::Message::default();
+    message.set_msg_type(raft::eraftpb::MessageType::MsgTimeoutNow);
+    (message.from, message.to, message.term) = (old, heir, term - 1);
+    let bytes = crate::message::encode(&message);
+    net.input(heir, |node, now| node.step(now, NodeId(old), &bytes)).unwrap();
+    net.run(500);
+    assert_eq!((net.leader(), net.node(new).term()), (Some(new), term));
+}

@@ -274,6 +274,9 @@ impl Core {
             PeerMessage::FenceRequest { group, epoch } => {
                 self.with_host(now, &group, |h, cx| h.fence_requested(cx, epoch));
             }
+            PeerMessage::RelinkRequest { group, epoch } => {
+                self.with_host(now, &group, |h, cx| h.relink_requested(cx, epoch));
+            }
         }
     }
 

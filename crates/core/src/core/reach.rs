@@ -6,7 +6,8 @@
 //! leadership would wander instead of the master.
 //!
 //! A leader that hears nobody who may be promoted can name nobody should the master fail, although another node hears both. It
-//! hands on likewise, but later and at most once a second: nothing is lost yet. Nothing here grants, fences or assigns; a wrong answer costs an election.
+//! hands on likewise, but later and at most once a second: nothing is lost yet. The same question tells whether a replica's dead
+//! link can be renewed. Nothing here grants, fences or assigns; a wrong answer costs an election, or a link that is made twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +17,7 @@ use super::Core;
 use crate::{
     effect::Effect,
     ids::Now,
+    leader::{DeadLink, LeaderWish},
     message::{PeerMessage, Reach, ReachStep},
 };
 
@@ -182,6 +184,45 @@ impl Core {
     fn is_heard_within(&self, node: NodeId, now: Now, span: Span) -> bool {
         let heard = self.leader.as_ref().and_then(|l| l.nodes().get(&node)?.heard);
         heard.is_some_and(|at| now.boot.since(at) < span)
+    }
+
+    /// A replica whose link to its master is dead, although the way between their nodes is open, is asked to make another.
+    pub(super) fn mend_links(&mut self, now: Now) {
+        let Some(mut leader) = self.leader.take() else { return };
+        let dead = leader.dead_links(&self.round(now, &|_| false));
+        self.leader = Some(leader);
+        let may = !self.mutations.never_relink();
+        for link in dead.into_iter().filter(|_| may) {
+            if !self.is_way_open(&link, now) {
+                continue;
+            }
+            if let Some(l) = self.leader.as_mut() {
+                l.asked_to_relink(now.boot, &link);
+            }
+            tracing::info!(group = %link.group, replica = %link.replica, "a replica's link to its master is dead although they can reach each other: it is asked to make another");
+            let DeadLink { group, epoch, replica: to, .. } = link;
+            let message = PeerMessage::RelinkRequest { group, epoch };
+            self.carry_out(now, vec![LeaderWish::Send { to, message }]);
+        }
+    }
+
+    /// Both nodes were answered by each other not long ago; asked where it is not known.
+    fn is_way_open(&mut self, link: &DeadLink, now: Now) -> bool {
+        let age = self.timing().lease_ttl;
+        let own = match self.me {
+            me if me == link.master => Some(link.replica),
+            me if me == link.replica => Some(link.master),
+            _ => None,
+        };
+        if let Some(other) = own {
+            let heard = self.leader.as_ref().and_then(|l| l.nodes().get(&other)?.heard);
+            return heard.is_some_and(|at| now.boot.since(at) < self.silence());
+        }
+        let open = self.is_heard_by(link.replica, link.master, now, age);
+        if !open {
+            self.ask_reach(link.replica, link.master, now, age);
+        }
+        open
     }
 
     /// A leader that does not hear a master for so long asks others.

@@ -5,6 +5,7 @@
 //! is reported only after the kernel acknowledged and the epoch is burned; replicas follow only a master that serves.
 
 mod fence;
+mod lag;
 mod replica;
 mod start;
 mod takeover;
@@ -24,12 +25,12 @@ use crate::{
     model::{Assignment, GroupModel, Model},
     mutations::Mutations,
     observe::{Bypass, FenceCause, GroupReport, ProbeFailure, RedisObservation, RedisView},
-    plan::eligible,
     sink::Sink,
     spec::{ClusterSpec, GroupSpec},
 };
 
 use fence::Fence;
+use lag::Lag;
 use replica::ReplicaSide;
 use takeover::Takeover;
 
@@ -108,14 +109,7 @@ pub(crate) struct HostGroup {
     wrong_role: u32,
     /// The life whose start was admitted, or is being.
     admitted: Option<RunId>,
-    /// Members of the eligible set that were not close, and since when.
-    far_since: Vec<(crate::observe::EligibleMember, Mono)>,
-    /// The gate was open when this life of the supervisor began: since when a member is far is not known.
-    far_before_start: bool,
-    /// When the gate was opened after it had been closed.
-    open_since: Mono,
-    /// Since when the gate is closed at the master; the time of `far_since` stands still meanwhile.
-    closed_since: Option<Mono>,
+    lag: Lag,
     /// The table was lost, and nothing has been answered by the lock since.
     lock_is_lost: bool,
     /// Ways around the lock that were told.
@@ -138,10 +132,7 @@ impl HostGroup {
             released: false,
             wrong_role: 0,
             admitted: None,
-            far_since: Vec::new(),
-            far_before_start: at_start.open,
-            open_since: Mono(0),
-            closed_since: None,
+            lag: Lag::new(at_start.open),
             lock_is_lost: false,
             open_around: Vec::new(),
         }
@@ -257,40 +248,6 @@ impl HostGroup {
             .filter(|t| Some(t.epoch) == epoch)
             .is_some_and(Takeover::is_open);
         !open && !epoch.is_some_and(|e| cx.holder.has_grant(cx.now.boot, self.id(), e))
-    }
-
-    /// Members of the eligible set that have not been near the master for `max_lag`.
-    fn lagging(&mut self, cx: &Cx<'_>, group: &GroupModel) -> Vec<crate::observe::EligibleMember> {
-        let RedisView::Up(o) = self.detector.view() else { return Vec::new() };
-        // Behind a closed gate nothing is acknowledged, and the replicas' links are cut by it: that time does not count.
-        let open = cx.holder.is_open(cx.now.boot, self.id());
-        if !o.is_master() || !open {
-            self.closed_since.get_or_insert(cx.now.boot);
-            return Vec::new();
-        }
-        if let Some(closed) = self.closed_since.take() {
-            // Until this life's first grant the gate was open by the life before, if it was.
-            if !self.far_before_start {
-                self.open_since = cx.now.boot;
-            }
-            let gap = cx.now.boot.0.saturating_sub(closed.0);
-            for (_, since) in &mut self.far_since {
-                since.0 = since.0.saturating_add(gap);
-            }
-        }
-        let far = eligible::far_members(group, cx.cluster, self.spec.max_lag, o);
-        self.far_since.retain(|(m, _)| far.iter().any(|(x, _)| x == m));
-        // What was acknowledged before this life began counts too: who is far at its first look has been for long.
-        let from_before = std::mem::take(&mut self.far_before_start);
-        for (m, lag) in far {
-            if !self.far_since.iter().any(|(x, _)| *x == m) {
-                let since = (cx.now.boot - lag).max(self.open_since);
-                self.far_since.push((m, if from_before { Mono(0) } else { since }));
-            }
-        }
-        let limit = self.spec.max_lag.0;
-        let long = |since: &Mono| cx.now.boot.0.saturating_sub(since.0) >= limit;
-        self.far_since.iter().filter(|(_, s)| long(s)).map(|(m, _)| m.clone()).collect()
     }
 
     /// May the gate be opened for this epoch now?

@@ -8,6 +8,7 @@ use redkeep_consensus::{Mono, Span};
 use super::{Cx, HostGroup};
 use crate::{
     effect::{Action, ActionId, ActionOutcome, EventKind, LockOp},
+    ids::Epoch,
     lease::holder::lock_item,
     model::Assignment,
     observe::{RedisObservation, RedisRole, RedisView},
@@ -15,6 +16,9 @@ use crate::{
 
 /// A refused or failed `REPLICAOF` is tried again after this.
 const FOLLOW_RETRY: Span = Span(200_000_000);
+
+/// A link that was renewed needs a moment to show it.
+const RELINK_EVERY: Span = Span(1_000_000_000);
 
 #[derive(Debug)]
 pub(super) struct ReplicaSide {
@@ -24,6 +28,7 @@ pub(super) struct ReplicaSide {
     destroying: Option<ActionId>,
     follow: Option<ActionId>,
     follow_retry: Option<Mono>,
+    relinked_at: Option<Mono>,
     permitted_at: Option<Mono>,
     /// An observation came since the element was last renewed, and since the last role-changing command was answered.
     fresh: bool,
@@ -38,6 +43,7 @@ impl ReplicaSide {
             destroying: None,
             follow: None,
             follow_retry: None,
+            relinked_at: None,
             permitted_at: None,
             fresh: false,
             changing: BTreeSet::new(),
@@ -98,8 +104,7 @@ impl HostGroup {
         let held = self.takeover.take().is_some() || self.fence.take().is_some();
         self.planned = None;
         self.wrong_role = 0;
-        self.far_since.clear();
-        self.closed_since = None;
+        self.lag.clear();
         cx.holder.drop_group(&self.spec.id);
         let adopting = a.is_adopting();
         if self.guarded || !adopting {
@@ -131,6 +136,20 @@ impl HostGroup {
         self.replica.follow = Some(id);
         self.replica.role_ordered(id);
         self.tell(cx, EventKind::Following { master });
+    }
+
+    /// The leader says that the link is dead and the path is open. Never at a master, and never beside a change of role.
+    pub(crate) fn relink_requested(&mut self, cx: &mut Cx<'_>, epoch: Epoch) {
+        let Some(a) = self.model(cx).and_then(|g| g.assignment.as_ref()) else { return };
+        let Some(master) = cx.cluster.redis_addr(a.master, &self.spec) else { return };
+        let RedisView::Up(o) = self.detector.view() else { return };
+        let present = a.master != self.me && a.epoch == epoch && a.serving;
+        let side = &self.replica;
+        let recent = side.relinked_at.is_some_and(|at| cx.now.boot.since(at) < RELINK_EVERY);
+        if present && !recent && side.changing.is_empty() && o.settled && follows(o, master) {
+            self.replica.relinked_at = Some(cx.now.boot);
+            cx.sink.act(&self.spec.id, Action::Relink { master });
+        }
     }
 
     fn permit(&mut self, cx: &mut Cx<'_>, a: &Assignment, o: &RedisObservation) {

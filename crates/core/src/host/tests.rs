@@ -7,7 +7,7 @@ use redkeep_consensus::{Mono, NodeId, Span};
 use super::{AtStart, Cx, HostGroup};
 use crate::{
     command::{Assign, Body, Cause, Command},
-    effect::{Effect, LockEvent, LockOp},
+    effect::{Action, Effect, LockEvent, LockOp},
     ids::{Epoch, GroupId, Now, RunId},
     input::HostEvent,
     lease::Holder,
@@ -96,6 +96,7 @@ pub(super) fn replica(run: &str) -> RedisObservation {
         previous: None,
         offset: 7,
         keys: 1,
+        backlog_from: None,
         replicas: Vec::new(),
         version: "7.0.15".into(),
         settled: true,
@@ -155,6 +156,9 @@ impl Bench {
                 Effect::Lock(LockOp::ForbidReplica { .. }) => orders.push("forbid".to_owned()),
                 Effect::Lock(LockOp::Guard { .. }) => orders.push("guard".to_owned()),
                 Effect::Lock(LockOp::Close { .. }) => orders.push("close".to_owned()),
+                Effect::Act { action: Action::Relink { master }, .. } => {
+                    orders.push(format!("relink {master}"));
+                }
                 _ => {}
             }
         }
@@ -208,4 +212,26 @@ fn a_fence_guards_what_was_not_guarded_when_the_table_was_lost() {
     b.orders(|host, cx| host.host_event(cx, &HostEvent::LockLost));
     let orders = b.orders(|host, cx| host.fence_requested(cx, Epoch(1)));
     assert_eq!(orders, ["guard", "close"]);
+}
+
+#[test]
+fn a_link_is_renewed_at_the_present_epoch_at_a_replica_and_not_twice_in_a_second() {
+    let mut b = Bench::replica();
+    b.sees("1");
+    let ask = |b: &mut Bench, epoch| b.orders(|host, cx| host.relink_requested(cx, Epoch(epoch)));
+    assert_eq!(ask(&mut b, 2), [""; 0]);
+    assert_eq!(ask(&mut b, 1), ["relink 10.0.0.1:6379"]);
+    assert_eq!(ask(&mut b, 1), [""; 0]);
+    b.now_ms += 1000;
+    assert_eq!(ask(&mut b, 1), ["relink 10.0.0.1:6379"]);
+    // Not of a replica that is to follow another, nor of a master.
+    b.now_ms += 1000;
+    let mut other = replica("1");
+    let RedisRole::Replica { master_host, .. } = &mut other.role else { panic!() };
+    *master_host = "10.0.0.9".into();
+    b.orders(|host, cx| host.observed(cx, Ok(other)));
+    assert_eq!(ask(&mut b, 1), [""; 0]);
+    let mut b = Bench::new(model(B, "1", Cause::Operator), true);
+    b.sees("1");
+    assert_eq!(ask(&mut b, 1), [""; 0]);
 }

@@ -75,6 +75,7 @@ fn redis(name: &str, offset: u64, master: bool) -> RedisObservation {
         previous: None,
         offset,
         keys: 5,
+        backlog_from: None,
         replicas: Vec::new(),
         version: "7.0.15".into(),
         settled: true,

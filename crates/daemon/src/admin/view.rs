@@ -288,6 +288,7 @@ fn observation(seen: &RedisObservation, lag_bytes: Option<u64>) -> pb::Redis {
         previous,
         offset,
         keys,
+        backlog_from: _,
         replicas,
         version,
         settled,

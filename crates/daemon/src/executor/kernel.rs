@@ -145,6 +145,7 @@ impl KernelThread {
             }),
             Action::Promote { .. }
             | Action::Follow { .. }
+            | Action::Relink { .. }
             | Action::PauseAndCatchUp { .. }
             | Action::Unpause
             | Action::ReadOffset

@@ -322,6 +322,7 @@ fn observation(seen: &Observation, settled: bool, bypass: &[Bypass]) -> RedisObs
         previous,
         offset: seen.offset,
         keys: seen.keys,
+        backlog_from: seen.backlog_from,
         replicas: seen.replicas.iter().filter_map(attached).collect(),
         version: format!("{}.{}.{}", seen.version.major, seen.version.minor, seen.version.patch),
         settled,

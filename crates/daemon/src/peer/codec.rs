@@ -43,6 +43,9 @@ pub(crate) fn encode(message: &PeerMessage) -> pb::Message {
         PeerMessage::FenceRequest { group, epoch } => {
             Body::FenceRequest(pb::FenceRequest { group: name(group), epoch: epoch.0 })
         }
+        PeerMessage::RelinkRequest { group, epoch } => {
+            Body::RelinkRequest(pb::RelinkRequest { group: name(group), epoch: epoch.0 })
+        }
     };
     pb::Message { body: Some(body) }
 }
@@ -65,6 +68,10 @@ pub(crate) fn decode(message: pb::Message) -> Result<PeerMessage, DecodeError> {
         Body::Reach(reach) => PeerMessage::Reach(reach_from_proto(reach)?),
         Body::FenceRequest(pb::FenceRequest { group, epoch }) => PeerMessage::FenceRequest {
             group: group_id(&group, "fence_request.group")?,
+            epoch: Epoch(epoch),
+        },
+        Body::RelinkRequest(pb::RelinkRequest { group, epoch }) => PeerMessage::RelinkRequest {
+            group: group_id(&group, "relink_request.group")?,
             epoch: Epoch(epoch),
         },
     })

@@ -36,7 +36,8 @@ impl Outbox {
             | PeerMessage::Renew { .. }
             | PeerMessage::Grant(_)
             | PeerMessage::Reach(_)
-            | PeerMessage::FenceRequest { .. } => {
+            | PeerMessage::FenceRequest { .. }
+            | PeerMessage::RelinkRequest { .. } => {
                 if waiting.queue.len() == QUEUE_MAX {
                     waiting.queue.pop_front();
                 }

@@ -246,7 +246,8 @@ impl World {
             | PeerMessage::Renew { .. }
             | PeerMessage::Grant(_)
             | PeerMessage::Reach(_)
-            | PeerMessage::FenceRequest { .. } => {}
+            | PeerMessage::FenceRequest { .. }
+            | PeerMessage::RelinkRequest { .. } => {}
         }
         let delays = match self.net.fate(&mut self.dice.net) {
             Fate::Lost => {

@@ -309,6 +309,7 @@ impl World {
             }
             Action::Promote { .. }
             | Action::Follow { .. }
+            | Action::Relink { .. }
             | Action::PauseAndCatchUp { .. }
             | Action::Unpause
             | Action::ReadOffset

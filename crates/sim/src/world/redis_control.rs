@@ -100,6 +100,7 @@ impl World {
             Action::PauseAndCatchUp { limit, .. } => *limit,
             Action::Promote { .. }
             | Action::Follow { .. }
+            | Action::Relink { .. }
             | Action::Unpause
             | Action::ReadOffset
             | Action::ShutWrites
@@ -176,6 +177,10 @@ impl World {
                 let master = self.spec.nodes.iter().position(|n| n.peer.ip() == master.ip())?;
                 Some(Change::Follow { master })
             }
+            Action::Relink { master } => {
+                let master = self.spec.nodes.iter().position(|n| n.peer.ip() == master.ip())?;
+                Some(Change::Relink { master })
+            }
             Action::PauseAndCatchUp { .. } => Some(Change::PauseWrites { until: job.deadline }),
             Action::Unpause => Some(Change::Unpause),
             Action::ShutWrites => Some(Change::ShutWrites),
@@ -230,6 +235,7 @@ impl World {
             Action::VerifyVip { .. } => failed(true, "no route to the VIP"),
             Action::Promote { .. }
             | Action::Follow { .. }
+            | Action::Relink { .. }
             | Action::PauseAndCatchUp { .. }
             | Action::Unpause
             | Action::ShutWrites
@@ -278,7 +284,10 @@ impl World {
                 }
                 self.coverage.met("replica repointed");
             }
-            Change::PauseWrites { .. } | Change::Unpause | Change::ShutWrites => {}
+            Change::Relink { .. }
+            | Change::PauseWrites { .. }
+            | Change::Unpause
+            | Change::ShutWrites => {}
         }
     }
 

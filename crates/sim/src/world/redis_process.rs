@@ -214,6 +214,7 @@ impl World {
                 self.unpause(host, group);
                 self.connect_soon(host, group, Span(3_000_000));
             }
+            Change::Relink { master } => self.relink(host, group, master),
             Change::PauseWrites { until } => {
                 if let Some(redis) = self.hosts[host].redis[group].as_mut() {
                     redis.paused_until = Some(until);

@@ -1,7 +1,8 @@
 //! Replication over the same network, and through the lock of the master's host.
 //!
 //! The stream is TCP: what the lock or a cut drops is sent again later; a request to a closed port is answered by a
-//! reset, which ends the connection on both sides.
+//! reset, which ends the connection on both sides. What is lost is sent again at doubling intervals, so a connection that was
+//! cut for long is silent for about as long again, unless it is ended and made anew.
 
 use redkeep_core::Span;
 
@@ -9,7 +10,7 @@ use crate::{
     check::Violation,
     clock::Real,
     net::Endpoint,
-    redis::{Attached, DataSet, REPL_TIMEOUT, Role, Upstream},
+    redis::{Attached, Backoff, DataSet, REPL_TIMEOUT, Role, Upstream},
     world::{
         World,
         event::{Event, Group, LinkEvent, RedisEvent},
@@ -61,7 +62,8 @@ impl World {
         let conn = next(&mut self.counters.connection);
         let now = self.now;
         if let Some(redis) = self.hosts[replica].redis[group].as_mut() {
-            redis.upstream = Some(Upstream { conn, online: false, last_heard: now });
+            let backoff = Backoff::default();
+            redis.upstream = Some(Upstream { conn, online: false, last_heard: now, backoff });
         }
         let delay = self.net.delay(&mut self.dice.redis) * 3;
         self.link_after(Link { group, master, replica, conn }, delay, LinkEvent::Handshake);
@@ -100,8 +102,9 @@ impl World {
         let Some(source) = source.filter(|_| reachable) else {
             return self.link_down(replica, group, conn);
         };
+        let backoff = Backoff::default();
         let mut attached =
-            Attached { conn, sent: offset, acked: offset, last_ack: now, online: true };
+            Attached { conn, sent: offset, acked: offset, last_ack: now, online: true, backoff };
         if source.can_continue(history, offset) {
             let id = source.data.history;
             source.attached.insert(replica, attached);
@@ -109,7 +112,7 @@ impl World {
             self.note(format_args!("{replica} g{group} goes on from {master} at {offset}"));
             if let Some(r) = self.hosts[replica].redis[group].as_mut() {
                 r.continue_with(id);
-                r.upstream = Some(Upstream { conn, online: true, last_heard: now });
+                r.upstream = Some(Upstream { conn, online: true, last_heard: now, backoff });
             }
             return self.pump_soon(master, group);
         }
@@ -140,7 +143,8 @@ impl World {
         // The tail that only an old master has may go; a data set that began anew must not win.
         let anew = r.data.log.first().is_some_and(|first| !data.log.contains(first));
         r.replace(data);
-        r.upstream = Some(Upstream { conn, online: true, last_heard: now });
+        let backoff = Backoff::default();
+        r.upstream = Some(Upstream { conn, online: true, last_heard: now, backoff });
         self.note(format_args!("{replica} g{group} copies {master}: {gets} writes for {had}"));
         if anew && gets < had && !self.checks.ledger.named_by_operator(group, master) {
             self.fail(Violation::EmptyReplaced { group, host: replica, had, gets });
@@ -154,6 +158,11 @@ impl World {
         self.pump_soon(master, group);
     }
 
+    fn upstream(&mut self, link: Link) -> Option<&mut Upstream> {
+        let replica = self.hosts[link.replica].redis[link.group].as_mut()?;
+        replica.upstream.as_mut().filter(|u| u.conn == link.conn)
+    }
+
     fn attached(&mut self, link: Link) -> Option<&mut Attached> {
         let master = self.hosts[link.master].redis[link.group].as_mut()?;
         master.attached.get_mut(&link.replica).filter(|a| a.conn == link.conn)
@@ -161,7 +170,8 @@ impl World {
 
     /// Send what the replicas do not have; what cannot leave now is sent again.
     pub(super) fn pump(&mut self, master: Endpoint, group: Group) {
-        let leaves = self.hosts[master].answer_leaves(self.port(group), self.now);
+        let now = self.now;
+        let leaves = self.hosts[master].answer_leaves(self.port(group), now);
         let Some(m) = self.hosts[master].redis[group].as_mut().filter(|m| m.runs()) else { return };
         let mut packets = Vec::new();
         let mut again = false;
@@ -169,13 +179,16 @@ impl World {
             if !a.online || a.sent >= m.data.offset {
                 continue;
             }
-            if leaves && self.net.connected(master, *replica) {
+            if a.backoff.waits(now) {
+                again = true;
+            } else if leaves && self.net.connected(master, *replica) {
                 let missing = usize::try_from((m.data.offset - a.sent) / crate::redis::WRITE_BYTES)
                     .unwrap_or(0);
                 let at = m.data.log.len().saturating_sub(missing);
                 packets.push((*replica, a.conn, a.sent, m.data.log[at..].to_vec()));
                 a.sent = m.data.offset;
             } else {
+                a.backoff.lost(now);
                 again = true;
             }
         }
@@ -207,6 +220,9 @@ impl World {
             let have = r.data.offset;
             if let Some(a) = self.attached(link) {
                 a.sent = a.sent.min(have);
+                if !arrived && !a.backoff.waits(now) {
+                    a.backoff.lost(now);
+                }
             }
             let later = Span(self.dice.redis.range(1_000_000, 200_000_000));
             return self.redis_after(link.master, link.group, later, RedisEvent::Pump);
@@ -215,12 +231,19 @@ impl World {
         if let Some(u) = r.upstream.as_mut() {
             u.last_heard = now;
         }
+        if let Some(a) = self.attached(link) {
+            a.backoff.arrived();
+        }
         self.send_ack(link, offset);
         self.pump_soon(link.replica, link.group);
     }
 
     fn send_ack(&mut self, link: Link, offset: u64) {
-        if self.net.connected(link.replica, link.master) {
+        let (now, open) = (self.now, self.net.connected(link.replica, link.master));
+        let Some(u) = self.upstream(link).filter(|u| !u.backoff.waits(now)) else { return };
+        if !open {
+            u.backoff.lost(now);
+        } else {
             let delay = self.net.delay(&mut self.dice.redis);
             self.link_after(link, delay, LinkEvent::Ack { offset });
         }
@@ -228,10 +251,13 @@ impl World {
 
     fn ack(&mut self, link: Link, offset: u64) {
         let Link { group, master, replica, .. } = link;
+        let now = self.now;
         if !self.net.connected(replica, master) || !self.hosts[master].powered {
+            if let Some(u) = self.upstream(link).filter(|u| !u.backoff.waits(now)) {
+                u.backoff.lost(now);
+            }
             return;
         }
-        let now = self.now;
         if !self.hosts[master].passes(self.port(group), now) {
             self.coverage.met("replication reset by the lock");
             return self.cut(link);
@@ -242,6 +268,9 @@ impl World {
         let Some(a) = self.attached(link) else { return self.cut(link) };
         a.acked = a.acked.max(offset);
         a.last_ack = now;
+        if let Some(u) = self.upstream(link) {
+            u.backoff.arrived();
+        }
         self.check_waits(master, group);
     }
 
@@ -265,6 +294,17 @@ impl World {
             r.upstream = None;
             self.note(format_args!("{replica} g{group} link down"));
             self.connect_soon(replica, group, Span(1_000_000));
+        }
+    }
+
+    /// The supervisor ends a link over which nothing came for long; Redis makes another.
+    pub(super) fn relink(&mut self, replica: Endpoint, group: Group, master: Endpoint) {
+        let now = self.now;
+        let Some(r) = self.hosts[replica].redis[group].as_ref() else { return };
+        let quiet = |u: &Upstream| u.online && now.since(u.last_heard) >= Span::from_secs(2);
+        if let Some(u) = r.upstream.filter(quiet).filter(|_| r.role == Role::ReplicaOf(master)) {
+            self.coverage.met("dead link renewed");
+            self.link_down(replica, group, u.conn);
         }
     }
 
@@ -331,7 +371,19 @@ impl World {
         let (Role::ReplicaOf(master), Some(upstream)) = (r.role, r.upstream) else { return };
         let link = Link { group, master, replica, conn: upstream.conn };
         let offset = r.data.offset;
-        let pinged = self.attached(link).is_some() && self.reachable(group, master, replica);
+        let reachable = self.reachable(group, master, replica);
+        let cut = !self.net.both_ways(master, replica);
+        let pinged = self.attached(link).is_some_and(|a| {
+            match (a.backoff.waits(now), reachable) {
+                (false, true) => a.backoff.arrived(),
+                (false, false) if cut => a.backoff.lost(now),
+                (false, false) | (true, _) => {}
+            }
+            reachable && !a.backoff.waits(now)
+        });
+        if upstream.online && reachable && !pinged {
+            self.coverage.met("link waits for TCP");
+        }
         if pinged {
             self.heard(link, now);
         } else if now.since(upstream.last_heard) > REPL_TIMEOUT {

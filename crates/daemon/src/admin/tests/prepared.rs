@@ -215,6 +215,7 @@ pub(super) fn observation(run_id: &str, role: RedisRole, offset: u64) -> RedisOb
         previous: None,
         offset,
         keys: 12,
+        backlog_from: None,
         replicas: Vec::new(),
         version: "7.0.15".to_owned(),
         settled: true,

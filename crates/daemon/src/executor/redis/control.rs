@@ -4,8 +4,9 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use redkeep_agent::redis::{
     Control, ControlError, MasterAddress, MasterAuth, OffsetPoll, OffsetReached, Outcome,
-    RedisAddress, RedisEndpoint, RedisFailure,
+    RedisAddress, RedisEndpoint, RedisFailure, Relink,
 };
+use redkeep_agent::sockdiag::SocketTable;
 use redkeep_core::{Action, ActionId, ActionOutcome, Span, effect::ActionFailure};
 use tokio::{
     sync::mpsc,
@@ -20,6 +21,8 @@ const STEP: Duration = Duration::from_millis(250);
 const KEEP_WARM: Duration = Duration::from_secs(10);
 /// How often an unsettled or unconnected control tries again.
 const RETRY: Duration = Duration::from_millis(100);
+/// A link to the master over which something came within this is alive.
+const QUIET: Duration = Duration::from_secs(2);
 /// `min-replicas-to-write` that no Redis can meet.
 const OUT_OF_REACH: u32 = 1_000_000;
 
@@ -83,6 +86,7 @@ impl Hand {
                 self.shared.settling.set(false);
                 self.follow(master).await
             }
+            Action::Relink { master } => self.relink(master).await,
             Action::PauseAndCatchUp { target, limit } => {
                 self.shared.settling.set(false);
                 self.pause_and_catch_up(target, limit).await
@@ -122,6 +126,21 @@ impl Hand {
         self.optional("CLIENT UNPAUSE", true).await?;
         let address = MasterAddress { host: master.ip(), port: master.port() };
         done("REPLICAOF", self.control.replica_of(&address, self.auth.as_ref(), STEP).await)
+    }
+
+    async fn relink(&mut self, master: SocketAddr) -> Acted {
+        let address = MasterAddress { host: master.ip(), port: master.port() };
+        match self.control.relink(&address, QUIET, STEP).await {
+            Ok(Outcome::Done(Relink::Down)) => abandon_connects(master).await,
+            Err(error) if not_permitted(&error) => {
+                tracing::warn!(group = %self.shared.group, %error, "a dead link to the master is left to TCP");
+                Ok(ActionOutcome::Done)
+            }
+            other => {
+                tracing::info!(group = %self.shared.group, %master, ?other, "link to the master");
+                done("CLIENT KILL TYPE master", other)
+            }
+        }
     }
 
     /// `CLIENT UNPAUSE`, where the ACL lets us; a refusal in words is no reason to stop.
@@ -195,6 +214,19 @@ impl Hand {
         endpoint.source = None;
         endpoint.mark = None;
         endpoint
+    }
+}
+
+/// Redis tries again each second by itself, but a SYN without an answer is sent again at doubling intervals.
+async fn abandon_connects(master: SocketAddr) -> Acted {
+    let abandon = move || SocketTable::open()?.abandon_connects(master);
+    match tokio::task::spawn_blocking(abandon).await {
+        Ok(Ok(count)) => {
+            tracing::info!(%master, count, "attempts to connect to the master given up");
+            Ok(ActionOutcome::Done)
+        }
+        Ok(Err(error)) => Err(failure(false, crate::executor::lock::chain(&error))),
+        Err(_ended) => Err(failure(false, "the runtime ends")),
     }
 }
 

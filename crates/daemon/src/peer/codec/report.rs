@@ -1,5 +1,7 @@
 //! `Report` and what is in it.
 
+use std::num::NonZeroU64;
+
 use redkeep_core::{
     Epoch, RunId, Span,
     observe::{
@@ -56,6 +58,7 @@ fn observation_to_proto(seen: &RedisObservation) -> pb::RedisObservation {
         previous,
         offset,
         keys,
+        backlog_from,
         replicas,
         version,
         settled,
@@ -73,6 +76,7 @@ fn observation_to_proto(seen: &RedisObservation) -> pb::RedisObservation {
         }),
         offset: *offset,
         keys: *keys,
+        backlog_from: backlog_from.map_or(0, NonZeroU64::get),
         replicas: replicas.iter().map(attached_to_proto).collect(),
         version: version.clone(),
         settled: *settled,
@@ -207,6 +211,7 @@ fn observation_from_proto(seen: pb::RedisObservation) -> Result<RedisObservation
         previous,
         offset,
         keys,
+        backlog_from,
         replicas,
         version,
         settled,
@@ -221,6 +226,7 @@ fn observation_from_proto(seen: pb::RedisObservation) -> Result<RedisObservation
         }),
         offset,
         keys,
+        backlog_from: NonZeroU64::new(backlog_from),
         replicas: replicas.into_iter().map(attached_from_proto).collect::<Result<_, _>>()?,
         version,
         settled,

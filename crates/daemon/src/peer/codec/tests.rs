@@ -68,6 +68,7 @@ fn observation(n: u64) -> RedisObservation {
             .then(|| PreviousHistory { replication_id: "11aa".to_owned(), until_offset: n }),
         offset: u64::MAX - n,
         keys: n,
+        backlog_from: std::num::NonZeroU64::new(n % 5),
         replicas: ["10.99.0.2", "fd99::2"]
             .map(|addr| AttachedReplica {
                 addr: addr.parse().unwrap(),
@@ -90,12 +91,12 @@ fn observation(n: u64) -> RedisObservation {
     }
 }
 
-/// Each number gives another message; all enum values come up within 840.
+/// Each number gives another message; all enum values come up within 1260.
 fn message(n: u64) -> PeerMessage {
-    let pick = |len: usize| usize::try_from(n / 7).unwrap() % len;
+    let pick = |len: usize| usize::try_from(n / 9).unwrap() % len;
     let group = GroupId::new("pair");
     let arm = ArmId { incarnation: n, counter: u64::MAX - n };
-    match n % 7 {
+    match n % 9 {
         0 => PeerMessage::Raft {
             bytes: n.to_le_bytes().to_vec(),
             class: [RaftClass::Heartbeat, RaftClass::Other][pick(2)],
@@ -126,6 +127,7 @@ fn message(n: u64) -> PeerMessage {
             asker: NodeId(u64::MAX - n),
             asked_at: Mono(n),
         }),
+        5 => PeerMessage::RelinkRequest { group, epoch: Epoch(n) },
         _ => {
             let redis = match pick(4) {
                 0 => RedisView::Unknown,
@@ -183,6 +185,9 @@ fn each_bad_field_is_named() {
     let reach = pb::Reach::default();
     assert!(refuse(Some(Body::Reach(reach))).starts_with("reach.step has the value 0"));
     assert!(refuse(Some(Body::FenceRequest(fence))).starts_with("fence_request.group is missing"));
+    let relink = pb::RelinkRequest::default();
+    let told = refuse(Some(Body::RelinkRequest(relink)));
+    assert!(told.starts_with("relink_request.group is missing"));
 }
 
 #[test]
