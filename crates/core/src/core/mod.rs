@@ -290,6 +290,12 @@ impl Core {
 
     /// L2: the round begins after the request came in.
     fn renew_asked(&mut self, now: Now, from: NodeId, renew: crate::message::Renew) {
+        // The next leader waits for the lease of the spec (L4), so no longer one may be held.
+        let longest = self.timing().lease_ttl;
+        if renew.ttl > longest {
+            tracing::warn!(%from, ttl_ns = renew.ttl.0, "asks for a lease longer than the spec's");
+            return;
+        }
         let Some(l) = self.leader.as_mut() else { return };
         if self.mutations.skip_read_index() {
             let read = redkeep_consensus::ReadId(renew.arm.counter ^ (from.0 << 20));
@@ -297,7 +303,7 @@ impl Core {
             l.grantor.read_ready(read, self.applied);
             return;
         }
-        let deadline = Mono(now.boot.0 + renew.ttl.0);
+        let deadline = now.boot + renew.ttl;
         if let Ok(read) = self.consensus.read_index(now.boot, deadline) {
             l.grantor.ask(read, from, renew);
         }

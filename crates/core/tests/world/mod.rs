@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use redkeep_consensus::Recovered;
 use redkeep_core::ids::node_id;
+use redkeep_core::message::PeerMessage;
 use redkeep_core::observe::{AttachedReplica, Bypass, ProbeFailure, RedisObservation, RedisRole};
 use redkeep_core::spec::{ClusterSpec, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip};
 use redkeep_core::*;
@@ -96,6 +97,8 @@ pub(crate) struct World {
     pub hosts: BTreeMap<&'static str, Host>,
     queue: VecDeque<(&'static str, Input)>,
     pub cut: BTreeSet<(&'static str, &'static str)>,
+    /// Every message that was sent, for those who ask for it.
+    pub said: Option<Vec<(&'static str, PeerMessage)>>,
     runs: u64,
 }
 
@@ -118,6 +121,7 @@ impl World {
             hosts: BTreeMap::new(),
             queue: VecDeque::new(),
             cut: BTreeSet::new(),
+            said: None,
             runs: 2,
         };
         for (i, name) in names().into_iter().enumerate() {
@@ -237,6 +241,9 @@ impl World {
         let answer = match effect {
             Effect::Send { to, message } => {
                 let to = name_of(to);
+                if let Some(said) = &mut self.said {
+                    said.push((name, message.clone()));
+                }
                 if !self.cut.contains(&(name, to)) {
                     self.queue.push_back((to, Input::Peer { from: node_id(name), message }));
                 }
