@@ -55,10 +55,10 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
             run_program(libfuzzer(root, target).arg(&found).arg(&kept).args(["--", &time]))?;
         }
         if options.keep {
-            let limit = format!("-max_len={INPUT_BYTES_MAX}");
-            run_program(
-                libfuzzer(root, target).arg(&kept).arg(&found).args(["--", "-merge=1", &limit]),
-            )?;
+            let small = root.join("target/fuzz/small").join(target);
+            copy_small(&found, &small)?;
+            let merge = ["--", "-set_cover_merge=1", "-max_len=4096"];
+            run_program(libfuzzer(root, target).arg(&kept).arg(&small).args(merge))?;
         }
     }
     Ok(())
