@@ -1,4 +1,5 @@
 //! What the fuzzers found worth keeping, and what was seeded, holds without a fuzzer too.
+#![allow(clippy::unwrap_used)]
 
 use std::{fs, path::PathBuf};
 

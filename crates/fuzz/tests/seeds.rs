@@ -1,5 +1,6 @@
 //! Where the corpora begin: values that real parts of the product made. With `FUZZ_SEEDS=DIR` they are written there
 //! (`cargo xtask fuzz --seeds` does that); without, each is only given to its target.
+#![allow(clippy::unwrap_used)]
 
 #[path = "../../core/tests/world/mod.rs"]
 mod world;
