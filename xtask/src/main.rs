@@ -1,9 +1,10 @@
-//! Project chores: `setup`, `tidy`, `test`, `demo`, `bench`, `nemesis`, `vm`. `.ci/run` runs `test` and nothing else.
+//! Project chores: `setup`, `tidy`, `test`, `demo`, `bench`, `nemesis`, `fuzz`, `vm`. `.ci/run` runs `test` and nothing else.
 //!
 //! Everything here drives other programs; no rule of the product lives here.
 
 mod bench;
 mod demo;
+mod fuzz;
 mod nemesis;
 mod programs;
 mod setup;
@@ -55,6 +56,8 @@ enum Chore {
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
         minutes: u64,
     },
+    /// Mutated bytes for everything that reads foreign ones, under libFuzzer and a sanitizer.
+    Fuzz(fuzz::Options),
     /// The same faults for redkeep, Redis Sentinel, keepalived and a lower limit; `bench --help` has its options.
     #[command(disable_help_flag = true)]
     Bench {
@@ -88,6 +91,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Test { quick } => verify::run(&root, quick),
         Chore::Demo { keep, lease } => demo::run(&root, keep, lease),
         Chore::Nemesis { seed, minutes } => nemesis::run(&root, seed, minutes),
+        Chore::Fuzz(options) => fuzz::run(&root, &options),
         Chore::Bench { arguments } => bench::run(&root, &arguments),
         Chore::Vm { only } => vm::run(&root, &only),
     }

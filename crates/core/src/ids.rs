@@ -54,7 +54,7 @@ impl Epoch {
     pub const NONE: Self = Self(0);
     #[must_use]
     pub const fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 

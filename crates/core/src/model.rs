@@ -172,7 +172,8 @@ impl Model {
             return Applied::Rejected(Rejection::NoSuchGroup);
         };
         let current = group.assignment.as_ref().map_or(Epoch::NONE, |a| a.epoch);
-        if assign.epoch != current.next() {
+        // The largest number has no successor.
+        if assign.epoch != current.next() || assign.epoch <= current {
             return Applied::Rejected(Rejection::StaleEpoch);
         }
         let old = group.assignment.as_ref();

@@ -21,6 +21,8 @@
 //! encryption, and more than one group of tables per file.
 
 mod disk;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod open;
 mod record;
 mod tables;

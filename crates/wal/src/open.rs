@@ -60,7 +60,11 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
-    #[error("cannot use {}", path.display())]
+    /// The disk does not answer, which says nothing about what is on it.
+    #[error(
+        "cannot use {}; see that the disk answers and that this user may read and write there, then start again",
+        path.display()
+    )]
     File {
         path: PathBuf,
         #[source]
@@ -88,7 +92,10 @@ pub enum OpenError {
         #[source]
         source: Damage,
     },
-    #[error("cannot write to {}", path.display())]
+    #[error(
+        "cannot write to {}; what was acknowledged before is kept: free or mend the disk, then start again",
+        path.display()
+    )]
     Write {
         path: PathBuf,
         #[source]
@@ -189,6 +196,18 @@ pub(crate) fn ensure_file(
     let parent = parent.unwrap_or(Path::new("."));
     File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed(parent))?;
     Ok(file)
+}
+
+/// After a sync that failed, Linux keeps the pages in its cache and calls them clean, though the disk does not have them
+/// (fsync(2)). An earlier life ended for that; this one must not take such a page for durable, and act on a vote that the
+/// next power loss takes back. So what is read is what the disk has.
+pub(crate) fn drop_cache(file: &File) -> io::Result<()> {
+    file.sync_all()?;
+    match rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed) {
+        // A file system without a cache of its own has nothing to drop.
+        Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// Opens the database and checks every page of it.

@@ -14,7 +14,10 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PersistError {
-    #[error("cannot write to {}", path.display())]
+    #[error(
+        "cannot write to {}; what was acknowledged before is kept, nothing is from now on: free or mend the disk, \
+         then start again", path.display()
+    )]
     Write {
         path: PathBuf,
         #[source]
@@ -66,6 +69,7 @@ impl Wal {
             // redb would take it for a new database; ours never has length zero under this name.
             return Err(open::damaged(&path, open::Damage::Foreign));
         }
+        open::drop_cache(&file).map_err(failed)?;
         let backend = redb::backends::FileBackend::new(file)
             .map_err(|error| open::open_failure(&path, error))?;
         let database = open::open_database(&path, backend)?;

@@ -20,7 +20,7 @@ struct Row {
 
 const RUNTIMES: &[&str] = &["tokio", "tonic", "redis", "rtnetlink", "rustix", "libc", "rand"];
 
-const ROWS: [Row; 10] = [
+const ROWS: [Row; 11] = [
     Row { package: "redkeep-proto", may_use: &[], must_not_see: &["raft", "redis", "rtnetlink"] },
     Row { package: "redkeep-consensus", may_use: &[], must_not_see: RUNTIMES },
     Row {
@@ -58,6 +58,18 @@ const ROWS: [Row; 10] = [
         package: "redkeep-sim",
         may_use: &["redkeep-core", "redkeep-consensus", "redkeep-wal"],
         must_not_see: &["tokio", "tonic", "redis", "rtnetlink"],
+    },
+    Row {
+        package: "redkeep-fuzz",
+        may_use: &[
+            "redkeep-proto",
+            "redkeep-consensus",
+            "redkeep-core",
+            "redkeep-wal",
+            "redkeep-agent",
+            "redkeep-daemon",
+        ],
+        must_not_see: &[],
     },
     Row { package: "redkeep-lab", may_use: &[], must_not_see: &["raft", "tonic"] },
     Row { package: "xtask", may_use: &["redkeep-lab"], must_not_see: &[] },

@@ -205,7 +205,7 @@ where
     judge_greeting(&line, "AUTH")
 }
 
-fn judge_greeting(line: &str, command: &str) -> Result<(), RedisFailure> {
+pub(super) fn judge_greeting(line: &str, command: &str) -> Result<(), RedisFailure> {
     let Some(error) = line.strip_prefix('-') else {
         return match line.starts_with('+') {
             true => Ok(()),

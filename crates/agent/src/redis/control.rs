@@ -449,7 +449,7 @@ impl Control {
 }
 
 /// The reply to `ROLE`: ["master", offset, ..] or ["slave", host, port, state, offset].
-struct RoleReply {
+pub(super) struct RoleReply {
     name: String,
     /// A master's offset, a replica's master's port.
     number: Option<u64>,
@@ -457,7 +457,7 @@ struct RoleReply {
 }
 
 impl RoleReply {
-    fn read(reply: Value) -> Option<Self> {
+    pub(super) fn read(reply: Value) -> Option<Self> {
         let Value::Array(fields) = reply else {
             return None;
         };

@@ -259,7 +259,7 @@ async fn other_control_clients(
 }
 
 /// Ids of the control connections in a `CLIENT LIST`, but for our own, which must be there.
-fn parse_control_clients(list: &str, own_name: &str) -> Result<Vec<u64>, RedisFailure> {
+pub(super) fn parse_control_clients(list: &str, own_name: &str) -> Result<Vec<u64>, RedisFailure> {
     let mut found_self = false;
     let mut others = Vec::new();
     for line in list.lines() {

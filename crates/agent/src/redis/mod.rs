@@ -16,6 +16,8 @@ mod control_link;
 mod control_types;
 mod endpoint;
 mod failure;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod observation;
 mod offset;
 mod probe;

@@ -295,6 +295,13 @@ impl Core {
 
     /// L2: the request itself, or else a round that begins after it, shows that no other was elected before it was made.
     fn renew_asked(&mut self, now: Now, asker: Asker, renew: Renew) {
+        // The next leader waits for the lease of the spec (L4), so no longer one may be held.
+        let longest = self.timing().lease_ttl;
+        if renew.ttl > longest {
+            let from = asker.node;
+            tracing::warn!(%from, ttl_ns = renew.ttl.0, "asks for a lease longer than the spec's");
+            return;
+        }
         let Some(l) = self.leader.as_mut() else { return };
         if self.mutations.skip_read_index() {
             let read = redkeep_consensus::ReadId(renew.arm.counter ^ (asker.node.0 << 20));
@@ -302,7 +309,7 @@ impl Core {
             l.grantor.read_ready(read, self.applied);
             return;
         }
-        let deadline = Mono(now.boot.0 + renew.ttl.0);
+        let deadline = now.boot + renew.ttl;
         if let Ok(read) = self.consensus.read_index_for(now.boot, deadline, asker) {
             l.grantor.ask(read, asker.node, renew);
         }

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 
 use redkeep_consensus::Recovered;
 use redkeep_core::ids::node_id;
+use redkeep_core::message::PeerMessage;
 use redkeep_core::spec::{ClusterSpec, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip};
 use redkeep_core::*;
 
@@ -82,6 +83,8 @@ pub(crate) struct World {
     pub cut: BTreeSet<(&'static str, &'static str)>,
     /// Replicas cannot attach, whatever they follow.
     pub no_replication: bool,
+    /// Every message that was sent, for those who ask for it.
+    pub said: Option<Vec<(&'static str, PeerMessage)>>,
     runs: u64,
 }
 
@@ -105,6 +108,7 @@ impl World {
             queue: VecDeque::new(),
             cut: BTreeSet::new(),
             no_replication: false,
+            said: None,
             runs: 2,
         };
         for (i, name) in names().into_iter().enumerate() {
@@ -226,6 +230,9 @@ impl World {
         let answer = match effect {
             Effect::Send { to, message } => {
                 let to = name_of(to);
+                if let Some(said) = &mut self.said {
+                    said.push((name, message.clone()));
+                }
                 if !self.cut.contains(&(name, to)) {
                     self.queue.push_back((to, Input::Peer { from: node_id(name), message }));
                 }

@@ -50,8 +50,20 @@ fn line(out: &mut String, key: &str, value: &str) {
     let _ = writeln!(out, "{key} = {value}");
 }
 
+/// In one line: a line that begins with `[` would be taken for a header.
 fn quote(text: &str) -> String {
-    toml::Value::String(text.to_owned()).to_string()
+    let mut out = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => {
+                let _ = write!(out, "\\u{:04X}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
 }
 
 fn span(out: &mut String, key: &str, value: Span) {
@@ -103,7 +115,7 @@ fn show_group(out: &mut String, config: &Config, group: &GroupSpec, access: &Gro
         let renamed: Vec<String> = access
             .rename_commands
             .iter()
-            .map(|(from, to)| format!("{from} = {}", quote(to)))
+            .map(|(from, to)| format!("{} = {}", quote(from), quote(to)))
             .collect();
         line(out, "rename_commands", &format!("{{ {} }}", renamed.join(", ")));
     }

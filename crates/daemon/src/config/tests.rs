@@ -246,6 +246,32 @@ fn the_consequences_name_the_wait_for_a_silent_holder() {
 }
 
 #[test]
+fn odd_but_allowed_values_read_back_from_the_effective_file() {
+    let odd = [
+        ("lease_ttl = \"300ms\"", "lease_ttl = \"300.000001ms\""),
+        ("data_dir = \"/var/lib/redkeep\"", "data_dir = \"/var/a\\n[b]\\u007f\\\"'\""),
+        ("interface =", "username = \"a\\n[group]\"\ninterface ="),
+        (
+            "interface =",
+            "rename_commands = { \"FT.SEARCH\" = \"x y\", \"a b\" = \"\\t\" }\ninterface =",
+        ),
+    ];
+    let good = example(&password_file("odd"));
+    for (from, to) in odd {
+        assert!(good.contains(from), "{from} is not in the example");
+        let config = parse(&good.replacen(from, to, 1)).unwrap();
+        let again = parse(&effective(&config)).unwrap_or_else(|e| panic!("{to}: {e:?}"));
+        assert_eq!(format!("{again:?}"), format!("{config:?}"), "{to}");
+    }
+}
+
+#[test]
+fn a_secret_in_a_pipe_or_device_is_refused_without_reading_it() {
+    let good = example(Path::new("/dev/zero"));
+    assert!(problems(&good).iter().any(|p| p.rule.contains("regular file")));
+}
+
+#[test]
 fn the_shipped_example_is_valid_and_so_is_every_default_it_shows() {
     let text =
         include_str!("../../../../deploy/redkeep.toml").replacen("node = \"a\"", "node = \"w\"", 1);

@@ -48,7 +48,9 @@ pub(super) fn show_duration(span: Span) -> String {
             return format!("{}{unit}", span.0 / size);
         }
     }
-    format!("{}us", span.0 / 1_000)
+    // A fraction of another unit may end in nanoseconds.
+    let text = format!("{}.{:03}", span.0 / 1_000, span.0 % 1_000);
+    format!("{}us", text.trim_end_matches('0'))
 }
 
 /// `"10%"` or `"0.5%"` in parts per million.
@@ -112,9 +114,9 @@ mod tests {
 
     #[test]
     fn shown_durations_read_back() {
-        for ns in
-            [0, 1_000, 300_000_000, 1_000_000_000, 1_500_000_000, 90_000_000_000, 3_600_000_000_000]
-        {
+        let odd = [1, 1_001, 300_000_010, 10_000_000_500];
+        let even = [0, 1_000, 300_000_000, 1_500_000_000, 90_000_000_000, 3_600_000_000_000];
+        for ns in odd.into_iter().chain(even) {
             assert_eq!(duration(&show_duration(Span(ns))), Some(Span(ns)));
         }
     }

@@ -120,6 +120,11 @@ fn transport(root: &mut Section, p: &mut Problems) -> Transport {
 }
 
 fn check_readable(key: &str, path: &PathBuf, p: &mut Problems) {
+    // Reading a pipe or a device may never end; what cannot be asked is told by the reading.
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        p.add(key, path.display(), "must be a regular file", "write the secret into a file");
+        return;
+    }
     match std::fs::read(path) {
         Ok(text) if text.iter().all(u8::is_ascii_whitespace) => {
             p.add(key, path.display(), "must not be an empty file", "write the secret into it");

@@ -1,5 +1,5 @@
-//! A disk in memory that records what was written and synced, can run full, and can be cut off at
-//! any write: of what was not synced, a random part of its 512-byte sectors is lost.
+//! A disk in memory that records what was written and synced, can run full, can fail at any call, and can be cut off
+//! at any write: of what was not synced, a random part of its 512-byte sectors is lost.
 
 use crate::open::{self, OpenError};
 use crate::{Identity, State, Wal};
@@ -34,6 +34,18 @@ enum Operation {
     Sync,
 }
 
+/// Which calls fail, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fault {
+    /// Counts from the first call of its kind on this disk.
+    pub(super) at: usize,
+    /// Reads instead of writes, syncs and changes of length.
+    pub(super) reads: bool,
+    pub(super) kind: io::ErrorKind,
+    /// Every call from there on, of both kinds.
+    pub(super) forever: bool,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     /// What a reader sees.
@@ -43,6 +55,26 @@ struct Inner {
     /// Writes beyond this many bytes in all fail as on a full disk.
     room: Option<usize>,
     full: bool,
+    fault: Option<Fault>,
+    /// Changing calls and reads so far, failed ones included.
+    calls: usize,
+    reads: usize,
+    faults: usize,
+}
+
+impl Inner {
+    fn fail(&mut self, reads: bool) -> io::Result<()> {
+        let count = if reads { &mut self.reads } else { &mut self.calls };
+        let this = *count;
+        *count += 1;
+        let Some(fault) = self.fault else { return Ok(()) };
+        let hit = fault.reads == reads && this == fault.at;
+        if hit || (fault.forever && self.faults > 0) {
+            self.faults += 1;
+            return Err(fault.kind.into());
+        }
+        Ok(())
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -80,6 +112,15 @@ impl Disk {
         self.inner().full
     }
 
+    /// From now on `fault` happens; `None` mends the disk.
+    pub(super) fn set_fault(&self, fault: Option<Fault>) {
+        self.inner().fault = fault;
+    }
+
+    pub(super) fn faults(&self) -> usize {
+        self.inner().faults
+    }
+
     /// What is left after power is lost just before operation `cut`.
     pub(super) fn after_power_loss(&self, cut: usize, rng: &mut Rng) -> Vec<u8> {
         let inner = self.inner();
@@ -97,6 +138,17 @@ impl Disk {
 
     fn record(&self, operation: Operation) -> io::Result<()> {
         let mut inner = self.inner();
+        if let Err(error) = inner.fail(false) {
+            // Of a write that fails, the first sectors may have got through. A sync that fails has synced nothing for
+            // certain; it is not recorded, so a power loss afterwards may take anything since the last good one.
+            if let Operation::Write { offset, bytes } = operation {
+                let kept = bytes.len() / 2 / SECTOR * SECTOR;
+                let part = Operation::Write { offset, bytes: bytes[..kept].to_vec() };
+                perform(&mut inner.content, &part);
+                inner.operations.push(part);
+            }
+            return Err(error);
+        }
         let end = match &operation {
             Operation::Write { offset, bytes } => offset + bytes.len(),
             Operation::Length(length) => *length,
@@ -150,7 +202,8 @@ impl StorageBackend for Disk {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let inner = self.inner();
+        let mut inner = self.inner();
+        inner.fail(true)?;
         let from = usize::try_from(offset).expect("fits");
         let found = inner.content.get(from..from + out.len());
         out.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
@@ -171,6 +224,8 @@ impl StorageBackend for Disk {
     }
 }
 
+pub(super) const DIR_ID: u128 = 0xd1;
+
 pub(super) fn identity() -> Identity {
     Identity { cluster: "prod".into(), node: "a".into() }
 }
@@ -180,7 +235,7 @@ pub(super) fn new_file() -> Vec<u8> {
     let disk = Disk::default();
     let path = Path::new("raft.redb");
     let database = open::open_database(path, disk.clone()).expect("new");
-    open::initialise(&database, &identity(), 0xd1).expect("written");
+    open::initialise(&database, &identity(), DIR_ID).expect("written");
     database.close().expect("closed");
     disk.content()
 }

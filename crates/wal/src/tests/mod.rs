@@ -3,6 +3,8 @@
 mod consensus;
 mod crash;
 mod directory;
+mod every_point;
 mod faulty;
+mod history;
 mod rot;
 mod workload;

@@ -1,0 +1,4 @@
+//! `config`, for libFuzzer; what it checks is in `crates/fuzz`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| (redkeep_fuzz::TARGETS[3].1)(data));

@@ -1,0 +1,4 @@
+//! `wal_record`, for libFuzzer; what it checks is in `crates/fuzz`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| (redkeep_fuzz::TARGETS[0].1)(data));
