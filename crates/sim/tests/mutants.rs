@@ -3,7 +3,7 @@
 use redkeep_sim::{mutants, runner::hunt};
 
 /// Seeds looked at before a rule counts as not missed by the checkers.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 2_000;
 
 fn assert_caught(names: &[&str]) {
     let missed: Vec<&str> = names
