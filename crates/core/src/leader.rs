@@ -22,7 +22,11 @@ use crate::{
     model::{Applied, GroupModel, Model},
     mutations::Mutations,
     observe::Report,
-    plan::{Candidates, Forced, HoldReason, Plan, PlanInput, eligible::JoinMarks, plan},
+    plan::{
+        Candidates, Forced, HoldReason, Plan, PlanInput,
+        eligible::{JoinMark, JoinMarks},
+        plan,
+    },
     spec::{ClusterSpec, Timing},
 };
 
@@ -155,12 +159,12 @@ impl Leader {
             return;
         }
         for (group, offset) in masters {
-            self.note_join_marks(&group, applied, offset, model);
+            self.note_join_marks(&group, applied, JoinMark { offset, at: now }, model);
         }
     }
 
     /// The master's offset, read after its node applied the set in which a newcomer is joining, is what the newcomer must pass.
-    fn note_join_marks(&mut self, group: &GroupId, applied: u64, offset: u64, model: &Model) {
+    fn note_join_marks(&mut self, group: &GroupId, applied: u64, mark: JoinMark, model: &Model) {
         let Some(g) = model.group(group) else { return };
         let lead = self.groups.entry(group.clone()).or_default();
         lead.marks.retain(|m, _| g.joining.contains(m));
@@ -168,7 +172,7 @@ impl Leader {
             return;
         }
         for m in &g.joining {
-            lead.marks.entry(m.clone()).or_insert(offset);
+            lead.marks.entry(m.clone()).or_insert(mark);
         }
     }
 

@@ -31,7 +31,7 @@ fn parts(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// What [`parts`] takes apart, for seeds.
+/// What `parts` takes apart, for seeds.
 #[must_use]
 pub fn join(parts: &[Vec<u8>]) -> Vec<u8> {
     let mut all = Vec::new();

@@ -5,7 +5,7 @@ use redkeep_consensus::{
     Snapshot, Span, StepError,
 };
 
-/// The nodes; the first is the one that [`script`] speaks to.
+/// The nodes; the first is the one that `script` speaks to.
 pub const VOTERS: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
 
 /// A node with a short log, at term 3.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use redkeep_consensus::{NodeId, Span};
+use redkeep_consensus::{Mono, NodeId, Span};
 
 use crate::{
     model::GroupModel,
@@ -15,8 +15,21 @@ use crate::{
     spec::ClusterSpec,
 };
 
-/// Master's offset that a newcomer must pass, by newcomer.
-pub type JoinMarks = BTreeMap<EligibleMember, u64>;
+/// A replica that acknowledges each second has done so after a mark of this age, if its last acknowledgement is no older than a
+/// second: in whole seconds, and seen a probe ago.
+const ACKNOWLEDGED_SINCE: Span = Span::from_secs(3);
+
+/// By newcomer.
+pub type JoinMarks = BTreeMap<EligibleMember, JoinMark>;
+
+/// What a newcomer must pass.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct JoinMark {
+    /// The master's offset, read when its node knew of the newcomer.
+    pub offset: u64,
+    /// When it was told.
+    pub at: Mono,
+}
 
 /// The two lists of the next `Eligible` command.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,7 +58,7 @@ pub fn change(
         if members.contains(&id) {
             continue;
         }
-        let passed = marks.get(&id).is_some_and(|mark| newcomer.has_passed(*mark));
+        let passed = marks.get(&id).is_some_and(|mark| newcomer.has_passed(*mark, c.now_boot));
         if c.group.joining.contains(&id) && passed {
             members.push(id);
         } else {
@@ -70,15 +83,21 @@ fn still_alive(c: &Candidates<'_>, m: &EligibleMember) -> bool {
 /// How far a newcomer is.
 struct Progress {
     offset: u64,
-    /// What the master knows of it; 0 before its first acknowledgement, which Redis sends once a second.
+    /// What the master knows of it; 0 before its first acknowledgement, which Redis sends once a second, and where nothing was
+    /// ever written.
     acknowledged: u64,
+    /// Since its last acknowledgement.
+    lag: Span,
 }
 
 impl Progress {
     /// After a full sync the master may hold the stream back until the first acknowledgement (`repl_start_cmd_stream_on_ack`),
     /// while it shows the replica as online: so being there is not enough, the stream must have been seen to flow.
-    fn has_passed(&self, mark: u64) -> bool {
-        self.offset > mark || (self.offset == mark && self.acknowledged > 0)
+    fn has_passed(&self, mark: JoinMark, now: Mono) -> bool {
+        let acknowledges =
+            now.since(mark.at) >= ACKNOWLEDGED_SINCE && self.lag <= Span::from_secs(1);
+        self.offset > mark.offset
+            || (self.offset == mark.offset && (self.acknowledged > 0 || acknowledges))
     }
 }
 
@@ -96,9 +115,9 @@ fn follows(
     }
     let ip = cluster.node(node)?.peer.ip();
     let near = |r: &&AttachedReplica| r.addr == ip && r.online && r.lag <= c.spec.max_lag;
-    let acknowledged = master.replicas.iter().filter(near).map(|r| r.offset).max()?;
+    let line = master.replicas.iter().filter(near).max_by_key(|r| r.offset)?;
     let id = EligibleMember { node, run_id: redis.run_id.clone() };
-    Some((id, Progress { offset: redis.offset, acknowledged }))
+    Some((id, Progress { offset: redis.offset, acknowledged: line.offset, lag: line.lag }))
 }
 
 /// Members of the set that are not close to the master, as the master's node sees it, and for how long that is known:

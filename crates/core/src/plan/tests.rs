@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use redkeep_consensus::{Mono, NodeId, Span};
 
 use super::{
-    Candidates, Exclusion, Forced, HoldReason, Plan, PlanInput, eligible::JoinMarks, plan,
+    Candidates, Exclusion, Forced, HoldReason, Plan, PlanInput,
+    eligible::{JoinMark, JoinMarks},
+    plan,
 };
 use crate::{
     command::Cause,
@@ -152,6 +154,10 @@ impl Case {
             r.redis = RedisView::Down(DownReason::Dead);
         }
         self
+    }
+
+    fn mark(&mut self, newcomer: &EligibleMember, offset: u64) {
+        self.marks.insert(newcomer.clone(), JoinMark { offset, at: self.now });
     }
 
     fn plan(&self) -> Plan {
@@ -430,9 +436,9 @@ fn a_newcomer_joins_before_it_counts_and_counts_when_it_passed_the_mark() {
     assert_eq!((first.members.len(), first.joining.clone()), (1, vec![b.clone()]));
     case.group.joining = first.joining;
     assert_eq!(case.plan(), Plan::Nothing, "no mark yet");
-    case.marks.insert(b.clone(), 901);
+    case.mark(&b, 901);
     assert_eq!(case.plan(), Plan::Nothing, "not passed");
-    case.marks.insert(b, 900);
+    case.mark(&b, 900);
     let Plan::Eligible(_, second) = case.plan() else { panic!("{:?}", case.plan()) };
     assert_eq!((second.members.len(), second.joining.len()), (2, 0));
 }
@@ -444,7 +450,7 @@ fn a_newcomer_whose_stream_was_not_seen_to_flow_does_not_count() {
     case.group.eligible.retain(|m| m.node == node_id("c"));
     let b = EligibleMember { node: node_id("b"), run_id: RunId::new("run-b") };
     case.group.joining = vec![b.clone()];
-    case.marks.insert(b, 900);
+    case.mark(&b, 900);
     let mut seen = |acknowledged, offset| {
         let attached = |n: u8, offset| AttachedReplica {
             addr: [10, 0, 0, n].into(),
@@ -462,6 +468,35 @@ fn a_newcomer_whose_stream_was_not_seen_to_flow_does_not_count() {
     assert_eq!(seen(0, 900), Plan::Nothing, "no acknowledgement, and nothing came");
     assert!(matches!(seen(900, 900), Plan::Eligible(..)), "acknowledged");
     assert!(matches!(seen(0, 901), Plan::Eligible(..)), "something came");
+}
+
+/// Nothing was ever written, so an acknowledgement says 0, and only its age tells that there was one.
+#[test]
+fn a_newcomer_to_an_empty_master_counts_when_it_has_acknowledged() {
+    let mut case = Case::well();
+    case.group.eligible.retain(|m| m.node == node_id("c"));
+    let b = EligibleMember { node: node_id("b"), run_id: RunId::new("run-b") };
+    case.group.joining = vec![b.clone()];
+    case.mark(&b, 0);
+    let at = case.marks[&b].at;
+    let mut after = |age: u64, lag: u64| {
+        let attached = |n: u8, lag| AttachedReplica {
+            addr: [10, 0, 0, n].into(),
+            port: 6379,
+            online: true,
+            offset: 0,
+            lag: Span::from_secs(lag),
+        };
+        let replicas = vec![attached(2, lag), attached(3, 0)];
+        case.report("a").redis =
+            RedisView::Up(RedisObservation { replicas, ..redis("a", 0, true) });
+        case.report("b").redis = RedisView::Up(redis("b", 0, false));
+        case.marks.insert(b.clone(), JoinMark { offset: 0, at: Mono(at.0 - age * SEC) });
+        case.plan()
+    };
+    assert_eq!(after(2, 1), Plan::Nothing, "its line may be as it was when it attached");
+    assert_eq!(after(3, 2), Plan::Nothing, "it has not acknowledged for long");
+    assert!(matches!(after(3, 1), Plan::Eligible(..)));
 }
 
 #[test]
