@@ -120,6 +120,21 @@ fn follows(
     Some((id, Progress { offset: redis.offset, acknowledged: line.offset, lag: line.lag }))
 }
 
+/// Members of the set that are attached, and the offset that each has acknowledged.
+#[must_use]
+pub fn acknowledged(
+    group: &GroupModel,
+    cluster: &ClusterSpec,
+    master: &RedisObservation,
+) -> Vec<(EligibleMember, u64)> {
+    let offset = |m: &EligibleMember| {
+        let ip = cluster.node(m.node).map(|n| n.peer.ip());
+        let lines = master.replicas.iter().filter(|r| Some(r.addr) == ip && r.online);
+        lines.map(|r| r.offset).max().map(|offset| (m.clone(), offset))
+    };
+    group.eligible.iter().filter_map(offset).collect()
+}
+
 /// Members of the set that are not close to the master, as the master's node sees it, and for how long that is known:
 /// Redis counts it while the link stands.
 #[must_use]
