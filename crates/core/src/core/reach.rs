@@ -215,8 +215,7 @@ impl Core {
             _ => None,
         };
         if let Some(other) = own {
-            let heard = self.leader.as_ref().and_then(|l| l.nodes().get(&other)?.heard);
-            return heard.is_some_and(|at| now.boot.since(at) < self.silence());
+            return self.is_heard_within(other, now, self.silence());
         }
         let open = self.is_heard_by(link.replica, link.master, now, age);
         if !open {

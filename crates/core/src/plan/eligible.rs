@@ -113,11 +113,20 @@ fn follows(
     if !link_up || !redis.settled || redis.replication_id != master.replication_id {
         return None;
     }
-    let ip = cluster.node(node)?.peer.ip();
-    let near = |r: &&AttachedReplica| r.addr == ip && r.online && r.lag <= c.spec.max_lag;
-    let line = master.replicas.iter().filter(near).max_by_key(|r| r.offset)?;
+    let near = attached(master, cluster, node).filter(|r| r.lag <= c.spec.max_lag);
+    let line = near.max_by_key(|r| r.offset)?;
     let id = EligibleMember { node, run_id: redis.run_id.clone() };
     Some((id, Progress { offset: redis.offset, acknowledged: line.offset, lag: line.lag }))
+}
+
+/// A node's replicas at the master; the line of a dead connection may stand beside that of a living one.
+fn attached<'a>(
+    master: &'a RedisObservation,
+    cluster: &ClusterSpec,
+    node: NodeId,
+) -> impl Iterator<Item = &'a AttachedReplica> + use<'a> {
+    let ip = cluster.node(node).map(|n| n.peer.ip());
+    master.replicas.iter().filter(move |r| Some(r.addr) == ip && r.online)
 }
 
 /// Members of the set that are attached, and the offset that each has acknowledged.
@@ -128,9 +137,8 @@ pub fn acknowledged(
     master: &RedisObservation,
 ) -> Vec<(EligibleMember, u64)> {
     let offset = |m: &EligibleMember| {
-        let ip = cluster.node(m.node).map(|n| n.peer.ip());
-        let lines = master.replicas.iter().filter(|r| Some(r.addr) == ip && r.online);
-        lines.map(|r| r.offset).max().map(|offset| (m.clone(), offset))
+        let offsets = attached(master, cluster, m.node).map(|r| r.offset);
+        offsets.max().map(|offset| (m.clone(), offset))
     };
     group.eligible.iter().filter_map(offset).collect()
 }
@@ -145,9 +153,7 @@ pub fn far_members(
     master: &RedisObservation,
 ) -> Vec<(EligibleMember, Span)> {
     let far = |m: &EligibleMember| {
-        let ip = cluster.node(m.node).map(|n| n.peer.ip());
-        let attached = master.replicas.iter().filter(|r| Some(r.addr) == ip && r.online);
-        let lag = attached.map(|r| r.lag).min();
+        let lag = attached(master, cluster, m.node).map(|r| r.lag).min();
         lag.is_none_or(|lag| lag > max_lag).then(|| (m.clone(), lag.unwrap_or_default()))
     };
     group.eligible.iter().filter_map(far).collect()
