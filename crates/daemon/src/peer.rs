@@ -165,9 +165,7 @@ impl Links {
             if link.held.is_some_and(|until| until <= now) {
                 link.leave();
             }
-            link.receipt.look(patience, now);
-            let answer = link.receipt.oldest().map(|at| at + patience);
-            let due = [answer, link.held].into_iter().flatten().min()?;
+            let due = [link.receipt.look(patience, now), link.held].into_iter().flatten().min()?;
             u64::try_from(due.saturating_duration_since(now).as_nanos()).ok()
         };
         self.links.values_mut().filter_map(left).min().map(Span)

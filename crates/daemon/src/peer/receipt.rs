@@ -38,6 +38,7 @@ pub(super) fn stream_name() -> u64 {
 pub(super) struct Receipt {
     both: Mutex<Both>,
     silent: Notify,
+    late: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +63,8 @@ struct Arrived {
     seq: u64,
     /// Arrival of the oldest that was not acknowledged.
     untold: Option<Instant>,
+    /// It found no ride in time, and the reader of the stream was told so.
+    called: bool,
 }
 
 impl Receipt {
@@ -93,18 +96,29 @@ impl Receipt {
     }
 
     /// When the oldest envelope left that is not acknowledged.
-    pub(super) fn oldest(&self) -> Option<Instant> {
+    #[cfg(test)]
+    fn oldest(&self) -> Option<Instant> {
         self.lock().out.waiting.front().map(|(_, at)| *at)
     }
 
-    /// Tell whoever waits in [`Self::silence`] when the oldest envelope is older than `patience`. Told once a stream.
-    pub(super) fn look(&self, patience: Duration, now: Instant) {
-        let out = &mut self.lock().out;
-        if out.waiting.front().is_some_and(|(_, at)| *at + patience <= now) {
+    /// Tell whoever waits in [`Self::silence`] when the oldest envelope is older than `patience` (once a stream), and whoever
+    /// waits in [`Self::overdue`] when something arrived longer ago than [`delay`]. When to look again.
+    pub(super) fn look(&self, patience: Duration, now: Instant) -> Option<Instant> {
+        let Both { out, back } = &mut *self.lock();
+        let mut oldest = out.waiting.front().map(|(_, at)| *at + patience);
+        if oldest.is_some_and(|at| at <= now) {
             out.waiting.clear();
             out.silent = true;
             self.silent.notify_one();
+            oldest = None;
         }
+        let mut due = back.untold.filter(|_| !back.called).map(|at| at + delay(patience));
+        if due.is_some_and(|at| at <= now) {
+            back.called = true;
+            self.late.notify_one();
+            due = None;
+        }
+        [oldest, due].into_iter().flatten().min()
     }
 
     /// Until an envelope of `stream` was not acknowledged in time.
@@ -124,7 +138,7 @@ impl Receipt {
     pub(super) fn arrived(&self, stream: u64, seq: u64, now: Instant) {
         let back = &mut self.lock().back;
         if back.stream != stream {
-            *back = Arrived { stream, seq, untold: None };
+            *back = Arrived { stream, seq, ..Arrived::default() };
         }
         back.seq = seq;
         back.untold.get_or_insert(now);
@@ -133,25 +147,41 @@ impl Receipt {
     /// What an envelope to the peer should acknowledge.
     pub(super) fn ride(&self) -> Option<wire::Receipt> {
         let back = &mut self.lock().back;
-        back.untold.take()?;
+        back.take()?;
         Some(wire::Receipt { stream: back.stream, seq: back.seq })
     }
 
-    /// When something that arrived on `stream` must be acknowledged, `delay` after it came.
-    pub(super) fn due(&self, stream: u64, delay: Duration) -> Option<Instant> {
-        let back = &self.lock().back;
-        back.untold.filter(|_| back.stream == stream).map(|at| at + delay)
+    /// What arrived on `stream` and was acknowledged by nothing yet.
+    pub(super) fn untold(&self, stream: u64) -> Option<u64> {
+        let back = &mut self.lock().back;
+        (back.stream == stream).then(|| back.take())??;
+        Some(back.seq)
     }
 
-    /// What is due now, no envelope having taken it along.
-    pub(super) fn overdue(&self, stream: u64, delay: Duration, now: Instant) -> Option<u64> {
-        let back = &mut self.lock().back;
-        let due = back.stream == stream && back.untold.is_some_and(|at| at + delay <= now);
-        due.then(|| {
-            back.untold = None;
-            back.seq
-        })
+    /// Until something that arrived on `stream` found no ride in time; what is to be acknowledged.
+    pub(super) async fn overdue(&self, stream: u64) -> u64 {
+        loop {
+            {
+                let back = &mut self.lock().back;
+                if back.stream == stream && back.called && back.take().is_some() {
+                    return back.seq;
+                }
+            }
+            self.late.notified().await;
+        }
     }
+}
+
+impl Arrived {
+    fn take(&mut self) -> Option<Instant> {
+        self.called = false;
+        self.untold.take()
+    }
+}
+
+/// How long what arrived waits for a ride: longer than two heartbeats are apart; a third of the patience is left for the way back.
+fn delay(patience: Duration) -> Duration {
+    patience * 2 / 3
 }
 
 #[cfg(test)]
@@ -160,6 +190,7 @@ mod tests {
 
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_millis(60);
     const DELAY: Duration = Duration::from_millis(40);
 
     #[test]
@@ -168,8 +199,9 @@ mod tests {
         receipt.arrived(7, 1, start);
         receipt.arrived(7, 2, start);
         assert_eq!(receipt.ride(), Some(wire::Receipt { stream: 7, seq: 2 }));
-        assert_eq!((receipt.ride(), receipt.due(7, DELAY)), (None, None));
-        assert_eq!(receipt.overdue(7, DELAY, start + DELAY), None);
+        assert_eq!((receipt.ride(), receipt.untold(7)), (None, None));
+        assert_eq!(receipt.look(PATIENCE, start + DELAY), None);
+        assert_eq!(receipt.overdue(7).now_or_never(), None);
     }
 
     #[test]
@@ -177,10 +209,24 @@ mod tests {
         let (receipt, start) = (Receipt::default(), Instant::now());
         receipt.arrived(7, 1, start);
         receipt.arrived(7, 2, start + DELAY / 2);
-        assert_eq!(receipt.due(7, DELAY), Some(start + DELAY), "the oldest counts");
-        assert_eq!(receipt.overdue(7, DELAY, start + DELAY / 2), None);
-        assert_eq!(receipt.overdue(7, DELAY, start + DELAY), Some(2));
-        assert_eq!(receipt.overdue(7, DELAY, start + DELAY), None);
+        let again = receipt.look(PATIENCE, start + DELAY / 2);
+        assert_eq!(again, Some(start + DELAY), "the oldest counts");
+        assert_eq!(receipt.overdue(7).now_or_never(), None);
+        assert_eq!(receipt.look(PATIENCE, start + DELAY), None, "told once");
+        assert_eq!(receipt.overdue(8).now_or_never(), None, "another stream");
+        assert_eq!(receipt.overdue(7).now_or_never(), Some(2));
+        assert_eq!(receipt.overdue(7).now_or_never(), None);
+    }
+
+    #[test]
+    fn a_ride_that_comes_late_is_taken_all_the_same() {
+        let (receipt, start) = (Receipt::default(), Instant::now());
+        receipt.arrived(7, 1, start);
+        receipt.look(PATIENCE, start + DELAY);
+        assert_eq!(receipt.ride(), Some(wire::Receipt { stream: 7, seq: 1 }));
+        assert_eq!(receipt.overdue(7).now_or_never(), None);
+        receipt.arrived(7, 2, start + DELAY);
+        assert_eq!(receipt.overdue(7).now_or_never(), None, "it is not due yet");
     }
 
     #[test]
@@ -204,9 +250,9 @@ mod tests {
         let (receipt, start) = (Receipt::default(), Instant::now());
         receipt.begin(1);
         receipt.sent(1, 1, start);
-        receipt.look(DELAY, start + DELAY / 2);
+        receipt.look(PATIENCE, start + PATIENCE / 2);
         assert_eq!(receipt.silence(1).now_or_never(), None);
-        receipt.look(DELAY, start + DELAY);
+        receipt.look(PATIENCE, start + PATIENCE);
         assert_eq!(receipt.silence(1).now_or_never(), Some(()));
         receipt.sent(1, 2, start);
         assert_eq!(receipt.oldest(), None, "nobody waits for more of a stream that is given up");

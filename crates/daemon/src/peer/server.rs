@@ -13,17 +13,13 @@ use redkeep_proto::peer::v1::{
     ExchangeRequest, ExchangeResponse, IdentifyRequest, IdentifyResponse,
     peer_service_server::{PeerService, PeerServiceServer},
 };
-use tokio::{
-    net::TcpListener,
-    sync::watch,
-    time::{Instant, timeout_at},
-};
+use tokio::{net::TcpListener, sync::watch, time::Instant};
 use tonic::{
     Request, Response, Status, Streaming,
     transport::{Server, server::TcpIncoming},
 };
 
-use super::{Local, PROTOCOL_VERSION, codec, identity::KnownPeers, patience, receipt::Receipt};
+use super::{Local, PROTOCOL_VERSION, codec, identity::KnownPeers, receipt::Receipt};
 use crate::{inbox::Inbox, tls};
 
 type Acknowledgements = Pin<Box<dyn Stream<Item = Result<ExchangeResponse, Status>> + Send>>;
@@ -132,13 +128,11 @@ impl PeerService for PeerEndpoint {
         let (number, newer) = self.newest(peer.id);
         tracing::debug!(peer = %peer.name, number, "stream accepted");
         let receipt = self.local.receipts.of(peer.id);
-        // Longer than two heartbeats are apart; a third is left for the way back.
-        let delay = patience(self.local.lease_ttl) * 2 / 3;
         let (stream, inbox) = (first.stream, self.inbox.clone());
-        let reader = Reader { peer, number, newer, stream, envelopes, inbox, receipt, delay };
+        let reader = Reader { peer, number, newer, stream, envelopes, inbox, receipt };
         let opened = reader.deliver(first);
         // The opener waits for a first response, which may not wait for a ride.
-        let opening = reader.acknowledge(Duration::ZERO).map(Ok);
+        let opening = reader.receipt.untold(reader.stream).map(|seq| Ok(ExchangeResponse { seq }));
         let later =
             stream::unfold(opened.map(|()| reader), |reader| async { reader?.next().await });
         Ok(Response::new(Box::pin(stream::iter(opening).chain(later))))
@@ -179,42 +173,41 @@ struct Reader {
     envelopes: Streaming<ExchangeRequest>,
     inbox: Inbox,
     receipt: Arc<Receipt>,
-    /// How long an acknowledgement may wait for an envelope of the other direction.
-    delay: Duration,
+}
+
+/// What a reader waits for.
+enum Received {
+    Envelope(ExchangeRequest),
+    /// This and all before it found no ride in time.
+    Overdue(u64),
+    /// The stream ended, or is no longer the newest.
+    End,
 }
 
 impl Reader {
     async fn next(mut self) -> Option<(Result<ExchangeResponse, Status>, Option<Self>)> {
         loop {
-            let received = match self.receipt.due(self.stream, self.delay) {
-                None => self.receive().await,
-                Some(due) => match timeout_at(due, self.receive()).await {
-                    Ok(received) => received,
-                    Err(_elapsed) => match self.acknowledge(self.delay) {
-                        Some(response) => return Some((Ok(response), Some(self))),
-                        None => continue,
-                    },
-                },
+            let received = match self.receive().await {
+                Received::Envelope(envelope) => envelope,
+                Received::Overdue(seq) => return Some((Ok(ExchangeResponse { seq }), Some(self))),
+                Received::End => return None,
             };
-            self.deliver(received?)?;
+            self.deliver(received)?;
             // Most are answered by the core at once: then no acknowledgement need be waited for.
             tokio::task::yield_now().await;
         }
     }
 
-    /// What arrived `delay` ago and found no ride.
-    fn acknowledge(&self, delay: Duration) -> Option<ExchangeResponse> {
-        let seq = self.receipt.overdue(self.stream, delay, Instant::now())?;
-        Some(ExchangeResponse { seq })
-    }
-
-    /// The next envelope; none when the stream ended or is no longer the newest.
-    async fn receive(&mut self) -> Option<ExchangeRequest> {
+    async fn receive(&mut self) -> Received {
         let number = self.number;
         tokio::select! {
             biased;
-            _ = self.newer.wait_for(|newest| *newest != number) => None,
-            envelope = self.envelopes.message() => envelope.ok().flatten(),
+            _ = self.newer.wait_for(|newest| *newest != number) => Received::End,
+            envelope = self.envelopes.message() => {
+                envelope.ok().flatten().map_or(Received::End, Received::Envelope)
+            }
+            // Not by a timer of its own: that would wake this thread for little else.
+            seq = self.receipt.overdue(self.stream) => Received::Overdue(seq),
         }
     }
 
