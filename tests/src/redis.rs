@@ -171,6 +171,11 @@ fn log_path(dir: &std::path::Path, starts: u32) -> PathBuf {
     dir.join(format!("redis-{starts}.log"))
 }
 
+/// `redis-server` of PATH, or the one that the environment names.
+fn server() -> std::ffi::OsString {
+    std::env::var_os("LAB_REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
+}
+
 fn launch(
     host: &Host,
     options: &RedisOptions,
@@ -181,7 +186,7 @@ fn launch(
     std::fs::create_dir_all(&data)?;
     let config = dir.join("redis.conf");
     std::fs::write(&config, render(host.name(), options, dir, start))?;
-    let mut command = Command::new("redis-server");
+    let mut command = Command::new(server());
     // Stamps in UTC, so that they convert without a time zone.
     command.arg(&config).current_dir(&data).env("TZ", "UTC");
     let name = format!("redis-{}", options.port);
@@ -206,7 +211,8 @@ fn render(host: &str, options: &RedisOptions, dir: &std::path::Path, start: u32)
         text.push_str(&replaced);
         text.push('\n');
     }
-    text.push_str("bind * -::*\nprotected-mode no\n");
+    // Also of servers before 6.2, which know no `*`.
+    text.push_str("bind 0.0.0.0 ::\nprotected-mode no\n");
     if let Some(master) = options.replica_of {
         let _ = writeln!(text, "slaveof {} {}", master.ip(), master.port());
     }

@@ -45,6 +45,8 @@ pub struct ClusterFile {
     pub extra: String,
     /// With `[tls]`, by the node's files in [`tls_dir`]; else `insecure`.
     pub tls: bool,
+    /// A node that joins a running cluster.
+    pub joining: Option<String>,
 }
 
 /// Where a host's `ca.pem`, `node.pem`, `node.key`, `operator.pem` and `operator.key` lie, if it has any.
@@ -76,6 +78,7 @@ impl ClusterFile {
             groups: vec![group],
             extra: slow_lines(&[("takeover_timeout", "2s"), ("switchover_timeout", "2s")]),
             tls: false,
+            joining: None,
         })
     }
 
@@ -84,6 +87,9 @@ impl ClusterFile {
         let mut text = String::new();
         let _ = writeln!(text, "node = \"{node}\"");
         let _ = writeln!(text, "data_dir = \"{}\"", dir.join("redkeep").display());
+        if self.joining.as_deref() == Some(node) {
+            text.push_str("join = true\n");
+        }
         if self.tls {
             let file = |name| dir.join("tls").join(name);
             let _ = writeln!(text, "\n[tls]\nca = {:?}", file("ca.pem"));
@@ -273,6 +279,7 @@ mod tests {
             groups: vec![group],
             extra: String::new(),
             tls: false,
+            joining: None,
         };
         let expected = "node = \"a\"\ndata_dir = \"/d/redkeep\"\ninsecure = true\n\n[cluster]\n\
             name = \"demo\"\nlease_ttl = \"300ms\"\n\n[[node]]\nname = \"a\"\n\

@@ -7,6 +7,7 @@ mod demo;
 mod fuzz;
 mod nemesis;
 mod programs;
+mod servers;
 mod setup;
 mod tidy;
 mod verify;
@@ -37,6 +38,9 @@ enum Chore {
         /// Without licences, release build, namespace tests and documentation.
         #[arg(long)]
         quick: bool,
+        /// Only what speaks to a Redis, once for each of these servers: `all`, or names by comma.
+        #[arg(long, value_name = "NAMES", conflicts_with = "quick")]
+        servers: Option<String>,
     },
     /// Three hosts, real Redis, real faults, as a timeline.
     Demo {
@@ -88,7 +92,8 @@ fn run(chore: Chore) -> Result<()> {
     match chore {
         Chore::Setup => setup::run(),
         Chore::Tidy => tidy::run(&root),
-        Chore::Test { quick } => verify::run(&root, quick),
+        Chore::Test { servers: Some(servers), .. } => servers::run_all(&root, &servers),
+        Chore::Test { quick, servers: None } => verify::run(&root, quick),
         Chore::Demo { keep, lease } => demo::run(&root, keep, lease),
         Chore::Nemesis { seed, minutes } => nemesis::run(&root, seed, minutes),
         Chore::Fuzz(options) => fuzz::run(&root, &options),

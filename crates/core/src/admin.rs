@@ -4,7 +4,9 @@ use redkeep_consensus::{NodeId, Span};
 
 use crate::{
     ids::{Epoch, GroupId},
+    model::NodeRejection,
     plan::{Exclusion, HoldReason},
+    spec::{Member, NodeSpec},
 };
 
 /// A request that changes something. Only the leader takes it.
@@ -33,6 +35,27 @@ pub enum AdminRequest {
     },
     TransferLeadership {
         to: NodeId,
+    },
+    /// A node joins the cluster.
+    AddNode {
+        node: NodeSpec,
+        dry_run: bool,
+    },
+    /// A node leaves for good.
+    RemoveNode {
+        node: NodeId,
+        dry_run: bool,
+    },
+    /// A node gets a Redis of the group.
+    AddMember {
+        group: GroupId,
+        member: Member,
+        dry_run: bool,
+    },
+    RemoveMember {
+        group: GroupId,
+        node: NodeId,
+        dry_run: bool,
     },
 }
 
@@ -74,4 +97,19 @@ pub enum Refusal {
     Aborted(String),
     #[error("a pause needs a duration between 1s and 7 days, not {0}")]
     PauseLength(Span),
+    #[error("{node} cannot {what}: {why}")]
+    Node { node: String, what: &'static str, why: NodeRefusal },
+}
+
+/// Why a node may not join or leave.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NodeRefusal {
+    #[error(transparent)]
+    Rejected(#[from] NodeRejection),
+    #[error(
+        "{left} nodes would be left, and fewer than three survive no failure: add another first"
+    )]
+    TooFew { left: usize },
+    #[error("of the {of} nodes that would vote then, {heard} are heard, which is no majority")]
+    NoMajority { heard: usize, of: usize },
 }

@@ -5,7 +5,7 @@ use redkeep_consensus::{NodeId, Span};
 use crate::{
     ids::{Epoch, GroupId, RunId},
     observe::EligibleMember,
-    spec::ClusterSpec,
+    spec::{ClusterSpec, Member, NodeSpec},
 };
 
 /// A log entry's payload.
@@ -51,6 +51,21 @@ pub enum Body {
     },
     Resume {
         group: Option<GroupId>,
+    },
+    /// A node belongs to the cluster from here on. Raft's membership follows: a learner first, a voter once it has caught up.
+    AddNode(NodeSpec),
+    /// A node leaves for good; its id does not come back.
+    RemoveNode {
+        node: NodeId,
+    },
+    /// A node of the cluster gets a Redis of the group.
+    AddMember {
+        group: GroupId,
+        member: Member,
+    },
+    RemoveMember {
+        group: GroupId,
+        node: NodeId,
     },
 }
 

@@ -10,8 +10,12 @@ use crate::{
     command::{Assign, Body, Cause, Command},
     ids::{Epoch, GroupId, RunId},
     observe::EligibleMember,
-    spec::ClusterSpec,
+    spec::{ClusterSpec, NodeSpec},
 };
+
+mod nodes;
+
+pub use nodes::NodeRejection;
 
 /// Lines of history that are kept.
 pub const HISTORY_MAX: usize = 256;
@@ -24,6 +28,8 @@ pub struct Model {
     /// A pause of all groups.
     pub pause: Option<Pause>,
     pub history: VecDeque<Record>,
+    /// Nodes that left; their ids do not come back.
+    pub left: Vec<NodeSpec>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -89,6 +95,18 @@ pub enum RecordKind {
         duration: Span,
     },
     Resumed,
+    NodeAdded {
+        name: String,
+    },
+    NodeRemoved {
+        name: String,
+    },
+    MemberAdded {
+        node: NodeId,
+    },
+    MemberRemoved {
+        node: NodeId,
+    },
 }
 
 /// What an applied entry changed.
@@ -106,7 +124,7 @@ pub enum Applied {
 }
 
 /// Why a committed command changed nothing: something was committed between its view and it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Rejection {
     #[error("a spec is there already")]
     SpecExists,
@@ -118,6 +136,8 @@ pub enum Rejection {
     NotAMember,
     #[error("no switchover is under way")]
     NoSwitchover,
+    #[error(transparent)]
+    Node(#[from] NodeRejection),
 }
 
 impl Model {
@@ -146,6 +166,10 @@ impl Model {
             }
             Body::Pause { group, duration } => self.apply_pause(&at, group, Some(duration)),
             Body::Resume { group } => self.apply_pause(&at, group, None),
+            Body::AddNode(node) => self.apply_add_node(&at, node),
+            Body::RemoveNode { node } => self.apply_remove_node(&at, node),
+            Body::AddMember { group, member } => self.apply_add_member(&at, group, member),
+            Body::RemoveMember { group, node } => self.apply_remove_member(&at, group, node),
         }
     }
 

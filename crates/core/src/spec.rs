@@ -66,6 +66,8 @@ pub struct NodeSpec {
     pub peer: SocketAddr,
     /// Where its supervisor answers operators.
     pub admin: SocketAddr,
+    /// It joined a running cluster, so it has no membership of its own to start from.
+    pub added: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

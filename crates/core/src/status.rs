@@ -20,6 +20,9 @@ pub struct StatusView {
     pub leader: Option<NodeId>,
     pub applied: u64,
     pub committed: u64,
+    /// Raft's voters and learners, as applied here.
+    pub voters: Vec<NodeId>,
+    pub learners: Vec<NodeId>,
     /// Supervisors as the leader hears them; empty elsewhere.
     pub nodes: Vec<NodeStatus>,
     pub groups: Vec<GroupStatus>,

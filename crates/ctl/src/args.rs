@@ -121,6 +121,12 @@ pub(crate) enum Verb {
     /// Raft leadership
     #[command(subcommand)]
     Leader(Leader),
+    /// Supervisors of the cluster
+    #[command(subcommand)]
+    Node(Node),
+    /// Nodes with a Redis of a group
+    #[command(subcommand)]
+    Member(Member),
     /// Print a completion script
     Completions {
         /// The shell
@@ -138,6 +144,70 @@ pub(crate) enum Leader {
         #[arg(long)]
         wait: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Node {
+    /// Let a supervisor join; start it with `join = true` in its file
+    Add {
+        /// Its name; none that was ever in use
+        node: String,
+        /// Where it answers peers
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        peer: String,
+        /// Where it answers operators
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        admin: String,
+        /// Wait until it votes
+        #[arg(long)]
+        wait: bool,
+        /// Only say what would happen
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Take a supervisor out for good; its name cannot come back
+    Remove {
+        /// The node
+        node: String,
+        #[command(flatten)]
+        consent: Consent,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Member {
+    /// Make a node's Redis a replica of the group; what it holds is replaced
+    Add {
+        /// The group
+        group: String,
+        /// The node
+        node: String,
+        /// Higher is preferred among equals; 0 = never promoted without being named
+        #[arg(long, default_value_t = 100)]
+        priority: u32,
+        #[command(flatten)]
+        consent: Consent,
+    },
+    /// Take a node out of the group; it may not be the master
+    Remove {
+        /// The group
+        group: String,
+        /// The node
+        node: String,
+        #[command(flatten)]
+        consent: Consent,
+    },
+}
+
+/// Whether it is to be done, and whether to ask first.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Consent {
+    /// Only say what would happen
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not ask; without a terminal nothing is asked anyway
+    #[arg(short, long)]
+    pub(crate) yes: bool,
 }
 
 /// What a change of the master has in common.

@@ -111,6 +111,8 @@ fn refused(refusal: Refusal) -> Meaning {
         | RefusalReason::Held
         | RefusalReason::Busy
         | RefusalReason::Aborted
-        | RefusalReason::PauseLength => Meaning::Refused(Failure::Refused { text, help }),
+        | RefusalReason::PauseLength
+        | RefusalReason::Node
+        | RefusalReason::Address => Meaning::Refused(Failure::Refused { text, help }),
     }
 }

@@ -1,6 +1,7 @@
 //! What each verb does.
 
 mod change;
+mod node;
 mod read;
 mod watch;
 
@@ -42,6 +43,8 @@ pub(crate) async fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
         Verb::Leader(Leader::Transfer { node, wait }) => {
             change::transfer(&target, node, *wait, out).await
         }
+        Verb::Node(verb) => node::change(&target, verb, out).await,
+        Verb::Member(verb) => node::change_member(&target, verb, out).await,
         Verb::Completions { .. } => Ok(()),
     }
 }

@@ -14,7 +14,9 @@ pub(crate) use event::EventView;
 pub(crate) use explain::ExplainView;
 pub(crate) use history::{HistoryView, RecordView};
 pub(crate) use outcome::OutcomeView;
-pub(crate) use status::{FreshnessView, GroupView, MemberView, ProblemView, RedisView, StatusView};
+pub(crate) use status::{
+    FreshnessView, GroupView, MemberView, NodeView, ProblemView, RedisView, StatusView,
+};
 
 /// The word of an enum value: `CAUSE_MASTER_DOWN` becomes `master_down`; none for UNSPECIFIED.
 fn word(name: &str, prefix: &str) -> Option<String> {

@@ -10,6 +10,7 @@ mod event;
 mod forward;
 mod health;
 mod history;
+mod nodes;
 mod outcome;
 pub(crate) mod port;
 mod problems;

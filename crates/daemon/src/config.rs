@@ -19,6 +19,7 @@ mod validate;
 
 pub(crate) use raw::Problem;
 pub(crate) use show::{consequences, effective};
+pub(crate) use validate::{is_name, is_place};
 
 /// A configuration that obeys every rule.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub(crate) struct Config {
     pub(crate) node: String,
     pub(crate) node_id: NodeId,
     pub(crate) data_dir: PathBuf,
+    /// A fresh data directory takes its membership from the running cluster.
+    pub(crate) join: bool,
     pub(crate) transport: Transport,
     pub(crate) log_format: LogFormat,
     pub(crate) on_stop: OnStop,

@@ -238,7 +238,11 @@ impl Driver {
         self.hands.links.set_peers(&spec.nodes);
         self.hands.nodes.send_replace(spec.nodes.clone());
         let local: Vec<_> = spec.groups.iter().filter(|g| g.is_member(self.node)).collect();
-        self.groups.retain(|id, known| local.iter().any(|g| g.id == *id && **g == known.spec));
+        // Who else is a member, or how long a replica may lag, is nothing to the connections.
+        let same = |known: &GroupSpec, new: &GroupSpec| {
+            (known.port, known.vip, known.probe) == (new.port, new.vip, new.probe)
+        };
+        self.groups.retain(|id, known| local.iter().any(|g| g.id == *id && same(&known.spec, g)));
         for group in &local {
             if self.groups.contains_key(&group.id) {
                 continue;

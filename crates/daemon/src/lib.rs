@@ -97,7 +97,7 @@ fn parses<'a>(words: impl Iterator<Item = &'a str>) -> Result<(), clap::Error> {
 fn run(config: Config) -> ExitCode {
     match supervisor::run(config) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.downcast_ref::<peer::identity::KnownByAnother>().is_some() => {
+        Err(error) if error.downcast_ref::<peer::identity::MustNotRun>().is_some() => {
             say(&format!("redkeepd: {error}"));
             ExitCode::from(EXIT_IDENTITY)
         }

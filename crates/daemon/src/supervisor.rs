@@ -31,7 +31,7 @@ use crate::{
     log,
     peer::{
         Links, Local,
-        identity::{self, KnownPeers},
+        identity::{self, Directory, KnownPeers},
         server::PeerEndpoint,
     },
     sd_notify::ServiceManager,
@@ -200,13 +200,17 @@ impl Start {
 
     /// A fresh directory is used only once peers agree that it is not a lost one's successor.
     fn introduce(&mut self, runtime: &Handle, local: &Local) -> anyhow::Result<()> {
-        let dir = self.state.dir_id.to_be_bytes();
+        let directory = Directory {
+            id: self.state.dir_id.to_be_bytes(),
+            fresh: self.state.fresh,
+            join: self.config.join,
+        };
         let nodes = &self.config.spec.nodes;
         if self.state.fresh {
             ServiceManager::from_env()
                 .status("new data directory: waiting for a majority of peers");
         }
-        runtime.block_on(identity::introduce(local, nodes, dir, self.state.fresh))?;
+        runtime.block_on(identity::introduce(local, nodes, directory))?;
         if self.state.fresh {
             self.wal.mark_bootstrapped().context("the data directory cannot be written")?;
         }
@@ -224,6 +228,7 @@ impl Start {
             initial_spec: self.config.spec.clone(),
             recovered: std::mem::take(&mut self.state.recovered),
             burned,
+            join: self.config.join,
             incarnation: self.state.incarnation,
             lock,
             seed: seed().context("no randomness")?,

@@ -68,6 +68,7 @@ impl World {
                 initial_spec: spec.clone(),
                 recovered: recovered(&spec, assigned),
                 burned: BTreeMap::new(),
+                join: false,
                 incarnation: 3,
                 lock: LockAtStart::default(),
                 seed: 7,
@@ -220,6 +221,7 @@ fn spec() -> ClusterSpec {
         name: name.to_owned(),
         peer: ([10, 99, 0, n], 7600).into(),
         admin: ([10, 99, 0, n], 7601).into(),
+        added: false,
     };
     ClusterSpec {
         name: "demo".to_owned(),

@@ -20,6 +20,23 @@ pub struct Server {
     child: Child,
 }
 
+/// `redis-server` of PATH, or the one that the environment names.
+fn program() -> std::ffi::OsString {
+    std::env::var_os("LAB_REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
+}
+
+/// From 7.0 on DEBUG is refused unless asked for; before, that option is unknown.
+fn with_debug_command() -> &'static [&'static str] {
+    static MAJOR: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+    let major = MAJOR.get_or_init(|| {
+        let output = Command::new(program()).arg("--version").output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let (_, version) = text.split_once("v=").unwrap();
+        version.split('.').next().unwrap().parse().unwrap()
+    });
+    if *major >= 7 { &["--enable-debug-command", "yes"] } else { &[] }
+}
+
 impl Server {
     /// Starts and waits until it answers anything at all.
     pub fn start(arguments: &[&str]) -> Self {
@@ -44,11 +61,12 @@ impl Server {
 
     fn try_start(directory: &Path, arguments: &[&str]) -> Option<Self> {
         let port = free_port();
-        let child = Command::new("redis-server")
+        let child = Command::new(program())
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
             .arg("--dir")
             .arg(directory)
-            .args(["--repl-diskless-sync-delay", "0", "--enable-debug-command", "yes"])
+            .args(["--repl-diskless-sync-delay", "0"])
+            .args(with_debug_command())
             .args(["--save", ""])
             .args(arguments)
             .stdout(Stdio::null())

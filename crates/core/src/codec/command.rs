@@ -48,6 +48,18 @@ fn body_to_proto(body: &Body) -> PbBody {
             PbBody::Pause(pb::Pause { group: group_name(group.as_ref()), duration_ns: duration.0 })
         }
         Body::Resume { group } => PbBody::Resume(pb::Resume { group: group_name(group.as_ref()) }),
+        Body::AddNode(node) => {
+            PbBody::AddNode(pb::AddNode { node: Some(spec::node_to_proto(node)) })
+        }
+        Body::RemoveNode { node } => PbBody::RemoveNode(pb::RemoveNode { node: node.0 }),
+        Body::AddMember { group, member } => PbBody::AddMember(pb::AddMember {
+            group: group.as_str().to_owned(),
+            member: Some(spec::member_to_proto(member)),
+        }),
+        Body::RemoveMember { group, node } => PbBody::RemoveMember(pb::RemoveMember {
+            group: group.as_str().to_owned(),
+            node: node.0,
+        }),
     }
 }
 
@@ -114,6 +126,20 @@ fn body_from_proto(body: PbBody) -> Result<Body, CodecError> {
         PbBody::Resume(pb::Resume { group }) => {
             Body::Resume { group: optional_group(group.as_deref(), "resume.group")? }
         }
+        PbBody::AddNode(pb::AddNode { node }) => {
+            Body::AddNode(spec::node_from_proto(need(node, "add_node.node")?)?)
+        }
+        PbBody::RemoveNode(pb::RemoveNode { node }) => {
+            Body::RemoveNode { node: node_id(node, "remove_node.node")? }
+        }
+        PbBody::AddMember(pb::AddMember { group, member }) => Body::AddMember {
+            group: group_id(&group, "add_member.group")?,
+            member: spec::member_from_proto(&need(member, "add_member.member")?)?,
+        },
+        PbBody::RemoveMember(pb::RemoveMember { group, node }) => Body::RemoveMember {
+            group: group_id(&group, "remove_member.group")?,
+            node: node_id(node, "remove_member.node")?,
+        },
     })
 }
 

@@ -15,13 +15,14 @@ use crate::{
 };
 
 pub(super) fn to_proto(model: &Model) -> pb::Snapshot {
-    let Model { spec: cluster, groups, pause, history } = model;
+    let Model { spec: cluster, groups, pause, history, left } = model;
     pb::Snapshot {
         format: FORMAT,
         spec: cluster.as_ref().map(spec::to_proto),
         groups: groups.iter().map(group_to_proto).collect(),
         pause: pause.map(pause_to_proto),
         history: history.iter().map(record_to_proto).collect(),
+        left: left.iter().map(spec::node_to_proto).collect(),
     }
 }
 
@@ -87,17 +88,26 @@ fn kind_to_proto(kind: &RecordKind) -> PbKind {
         }
         RecordKind::Paused { duration } => PbKind::Paused(pb::Paused { duration_ns: duration.0 }),
         RecordKind::Resumed => PbKind::Resumed(pb::Resumed {}),
+        RecordKind::NodeAdded { name } => PbKind::NodeAdded(pb::NodeAdded { name: name.clone() }),
+        RecordKind::NodeRemoved { name } => {
+            PbKind::NodeRemoved(pb::NodeRemoved { name: name.clone() })
+        }
+        RecordKind::MemberAdded { node } => PbKind::MemberAdded(pb::MemberAdded { node: node.0 }),
+        RecordKind::MemberRemoved { node } => {
+            PbKind::MemberRemoved(pb::MemberRemoved { node: node.0 })
+        }
     }
 }
 
 pub(super) fn from_proto(snapshot: pb::Snapshot) -> Result<Model, CodecError> {
-    let pb::Snapshot { format, spec: cluster, groups, pause, history } = snapshot;
+    let pb::Snapshot { format, spec: cluster, groups, pause, history, left } = snapshot;
     check_format(format, "snapshot.format")?;
     Ok(Model {
         spec: cluster.map(spec::from_proto).transpose()?,
         groups: groups_from_proto(groups)?,
         pause: pause.as_ref().map(pause_from_proto),
         history: history.into_iter().map(record_from_proto).collect::<Result<VecDeque<_>, _>>()?,
+        left: left.into_iter().map(spec::node_from_proto).collect::<Result<_, _>>()?,
     })
 }
 
@@ -184,5 +194,13 @@ fn kind_from_proto(kind: PbKind) -> Result<RecordKind, CodecError> {
             RecordKind::Paused { duration: Span(duration_ns) }
         }
         PbKind::Resumed(pb::Resumed {}) => RecordKind::Resumed,
+        PbKind::NodeAdded(pb::NodeAdded { name }) => RecordKind::NodeAdded { name },
+        PbKind::NodeRemoved(pb::NodeRemoved { name }) => RecordKind::NodeRemoved { name },
+        PbKind::MemberAdded(pb::MemberAdded { node }) => {
+            RecordKind::MemberAdded { node: node_id(node, "member_added.node")? }
+        }
+        PbKind::MemberRemoved(pb::MemberRemoved { node }) => {
+            RecordKind::MemberRemoved { node: node_id(node, "member_removed.node")? }
+        }
     })
 }

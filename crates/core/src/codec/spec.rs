@@ -40,9 +40,15 @@ fn timing_to_proto(timing: &Timing) -> pb::Timing {
     }
 }
 
-fn node_to_proto(node: &NodeSpec) -> pb::NodeSpec {
-    let NodeSpec { id, name, peer, admin } = node;
-    pb::NodeSpec { id: id.0, name: name.clone(), peer: peer.to_string(), admin: admin.to_string() }
+pub(super) fn node_to_proto(node: &NodeSpec) -> pb::NodeSpec {
+    let NodeSpec { id, name, peer, admin, added } = node;
+    pb::NodeSpec {
+        id: id.0,
+        name: name.clone(),
+        peer: peer.to_string(),
+        admin: admin.to_string(),
+        added: *added,
+    }
 }
 
 fn group_to_proto(group: &GroupSpec) -> pb::GroupSpec {
@@ -55,10 +61,7 @@ fn group_to_proto(group: &GroupSpec) -> pb::GroupSpec {
         port: u32::from(*port),
         vip: Some(pb::Vip { address: addr.to_string(), prefix: u32::from(prefix) }),
         interface: interface.clone(),
-        members: members
-            .iter()
-            .map(|Member { node, priority }| pb::Member { node: node.0, priority: *priority })
-            .collect(),
+        members: members.iter().map(member_to_proto).collect(),
         probe: Some(pb::ProbeTiming {
             interval_ns: interval.0,
             timeout_ns: timeout.0,
@@ -101,13 +104,14 @@ fn timing_from_proto(timing: &pb::Timing) -> Timing {
     }
 }
 
-fn node_from_proto(node: pb::NodeSpec) -> Result<NodeSpec, CodecError> {
-    let pb::NodeSpec { id, name, peer, admin } = node;
+pub(super) fn node_from_proto(node: pb::NodeSpec) -> Result<NodeSpec, CodecError> {
+    let pb::NodeSpec { id, name, peer, admin, added } = node;
     Ok(NodeSpec {
         id: node_id(id, "spec.nodes.id")?,
         name,
         peer: address::<SocketAddr>(peer, "spec.nodes.peer")?,
         admin: address::<SocketAddr>(admin, "spec.nodes.admin")?,
+        added,
     })
 }
 
@@ -144,7 +148,12 @@ fn group_from_proto(group: pb::GroupSpec) -> Result<GroupSpec, CodecError> {
     })
 }
 
-fn member_from_proto(member: &pb::Member) -> Result<Member, CodecError> {
+pub(super) fn member_to_proto(member: &Member) -> pb::Member {
+    let Member { node, priority } = *member;
+    pb::Member { node: node.0, priority }
+}
+
+pub(super) fn member_from_proto(member: &pb::Member) -> Result<Member, CodecError> {
     let pb::Member { node, priority } = *member;
     Ok(Member { node: node_id(node, "spec.groups.members.node")?, priority })
 }

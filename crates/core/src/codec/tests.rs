@@ -107,14 +107,13 @@ fn spec(dice: &mut Dice) -> ClusterSpec {
             cold_start_wait: dice.span(),
             failover_cooldown: dice.span(),
         },
-        nodes: dice.some(|d| NodeSpec {
-            id: d.node(),
-            name: d.text(),
-            peer: d.socket(),
-            admin: d.socket(),
-        }),
+        nodes: dice.some(node_spec),
         groups: dice.some(group_spec),
     }
+}
+
+fn node_spec(d: &mut Dice) -> NodeSpec {
+    NodeSpec { id: d.node(), name: d.text(), peer: d.socket(), admin: d.socket(), added: d.coin() }
 }
 
 fn group_spec(d: &mut Dice) -> GroupSpec {
@@ -137,7 +136,7 @@ fn group_spec(d: &mut Dice) -> GroupSpec {
     }
 }
 
-const BODIES: u64 = 8;
+const BODIES: u64 = 12;
 
 fn command(dice: &mut Dice, body: u64) -> Command {
     let at_unix_ms = dice.number();
@@ -164,7 +163,13 @@ fn command(dice: &mut Dice, body: u64) -> Command {
         4 => Body::Switchover { group, epoch, to: dice.node() },
         5 => Body::SwitchoverAbort { group, epoch, reason: dice.text() },
         6 => Body::Pause { group: dice.maybe(Dice::group), duration: dice.span() },
-        _ => Body::Resume { group: dice.maybe(Dice::group) },
+        7 => Body::Resume { group: dice.maybe(Dice::group) },
+        8 => Body::AddNode(node_spec(dice)),
+        9 => Body::RemoveNode { node: dice.node() },
+        10 => {
+            Body::AddMember { group, member: Member { node: dice.node(), priority: dice.small() } }
+        }
+        _ => Body::RemoveMember { group, node: dice.node() },
     };
     Command { at_unix_ms, body }
 }
@@ -174,7 +179,7 @@ fn pause(d: &mut Dice) -> Pause {
 }
 
 fn record(d: &mut Dice) -> Record {
-    let kind = match d.below(7) {
+    let kind = match d.below(11) {
         0 => RecordKind::Bootstrapped,
         1 => RecordKind::Assigned {
             master: d.node(),
@@ -187,6 +192,10 @@ fn record(d: &mut Dice) -> Record {
         3 => RecordKind::SwitchoverStarted { to: d.node() },
         4 => RecordKind::SwitchoverAborted { reason: d.text() },
         5 => RecordKind::Paused { duration: d.span() },
+        6 => RecordKind::NodeAdded { name: d.text() },
+        7 => RecordKind::NodeRemoved { name: d.text() },
+        8 => RecordKind::MemberAdded { node: d.node() },
+        9 => RecordKind::MemberRemoved { node: d.node() },
         _ => RecordKind::Resumed,
     };
     Record {
@@ -223,6 +232,7 @@ fn model(dice: &mut Dice) -> Model {
         groups: dice.some(|d| (d.group(), group_model(d))).into_iter().collect(),
         pause: dice.maybe(pause),
         history: (0..dice.below(20)).map(|_| record(dice)).collect(),
+        left: dice.some(node_spec),
     }
 }
 

@@ -40,6 +40,16 @@ impl Core {
             AdminRequest::Pause { group, duration } => Some(self.pause(now, group, duration)),
             AdminRequest::Resume { group } => Some(self.resume(now, group)),
             AdminRequest::TransferLeadership { to } => Some(self.transfer(now, to)),
+            AdminRequest::AddNode { node, dry_run } => Some(self.add_node(now, node, dry_run)),
+            AdminRequest::RemoveNode { node, dry_run } => {
+                Some(self.remove_node(now, node, dry_run))
+            }
+            AdminRequest::AddMember { group, member, dry_run } => {
+                Some(self.add_member(now, group, member, dry_run))
+            }
+            AdminRequest::RemoveMember { group, node, dry_run } => {
+                Some(self.remove_member(now, group, node, dry_run))
+            }
         };
         if let Some(reply) = reply {
             self.sink.push(Effect::Reply { id, reply });
@@ -212,7 +222,7 @@ impl Core {
         self.model.group(g).is_none().then(|| Refusal::NoSuchGroup(g.clone()))
     }
 
-    fn done_when_proposed(&mut self, now: Now, body: Body, text: String) -> AdminReply {
+    pub(super) fn done_when_proposed(&mut self, now: Now, body: Body, text: String) -> AdminReply {
         match self.propose(now, body) {
             Some(index) => AdminReply::Done { index, epoch: Epoch::NONE, text },
             None => busy(),

@@ -29,6 +29,7 @@ impl Core {
         self.leader = Some(leader);
         self.carry_out(now, grants);
         self.bootstrap(now);
+        self.mend_membership(now);
         self.mend_links(now);
         self.lead_from_where_masters_are_heard(now);
         self.lead_from_where_candidates_are_heard(now);

@@ -208,9 +208,12 @@ impl Core {
         self.note_applied(now, index, &Applied::Nothing);
     }
 
-    /// The groups of which this node is a member get their machines; known ones keep theirs.
+    /// The groups of which this node is a member get their machines; known ones keep theirs, and others go: their ports stay
+    /// guarded, and a replica's element in the lock runs out.
     pub(super) fn spec_changed(&mut self) {
         let spec = self.spec().clone();
+        let me = self.me;
+        self.hosts.retain(|id, _| spec.group(id).is_some_and(|g| g.is_member(me)));
         for g in spec.groups.iter().filter(|g| g.is_member(self.me)) {
             let at_start = AtStart {
                 guarded: self.lock_at_start.guarded.contains(&g.port),

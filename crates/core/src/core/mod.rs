@@ -4,6 +4,7 @@
 mod admin;
 mod lead;
 mod log;
+mod membership;
 pub(crate) mod reach;
 mod status;
 
@@ -41,6 +42,8 @@ pub struct Boot {
     pub initial_spec: ClusterSpec,
     pub recovered: Recovered,
     pub burned: BTreeMap<GroupId, Epoch>,
+    /// Began without a log in a cluster that runs already: it takes its membership from there.
+    pub join: bool,
     /// Raised durably at each start.
     pub incarnation: u64,
     pub lock: LockAtStart,
@@ -108,7 +111,10 @@ impl Core {
     /// # Errors
     /// The spec's timings or the recovered log are not usable.
     pub fn new(boot: Boot, now: Now) -> Result<Self, ConfigError> {
-        let config = raft_config(boot.node, &boot.initial_spec, boot.seed);
+        let mut config = raft_config(boot.node, &boot.initial_spec, boot.seed);
+        if boot.join {
+            config.voters.clear();
+        }
         let recovered_to = boot.recovered.last_index();
         let consensus = Consensus::new(config, boot.recovered, now.boot)?;
         let holder = Holder::new(

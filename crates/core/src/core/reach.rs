@@ -181,7 +181,7 @@ impl Core {
         })
     }
 
-    fn is_heard_within(&self, node: NodeId, now: Now, span: Span) -> bool {
+    pub(super) fn is_heard_within(&self, node: NodeId, now: Now, span: Span) -> bool {
         let heard = self.leader.as_ref().and_then(|l| l.nodes().get(&node)?.heard);
         heard.is_some_and(|at| now.boot.since(at) < span)
     }

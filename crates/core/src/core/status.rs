@@ -41,6 +41,8 @@ impl Core {
             leader: self.leader_id,
             applied: self.applied,
             committed: self.consensus.committed(),
+            voters: self.consensus.voters().to_vec(),
+            learners: self.consensus.learners().to_vec(),
             nodes: self.leader.as_ref().map_or_else(Vec::new, |l| node_status(now, l, self.me)),
             groups,
         }
@@ -175,6 +177,7 @@ mod tests {
             name: format!("n{}", id.0),
             peer: addr(id.0),
             admin: addr(id.0),
+            added: false,
         };
         let timing = Timing {
             lease_ttl: ms(300),

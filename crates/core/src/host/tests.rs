@@ -28,7 +28,8 @@ fn group() -> GroupId {
 fn spec() -> ClusterSpec {
     let ms = Span::from_millis;
     let addr = |n: u8| SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, n)), 1);
-    let node = |id, n| NodeSpec { id, name: format!("n{n}"), peer: addr(n), admin: addr(n) };
+    let node =
+        |id, n| NodeSpec { id, name: format!("n{n}"), peer: addr(n), admin: addr(n), added: false };
     ClusterSpec {
         name: "c".into(),
         timing: Timing {

@@ -29,6 +29,7 @@ pub(crate) fn cluster() -> ClusterSpec {
         name: name.into(),
         peer: ([10, 0, 0, n], 7600).into(),
         admin: ([10, 0, 0, n], 7601).into(),
+        added: false,
     };
     ClusterSpec {
         name: "t".into(),

@@ -19,13 +19,17 @@ pub(crate) use redis::Redis;
 
 pub(crate) const MS: u64 = 1_000_000;
 
-pub(crate) fn spec() -> ClusterSpec {
-    let node = |name: &str, n: u8| NodeSpec {
+pub(crate) fn node(name: &str, n: u8) -> NodeSpec {
+    NodeSpec {
         id: node_id(name),
         name: name.into(),
         peer: SocketAddr::from(([10, 99, 0, n], 7600)),
         admin: SocketAddr::from(([10, 99, 0, n], 7601)),
-    };
+        added: false,
+    }
+}
+
+pub(crate) fn spec() -> ClusterSpec {
     let ms = Span::from_millis;
     ClusterSpec {
         name: "demo".into(),
@@ -88,12 +92,11 @@ pub(crate) struct World {
     runs: u64,
 }
 
-fn names() -> [&'static str; 3] {
-    ["a", "b", "w"]
-}
+/// Hosts of the first hour, then those that may join.
+pub(crate) const NAMES: [&str; 5] = ["a", "b", "w", "x", "y"];
 
 fn name_of(id: NodeId) -> &'static str {
-    names().into_iter().find(|n| node_id(n) == id).expect("known node")
+    NAMES.into_iter().find(|n| node_id(n) == id).expect("known node")
 }
 
 impl World {
@@ -111,17 +114,7 @@ impl World {
             said: None,
             runs: 2,
         };
-        for (i, name) in names().into_iter().enumerate() {
-            let boot = Boot {
-                node: node_id(name),
-                initial_spec: spec.clone(),
-                recovered: Recovered::default(),
-                burned: BTreeMap::new(),
-                incarnation: 1,
-                lock: LockAtStart::default(),
-                seed: 7 + i as u64,
-                mutations: Mutations::NONE,
-            };
+        for (i, name) in NAMES.into_iter().take(3).enumerate() {
             let redis = match name {
                 "w" => None,
                 _ => Some(Redis {
@@ -137,29 +130,37 @@ impl World {
                     stuck_since: None,
                 }),
             };
-            let core = Core::new(boot, now_at(w.t)).expect("core");
-            w.hosts.insert(
-                name,
-                Host {
-                    core,
-                    redis,
-                    lock: Lock::default(),
-                    vip: false,
-                    up: true,
-                    next_probe: 0,
-                    deadline: 0,
-                    died_told: false,
-                    deny_open: false,
-                    disk: Recovered::default(),
-                    burned: BTreeMap::new(),
-                    incarnation: 1,
-                    log: Vec::new(),
-                    actions: Vec::new(),
-                    replies: Vec::new(),
-                },
-            );
+            w.add_host(name, redis, Core::new(first_boot(name, spec), now_at(w.t)).expect("core"));
         }
         w
+    }
+
+    fn add_host(&mut self, name: &'static str, redis: Option<Redis>, core: Core) {
+        let host = Host {
+            core,
+            redis,
+            lock: Lock::default(),
+            vip: false,
+            up: true,
+            next_probe: 0,
+            deadline: 0,
+            died_told: false,
+            deny_open: false,
+            disk: Recovered::default(),
+            burned: BTreeMap::new(),
+            incarnation: 1,
+            log: Vec::new(),
+            actions: Vec::new(),
+            replies: Vec::new(),
+        };
+        self.hosts.insert(name, host);
+        self.drain(name);
+    }
+
+    /// A host that was not there before, with `join = true`.
+    pub(crate) fn join(&mut self, name: &'static str, spec: &ClusterSpec) {
+        let boot = Boot { join: true, ..first_boot(name, spec) };
+        self.add_host(name, None, Core::new(boot, self.now()).expect("core"));
     }
 
     pub(crate) fn now(&self) -> Now {
@@ -194,7 +195,7 @@ impl World {
     pub(crate) fn step(&mut self) {
         self.t += MS;
         self.replicate();
-        for name in names() {
+        for name in self.names() {
             self.probe(name);
             let host = self.hosts.get_mut(name).expect("host");
             if host.up && host.deadline <= self.t {
@@ -210,10 +211,7 @@ impl World {
 
     pub(crate) fn feed(&mut self, name: &'static str, input: Input) {
         let now = now_at(self.t);
-        let host = self.hosts.get_mut(name).expect("host");
-        if !host.up {
-            return;
-        }
+        let Some(host) = self.hosts.get_mut(name).filter(|h| h.up) else { return };
         host.core.handle(now, input);
         self.host(name).deadline = self.host(name).core.deadline(now).0;
         self.drain(name);
@@ -275,6 +273,10 @@ impl World {
         }
     }
 
+    fn names(&self) -> Vec<&'static str> {
+        self.hosts.keys().copied().collect()
+    }
+
     pub(crate) fn host(&mut self, name: &str) -> &mut Host {
         self.hosts.get_mut(name).expect("host")
     }
@@ -294,6 +296,7 @@ impl World {
             initial_spec: spec.clone(),
             recovered: host.disk.clone(),
             burned: host.burned.clone(),
+            join: false,
             incarnation: host.incarnation,
             lock: LockAtStart {
                 guarded: host.lock.guarded.iter().copied().collect(),
@@ -310,7 +313,7 @@ impl World {
     }
 
     pub(crate) fn isolate(&mut self, name: &'static str) {
-        for n in names() {
+        for n in NAMES {
             self.cut.insert((name, n));
             self.cut.insert((n, name));
         }
@@ -345,9 +348,9 @@ impl World {
 
     pub(crate) fn leader(&mut self) -> Option<&'static str> {
         let now = self.now();
-        names().into_iter().find(|n| {
-            let s = self.host(n).core.status(now);
-            s.leader == Some(node_id(n))
+        self.names().into_iter().find(|n| {
+            let host = self.host(n);
+            host.up && host.core.status(now).leader == Some(node_id(n))
         })
     }
 
@@ -380,7 +383,7 @@ impl World {
     pub(crate) fn describe(&mut self) -> String {
         let now = self.now();
         let mut out = String::new();
-        for n in names() {
+        for n in self.names() {
             let s = self.host(n).core.status(now);
             let h = &self.hosts[n];
             out += &format!("{n}: {s:#?}\nlock {:?} vip {} redis {:?}\n", h.lock, h.vip, h.redis);
@@ -389,6 +392,21 @@ impl World {
             }
         }
         out
+    }
+}
+
+fn first_boot(name: &str, spec: &ClusterSpec) -> Boot {
+    let place = NAMES.iter().position(|n| *n == name).expect("known host");
+    Boot {
+        node: node_id(name),
+        initial_spec: spec.clone(),
+        recovered: Recovered::default(),
+        burned: BTreeMap::new(),
+        join: false,
+        incarnation: 1,
+        lock: LockAtStart::default(),
+        seed: 7 + place as u64,
+        mutations: Mutations::NONE,
     }
 }
 

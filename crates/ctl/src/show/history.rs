@@ -44,6 +44,10 @@ fn what(record: &RecordView) -> String {
             format!("automatic failover paused for {}", length(record.duration_ms.unwrap_or(0)))
         }
         Some("resumed") => "automatic failover on again".to_owned(),
+        Some("node_added") => format!("node {node} was added"),
+        Some("node_removed") => format!("node {node} was taken out"),
+        Some("member_added") => format!("{node} became a member"),
+        Some("member_removed") => format!("{node} was taken out of the group"),
         Some(other) => format!("{}{told}", spaced(other)),
         None => format!("something this version does not know{told}"),
     }

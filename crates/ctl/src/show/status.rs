@@ -6,7 +6,7 @@ use super::{freshness, length, problems, spaced};
 use crate::{
     out::Paint,
     table::Table,
-    view::{GroupView, MemberView, StatusView},
+    view::{GroupView, MemberView, NodeView, StatusView},
 };
 
 pub(crate) fn status(view: &StatusView, paint: Paint) -> String {
@@ -31,7 +31,7 @@ pub(crate) fn status(view: &StatusView, paint: Paint) -> String {
 fn nodes(view: &StatusView) -> String {
     let mut table = Table::new(&["NODE", "ROLE", "HEARD", "APPLIED", "ADMIN"]);
     for node in &view.nodes {
-        let role = if node.witness { "witness" } else { "member" };
+        let role = role(node);
         let heard = match (node.heard, node.heard_ago_ms) {
             (None, _) => "?".to_owned(),
             (Some(true), Some(ms)) => format!("{} ago", length(ms)),
@@ -40,13 +40,22 @@ fn nodes(view: &StatusView) -> String {
         };
         table.row(vec![
             node.name.clone(),
-            if node.leader { format!("{role}, leader") } else { role.to_owned() },
+            if node.leader { format!("{role}, leader") } else { role },
             heard,
             node.applied.map_or_else(|| "?".to_owned(), |a| a.to_string()),
             node.admin.clone(),
         ]);
     }
     table.render("")
+}
+
+fn role(node: &NodeView) -> String {
+    let role = if node.witness { "witness" } else { "member" };
+    match node.vote.as_deref() {
+        Some("learner") => format!("{role}, no vote yet"),
+        Some("none") => format!("{role}, not joined yet"),
+        _ => role.to_owned(),
+    }
 }
 
 pub(super) fn group(group: &GroupView, paint: Paint) -> String {

@@ -37,7 +37,7 @@ pub(super) async fn switchover(
     if change.dry_run {
         return tell(out, call(true).await?, true);
     }
-    if asks(change, out) {
+    if asks(change.yes, out) {
         confirm(&call(true).await?.text)?;
     }
     let outcome = call(false).await?;
@@ -67,7 +67,7 @@ pub(super) async fn failover(
     if change.dry_run {
         return tell(out, call(true).await?, true);
     }
-    if asks(change, out) {
+    if asks(change.yes, out) {
         let loss = if allow_data_loss { "; ACKNOWLEDGED WRITES MAY BE LOST" } else { "" };
         confirm(&format!("{}{loss}", call(true).await?.text))?;
     }
@@ -130,18 +130,18 @@ pub(super) async fn transfer(
     tell(out, outcome, false)
 }
 
-fn tell(out: &mut Out, outcome: pb::Outcome, dry_run: bool) -> Result<(), Failure> {
+pub(super) fn tell(out: &mut Out, outcome: pb::Outcome, dry_run: bool) -> Result<(), Failure> {
     out.answer(&OutcomeView::new(outcome, dry_run), |view, _| {
         let mark = if view.dry_run { "dry run: " } else { "" };
         format!("{mark}{}\n", view.text)
     })
 }
 
-fn asks(change: &Change, out: &Out) -> bool {
-    !change.yes && out.is_table() && io::stdin().is_terminal()
+pub(super) fn asks(yes: bool, out: &Out) -> bool {
+    !yes && out.is_table() && io::stdin().is_terminal()
 }
 
-fn confirm(plan: &str) -> Result<(), Failure> {
+pub(super) fn confirm(plan: &str) -> Result<(), Failure> {
     eprint!("{plan}.\nGo on? [y/N] ");
     io::stderr().flush()?;
     let mut answer = String::new();
@@ -165,7 +165,7 @@ async fn finish(
     tell(out, outcome, false)
 }
 
-async fn look(target: &Target, group: &str) -> Result<pb::Status, Failure> {
+pub(super) async fn look(target: &Target, group: &str) -> Result<pb::Status, Failure> {
     let request = GetStatusRequest { local_only: false, group: group.to_owned() };
     let answer = ask(target, Kind::Question, |mut client| {
         let request = request.clone();

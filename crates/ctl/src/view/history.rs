@@ -23,7 +23,8 @@ pub(crate) struct RecordView {
     pub(crate) at: Option<String>,
     pub(crate) group: Option<String>,
     pub(crate) epoch: Option<u64>,
-    /// bootstrapped, assigned, serving, switchover_started, switchover_aborted, paused, resumed.
+    /// bootstrapped, assigned, serving, switchover_started, switchover_aborted, paused, resumed,
+    /// node_added, node_removed, member_added, member_removed.
     pub(crate) kind: Option<String>,
     pub(crate) node: Option<String>,
     pub(crate) from: Option<String>,

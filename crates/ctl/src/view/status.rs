@@ -45,6 +45,8 @@ pub(crate) struct NodeView {
     pub(crate) heard: Option<bool>,
     pub(crate) heard_ago_ms: Option<u64>,
     pub(crate) applied: Option<u64>,
+    /// voter, learner (follows the log and does not vote yet), none.
+    pub(crate) vote: Option<String>,
     pub(crate) peer: String,
     pub(crate) admin: String,
 }
@@ -202,6 +204,7 @@ impl From<pb::Freshness> for FreshnessView {
 
 impl From<pb::NodeStatus> for NodeView {
     fn from(node: pb::NodeStatus) -> Self {
+        let vote = word(node.vote().as_str_name(), "VOTE_");
         let pb::NodeStatus {
             name,
             id: _,
@@ -213,6 +216,7 @@ impl From<pb::NodeStatus> for NodeView {
             admin,
             peer,
             heard,
+            vote: _,
         } = node;
         Self {
             name,
@@ -221,6 +225,7 @@ impl From<pb::NodeStatus> for NodeView {
             heard: observed.then_some(heard),
             heard_ago_ms: heard_ago.map(ms),
             applied: observed.then_some(applied),
+            vote,
             peer,
             admin,
         }

@@ -50,7 +50,7 @@ fn done_is_0_and_says_what_was_done() {
 #[test]
 fn every_verb_says_what_it_was_told() {
     let server = Supervisor::start(deciding(Ok(done())));
-    let table: [(&[&str], &str); 5] = [
+    let table: [(&[&str], &str); 9] = [
         (
             &["failover", "pair", "--to", "b", "--allow-data-loss", "--yes"],
             "FailoverRequest { group: \"pair\", to: \"b\", allow_data_loss: true, dry_run: false, forwarded: false }",
@@ -67,6 +67,31 @@ fn every_verb_says_what_it_was_told() {
         (
             &["leader", "transfer", "w", "--wait"],
             "TransferLeadershipRequest { to: \"w\", forwarded: false }",
+        ),
+        (
+            &[
+                "node",
+                "add",
+                "w",
+                "--peer",
+                "10.99.0.9:7600",
+                "--admin",
+                "10.99.0.9:7601",
+                "--wait",
+            ],
+            "AddNodeRequest { name: \"w\", peer: \"10.99.0.9:7600\", admin: \"10.99.0.9:7601\", dry_run: false, forwarded: false }",
+        ),
+        (
+            &["node", "remove", "w"],
+            "RemoveNodeRequest { name: \"w\", dry_run: false, forwarded: false }",
+        ),
+        (
+            &["member", "add", "pair", "w"],
+            "AddMemberRequest { group: \"pair\", node: \"w\", priority: 100, dry_run: false, forwarded: false }",
+        ),
+        (
+            &["member", "remove", "pair", "b", "--dry-run"],
+            "RemoveMemberRequest { group: \"pair\", node: \"b\", dry_run: true, forwarded: false }",
         ),
     ];
     for (words, request) in table {

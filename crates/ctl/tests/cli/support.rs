@@ -131,6 +131,35 @@ impl AdminService for Service {
         let outcome = self.0.decide(&request.into_inner()).await?;
         Ok(Response::new(pb::TransferLeadershipResponse { outcome }))
     }
+
+    async fn add_node(&self, request: Request<pb::AddNodeRequest>) -> Answer<pb::AddNodeResponse> {
+        let outcome = self.0.decide(&request.into_inner()).await?;
+        Ok(Response::new(pb::AddNodeResponse { outcome }))
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<pb::RemoveNodeRequest>,
+    ) -> Answer<pb::RemoveNodeResponse> {
+        let outcome = self.0.decide(&request.into_inner()).await?;
+        Ok(Response::new(pb::RemoveNodeResponse { outcome }))
+    }
+
+    async fn add_member(
+        &self,
+        request: Request<pb::AddMemberRequest>,
+    ) -> Answer<pb::AddMemberResponse> {
+        let outcome = self.0.decide(&request.into_inner()).await?;
+        Ok(Response::new(pb::AddMemberResponse { outcome }))
+    }
+
+    async fn remove_member(
+        &self,
+        request: Request<pb::RemoveMemberRequest>,
+    ) -> Answer<pb::RemoveMemberResponse> {
+        let outcome = self.0.decide(&request.into_inner()).await?;
+        Ok(Response::new(pb::RemoveMemberResponse { outcome }))
+    }
 }
 
 /// The service on a loopback port, for the life of the value.
@@ -264,6 +293,7 @@ pub(crate) fn healthy() -> pb::Status {
         admin: format!("10.99.0.{ip}:7601"),
         peer: format!("10.99.0.{ip}:7600"),
         heard: true,
+        vote: pb::Vote::Voter.into(),
     };
     pb::Status {
         cluster: "demo".to_owned(),

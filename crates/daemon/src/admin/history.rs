@@ -68,5 +68,25 @@ fn line(view: &View, record: &Record) -> pb::HistoryRecord {
             ..plain
         },
         RecordKind::Resumed => pb::HistoryRecord { kind: pb::HistoryKind::Resumed.into(), ..plain },
+        RecordKind::NodeAdded { name } => pb::HistoryRecord {
+            kind: pb::HistoryKind::NodeAdded.into(),
+            node: name.clone(),
+            ..plain
+        },
+        RecordKind::NodeRemoved { name } => pb::HistoryRecord {
+            kind: pb::HistoryKind::NodeRemoved.into(),
+            node: name.clone(),
+            ..plain
+        },
+        RecordKind::MemberAdded { node } => pb::HistoryRecord {
+            kind: pb::HistoryKind::MemberAdded.into(),
+            node: view.name(*node),
+            ..plain
+        },
+        RecordKind::MemberRemoved { node } => pb::HistoryRecord {
+            kind: pb::HistoryKind::MemberRemoved.into(),
+            node: view.name(*node),
+            ..plain
+        },
     }
 }

@@ -66,6 +66,20 @@ pub(super) fn no_such_group(name: &str, known: &[&str]) -> Status {
     with_refusal(Code::NotFound, RefusalReason::NoSuchGroup, &text, "redkeepctl status")
 }
 
+/// `key` is no address that a supervisor could answer at.
+pub(super) fn no_address(key: &str, text: &str) -> Status {
+    let text = format!(
+        "{key} is {text:?}, must be ADDRESS:PORT, as in 10.99.0.4:7600 or [fd99::4]:7600; names are not looked up"
+    );
+    with_refusal(Code::InvalidArgument, RefusalReason::Address, &text, "")
+}
+
+/// Not a name that a node can have.
+pub(super) fn no_name(text: &str) -> Status {
+    let text = format!("{text:?} is no name: at most 63 letters, digits, '-', '_' or '.'");
+    with_refusal(Code::InvalidArgument, RefusalReason::Node, &text, "")
+}
+
 /// A reader of events that fell too far behind.
 pub(super) fn lagged(missed: u64) -> Status {
     Status::data_loss(format!("{missed} events were missed: the reader is too slow"))
@@ -111,6 +125,9 @@ fn refused(refusal: &Refusal, group: Option<&GroupId>) -> Status {
         Refusal::Aborted(_) => (Code::FailedPrecondition, RefusalReason::Aborted, explain),
         Refusal::PauseLength(_) => {
             (Code::InvalidArgument, RefusalReason::PauseLength, String::new())
+        }
+        Refusal::Node { .. } => {
+            (Code::FailedPrecondition, RefusalReason::Node, "redkeepctl status".to_owned())
         }
     };
     let refusal = pb::Refusal {

@@ -3,7 +3,11 @@
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use futures_util::{Stream, stream};
-use redkeep_core::{AdminRequest, GroupId, NodeId, spec::ClusterSpec, status::GroupStatus};
+use redkeep_core::{
+    AdminRequest, GroupId, NodeId,
+    spec::{ClusterSpec, Member},
+    status::GroupStatus,
+};
 use redkeep_proto::admin::v1::{
     self as pb, admin_service_client::AdminServiceClient, admin_service_server::AdminService,
 };
@@ -13,7 +17,7 @@ use tonic::{Request, Response, Status, transport::Channel};
 use super::{
     event,
     forward::LeaderLink,
-    history, outcome,
+    history, nodes, outcome,
     port::{AdminPort, StampedEvent},
     time::to_span,
     view::View,
@@ -281,6 +285,71 @@ impl<P: AdminPort> AdminService for Service<P> {
         };
         let outcome = Some(self.decide(write, ask, call).await?);
         Ok(Response::new(pb::TransferLeadershipResponse { outcome }))
+    }
+
+    async fn add_node(&self, request: Request<pb::AddNodeRequest>) -> Answer<pb::AddNodeResponse> {
+        let asked = request.into_inner();
+        let request =
+            AdminRequest::AddNode { node: nodes::newcomer(&asked)?, dry_run: asked.dry_run };
+        let write = Write { request, group: None, forwarded: asked.forwarded };
+        let ask = pb::AddNodeRequest { forwarded: true, ..asked };
+        let call =
+            |mut c: Client, ask| async move { Ok(c.add_node(ask).await?.map(|r| r.outcome)) };
+        let outcome = Some(self.decide(write, ask, call).await?);
+        Ok(Response::new(pb::AddNodeResponse { outcome }))
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<pb::RemoveNodeRequest>,
+    ) -> Answer<pb::RemoveNodeResponse> {
+        let asked = request.into_inner();
+        let node = node(&self.view(), &asked.name)?;
+        let request = AdminRequest::RemoveNode { node, dry_run: asked.dry_run };
+        let write = Write { request, group: None, forwarded: asked.forwarded };
+        let ask = pb::RemoveNodeRequest { forwarded: true, ..asked };
+        let call =
+            |mut c: Client, ask| async move { Ok(c.remove_node(ask).await?.map(|r| r.outcome)) };
+        let outcome = Some(self.decide(write, ask, call).await?);
+        Ok(Response::new(pb::RemoveNodeResponse { outcome }))
+    }
+
+    async fn add_member(
+        &self,
+        request: Request<pb::AddMemberRequest>,
+    ) -> Answer<pb::AddMemberResponse> {
+        let asked = request.into_inner();
+        let view = self.view();
+        let group = group(&view, &asked.group)?;
+        let member = Member { node: node(&view, &asked.node)?, priority: asked.priority };
+        let request =
+            AdminRequest::AddMember { group: group.clone(), member, dry_run: asked.dry_run };
+        let write = Write { request, group: Some(group), forwarded: asked.forwarded };
+        let ask = pb::AddMemberRequest { forwarded: true, ..asked };
+        let call =
+            |mut c: Client, ask| async move { Ok(c.add_member(ask).await?.map(|r| r.outcome)) };
+        let outcome = Some(self.decide(write, ask, call).await?);
+        Ok(Response::new(pb::AddMemberResponse { outcome }))
+    }
+
+    async fn remove_member(
+        &self,
+        request: Request<pb::RemoveMemberRequest>,
+    ) -> Answer<pb::RemoveMemberResponse> {
+        let asked = request.into_inner();
+        let view = self.view();
+        let group = group(&view, &asked.group)?;
+        let request = AdminRequest::RemoveMember {
+            group: group.clone(),
+            node: node(&view, &asked.node)?,
+            dry_run: asked.dry_run,
+        };
+        let write = Write { request, group: Some(group), forwarded: asked.forwarded };
+        let ask = pb::RemoveMemberRequest { forwarded: true, ..asked };
+        let call =
+            |mut c: Client, ask| async move { Ok(c.remove_member(ask).await?.map(|r| r.outcome)) };
+        let outcome = Some(self.decide(write, ask, call).await?);
+        Ok(Response::new(pb::RemoveMemberResponse { outcome }))
     }
 }
 

@@ -12,7 +12,7 @@ pub(super) fn cluster(spec: &ClusterSpec) -> pb::ClusterSpec {
         timing: Some(times(timing)),
         nodes: nodes
             .iter()
-            .map(|NodeSpec { id, name, peer, admin }| pb::NodeSpec {
+            .map(|NodeSpec { id, name, peer, admin, added: _ }| pb::NodeSpec {
                 name: name.clone(),
                 id: id.0,
                 peer: peer.to_string(),

@@ -76,6 +76,8 @@ impl View {
             leader,
             applied,
             committed,
+            voters: _,
+            learners: _,
             nodes: _,
             groups,
         } = &*self.status;
@@ -107,7 +109,7 @@ impl View {
     }
 
     fn node(&self, spec: &ClusterSpec, node: &NodeSpec) -> pb::NodeStatus {
-        let NodeSpec { id, name, peer, admin } = node;
+        let NodeSpec { id, name, peer, admin, added: _ } = node;
         let seen = self.status.nodes.iter().find(|n| n.node == *id);
         pb::NodeStatus {
             name: name.clone(),
@@ -120,6 +122,17 @@ impl View {
             admin: admin.to_string(),
             peer: peer.to_string(),
             heard: seen.is_some_and(|n| is_heard(spec, n)),
+            vote: self.vote(*id).into(),
+        }
+    }
+
+    fn vote(&self, node: NodeId) -> pb::Vote {
+        if self.status.voters.contains(&node) {
+            pb::Vote::Voter
+        } else if self.status.learners.contains(&node) {
+            pb::Vote::Learner
+        } else {
+            pb::Vote::None
         }
     }
 

@@ -18,6 +18,7 @@ pub(crate) fn effective(config: &Config) -> String {
     let o = &mut out;
     line(o, "node", &quote(&config.node));
     line(o, "data_dir", &quote(&config.data_dir.to_string_lossy()));
+    line(o, "join", if config.join { "true" } else { "false" });
     line(o, "log_format", &quote(log_format(config.log_format)));
     line(o, "on_stop", &quote(on_stop(config.on_stop)));
     match &config.transport {

@@ -34,6 +34,7 @@ pub(super) fn validate(file: Document) -> Result<Config, Vec<Problem>> {
     let mut root = Section::new("", file.root);
     let node = root.required("node", p).unwrap_or_default();
     let data_dir = absolute_path(&mut root, "data_dir", p).unwrap_or_default();
+    let join = root.boolean("join", p).unwrap_or(false);
     let transport = transport(&mut root, p);
     let log_format = root.parsed(
         Wanted {
@@ -72,7 +73,17 @@ pub(super) fn validate(file: Document) -> Result<Config, Vec<Problem>> {
     if problems.0.is_empty() {
         let node_id = node_id(&node);
         let spec = ClusterSpec { name, timing, nodes, groups };
-        Ok(Config { node, node_id, data_dir, transport, log_format, on_stop, spec, groups: access })
+        Ok(Config {
+            node,
+            node_id,
+            data_dir,
+            join,
+            transport,
+            log_format,
+            on_stop,
+            spec,
+            groups: access,
+        })
     } else {
         Err(problems.0)
     }
@@ -207,9 +218,18 @@ fn cluster(root: &mut Section, p: &mut Problems) -> (String, Timing) {
 }
 
 /// Names go into metrics, paths and kernel object names: one plain alphabet for all.
-fn check_name(key: &str, name: &str, p: &mut Problems) {
+pub(crate) fn is_name(text: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if !name.is_empty() && (name.len() > 63 || !name.chars().all(plain)) {
+    (1..=63).contains(&text.len()) && text.chars().all(plain)
+}
+
+/// A supervisor can answer there.
+pub(crate) fn is_place(address: &SocketAddr) -> bool {
+    address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast()
+}
+
+fn check_name(key: &str, name: &str, p: &mut Problems) {
+    if !name.is_empty() && !is_name(name) {
         p.add(
             key,
             quoted(name),
@@ -227,7 +247,7 @@ fn nodes(blocks: Vec<Section>, p: &mut Problems) -> Vec<NodeSpec> {
         let peer = address(&mut block, "peer", p);
         let admin = address(&mut block, "admin", p);
         block.finish(p);
-        nodes.push(NodeSpec { id: node_id(&name), name, peer, admin });
+        nodes.push(NodeSpec { id: node_id(&name), name, peer, admin, added: false });
     }
     nodes
 }
@@ -235,8 +255,7 @@ fn nodes(blocks: Vec<Section>, p: &mut Problems) -> Vec<NodeSpec> {
 fn address(block: &mut Section, name: &'static str, p: &mut Problems) -> SocketAddr {
     let fallback = SocketAddr::from(([0, 0, 0, 0], 0));
     let Some(text) = block.required(name, p) else { return fallback };
-    let fits = |a: &SocketAddr| a.port() != 0 && !a.ip().is_unspecified() && !a.ip().is_multicast();
-    text.parse::<SocketAddr>().ok().filter(fits).unwrap_or_else(|| {
+    text.parse::<SocketAddr>().ok().filter(is_place).unwrap_or_else(|| {
         p.add(
             &block.key(name),
             quoted(&text),

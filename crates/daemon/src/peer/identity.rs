@@ -98,25 +98,39 @@ fn write_durably(path: &Path, text: &str) -> io::Result<()> {
 
 /// Why a node with a fresh directory must not run.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "node {node:?} is known to {peer:?} by another data directory: this one is new, and a node that lost its log must not vote under its old id\n    \
-     mend: put the old directory back; if it is lost for good, give this host a new node name in the configuration of all hosts"
-)]
-pub(crate) struct KnownByAnother {
-    node: String,
-    peer: String,
+pub(crate) enum MustNotRun {
+    #[error(
+        "node {node:?} is known to {peer:?} by another data directory: this one is new, and a node that lost its log must not vote under its old id\n    \
+         mend: put the old directory back; if it is lost for good, replace the node under a new name (redkeepctl node add)"
+    )]
+    KnownByAnother { node: String, peer: String },
+    #[error(
+        "node {node:?} was added to a running cluster, says {peer:?}: it has no membership of its own to start from\n    \
+         mend: write `join = true` into its configuration"
+    )]
+    MustJoin { node: String, peer: String },
 }
 
-/// Tell every peer who we are, again and again until each answered. Completes when enough have (`fresh`), or at once.
+/// A data directory, as peers are told of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Directory {
+    pub(crate) id: DirId,
+    pub(crate) fresh: bool,
+    /// Its node takes its membership from the running cluster.
+    pub(crate) join: bool,
+}
+
+/// Tell every peer who we are, again and again until each answered. Completes when enough have (a fresh directory), or
+/// at once.
 ///
 /// # Errors
-/// [`KnownByAnother`] if the directory is fresh and a peer knows this node by another.
+/// [`MustNotRun`] if the directory is fresh, and a peer knows this node by another or as one that must join.
 pub(crate) async fn introduce(
     local: &Local,
     nodes: &[NodeSpec],
-    dir: DirId,
-    fresh: bool,
-) -> Result<(), KnownByAnother> {
+    directory: Directory,
+) -> Result<(), MustNotRun> {
+    let Directory { id: dir, fresh, join } = directory;
     let name =
         nodes.iter().find(|n| n.id == local.node).map(|n| n.name.clone()).unwrap_or_default();
     let mut asked = JoinSet::new();
@@ -126,7 +140,7 @@ pub(crate) async fn introduce(
             let mut said = String::new();
             loop {
                 match ask(&local, &peer, dir).await {
-                    Ok(known) => return (peer, known),
+                    Ok(answer) => return (peer, answer),
                     Err(End::Refused(reason)) if reason != said => {
                         tracing::error!(peer = %peer.name, %reason, "the peer does not say whether it knows this node");
                         said = reason;
@@ -148,9 +162,12 @@ pub(crate) async fn introduce(
     );
     let mut answers = 0;
     while answers < enough {
-        let Some(Ok((peer, known))) = asked.join_next().await else { continue };
-        if known.is_some_and(|k| k != dir) {
-            return Err(KnownByAnother { node: name, peer: peer.name });
+        let Some(Ok((peer, answer))) = asked.join_next().await else { continue };
+        if answer.known_by.is_some_and(|known| known != dir) {
+            return Err(MustNotRun::KnownByAnother { node: name, peer: peer.name });
+        }
+        if answer.added && !join {
+            return Err(MustNotRun::MustJoin { node: name, peer: peer.name });
         }
         answers += 1;
     }
@@ -158,8 +175,14 @@ pub(crate) async fn introduce(
     Ok(())
 }
 
-/// The directory `peer` knew this node by before.
-async fn ask(local: &Local, peer: &NodeSpec, dir: DirId) -> Result<Option<DirId>, End> {
+/// What a peer says of this node.
+struct Known {
+    /// The directory it knew this node by before.
+    known_by: Option<DirId>,
+    added: bool,
+}
+
+async fn ask(local: &Local, peer: &NodeSpec, dir: DirId) -> Result<Known, End> {
     let limit = patience(local.lease_ttl).max(Duration::from_millis(500));
     let answer = timeout(limit, async {
         let stream = TcpStream::connect(peer.peer).await.map_err(|_| End::Closed)?;
@@ -175,7 +198,8 @@ async fn ask(local: &Local, peer: &NodeSpec, dir: DirId) -> Result<Option<DirId>
         answer.map(tonic::Response::into_inner).map_err(|status| client::end_of(&status))
     });
     let answer = answer.await.map_err(|_elapsed| End::Silent)??;
-    Ok(DirId::try_from(answer.known_dir_id.as_slice()).ok().filter(|_| answer.known))
+    let known_by = DirId::try_from(answer.known_dir_id.as_slice()).ok().filter(|_| answer.known);
+    Ok(Known { known_by, added: answer.added })
 }
 
 #[cfg(test)]

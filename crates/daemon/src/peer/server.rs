@@ -149,7 +149,7 @@ impl PeerService for PeerEndpoint {
         let dir_id = <[u8; 16]>::try_from(asked.dir_id.as_slice())
             .map_err(|_| Status::invalid_argument("dir_id must be 16 bytes"))?;
         let known = Arc::clone(&self.known);
-        let id = peer.id;
+        let (id, added) = (peer.id, peer.added);
         // Written to disk before the answer, on a thread that may wait.
         let known_dir_id = tokio::task::spawn_blocking(move || known.meet(id, dir_id))
             .await
@@ -159,6 +159,7 @@ impl PeerService for PeerEndpoint {
             node: self.local.node.0,
             known: known_dir_id.is_some(),
             known_dir_id: known_dir_id.map(Vec::from).unwrap_or_default(),
+            added,
         }))
     }
 }

@@ -15,7 +15,11 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{identity::KnownPeers, server::PeerEndpoint, *};
+use super::{
+    identity::{Directory, KnownPeers},
+    server::PeerEndpoint,
+    *,
+};
 use crate::inbox::{Outlet, Post, inbox};
 
 const LEASE: Span = Span(300_000_000);
@@ -33,7 +37,7 @@ fn local(name: &str) -> Local {
 }
 
 fn spec(name: &str, peer: SocketAddr) -> NodeSpec {
-    NodeSpec { id: node_id(name), name: name.to_owned(), peer, admin: peer }
+    NodeSpec { id: node_id(name), name: name.to_owned(), peer, admin: peer, added: false }
 }
 
 fn message(n: u32) -> PeerMessage {
@@ -45,6 +49,7 @@ struct Server {
     addr: SocketAddr,
     outlet: Outlet,
     _task: JoinHandle<()>,
+    nodes: watch::Sender<Vec<NodeSpec>>,
 }
 
 fn scratch(test: &str) -> std::path::PathBuf {
@@ -56,14 +61,14 @@ fn scratch(test: &str) -> std::path::PathBuf {
 async fn serve(local: Local, test: &str, peers: &[&str]) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let nodes = peers.iter().map(|name| spec(name, addr)).collect();
+    let nodes = watch::Sender::new(peers.iter().map(|name| spec(name, addr)).collect());
     let (inbox, outlet) = inbox();
     let known = Arc::new(KnownPeers::open(&scratch(test)).unwrap());
-    let endpoint = PeerEndpoint::new(local, watch::Sender::new(nodes).subscribe(), inbox, known);
+    let endpoint = PeerEndpoint::new(local, nodes.subscribe(), inbox, known);
     let task = tokio::spawn(async move {
         endpoint.serve(listener).await.unwrap();
     });
-    Server { addr, outlet, _task: task }
+    Server { addr, outlet, nodes, _task: task }
 }
 
 /// Links of node `a` to node `b` at `addr`.
@@ -334,10 +339,24 @@ async fn a_fresh_directory_of_a_known_node_must_not_run() {
     let server = serve(local("b"), "fresh", &["a", "b", "w"]).await;
     let nodes = [spec("a", server.addr), spec("b", server.addr), spec("w", server.addr)];
     let a = local("a");
-    identity::introduce(&a, &nodes[..2], [1; 16], true).await.unwrap();
-    identity::introduce(&a, &nodes[..2], [1; 16], true).await.unwrap();
-    let error = identity::introduce(&a, &nodes[..2], [2; 16], true).await.unwrap_err();
+    let fresh = |id| Directory { id: [id; 16], fresh: true, join: false };
+    identity::introduce(&a, &nodes[..2], fresh(1)).await.unwrap();
+    identity::introduce(&a, &nodes[..2], fresh(1)).await.unwrap();
+    let error = identity::introduce(&a, &nodes[..2], fresh(2)).await.unwrap_err();
     assert!(error.to_string().contains("\"a\" is known to \"b\""), "{error}");
+}
+
+/// With a membership from its file it could make a majority that never meets the cluster's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_added_must_say_that_it_joins() {
+    let server = serve(local("b"), "added", &["a", "b", "w"]).await;
+    server.nodes.send_modify(|nodes| nodes[0].added = true);
+    let nodes = [spec("a", server.addr), spec("b", server.addr)];
+    let fresh = |join| Directory { id: [1; 16], fresh: true, join };
+    let a = local("a");
+    let error = identity::introduce(&a, &nodes, fresh(false)).await.unwrap_err();
+    assert!(error.to_string().contains("`join = true`"), "{error}");
+    identity::introduce(&a, &nodes, fresh(true)).await.unwrap();
 }
 
 /// A CA and certificates for the named nodes.

@@ -32,6 +32,7 @@ impl World {
             initial_spec: self.spec.clone(),
             recovered: image.recovered,
             burned: image.burned,
+            join: false,
             incarnation: image.incarnation,
             lock: h.lock.adopt(at),
             seed: self.plan.seed ^ (life << 32),

@@ -34,6 +34,7 @@ pub(crate) fn spec(layout: Layout, knobs: &Knobs) -> ClusterSpec {
             name: (*name).to_owned(),
             peer: SocketAddr::new(addr, 7600),
             admin: SocketAddr::new(addr, 7601),
+            added: false,
         }
     };
     let nodes: Vec<NodeSpec> = names.iter().enumerate().map(node).collect();

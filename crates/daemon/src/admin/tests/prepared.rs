@@ -175,6 +175,7 @@ pub(super) fn pair() -> Pair {
         name: name.to_owned(),
         peer: SocketAddr::from(([10, 99, 0, ip], 7600)),
         admin: SocketAddr::from(([10, 99, 0, ip], 7601)),
+        added: false,
     };
     let spec = ClusterSpec {
         name: "demo".to_owned(),
@@ -302,6 +303,8 @@ impl Pair {
             leader,
             applied: 41,
             committed: 41,
+            voters: ["a", "b", "w"].map(node_id).to_vec(),
+            learners: Vec::new(),
             nodes: if role == Role::Leader { nodes.to_vec() } else { Vec::new() },
             groups: vec![self.group()],
         }

@@ -1,0 +1,109 @@
+//! Nodes that join and leave a running cluster.
+
+mod world;
+
+use redkeep_core::{admin::NodeRefusal, ids::node_id, model::NodeRejection, spec::ClusterSpec, *};
+use world::{NAMES, World, node, spec};
+
+fn order(w: &mut World, request: AdminRequest) -> AdminReply {
+    let leader = w.leader().expect("a leader");
+    w.host(leader).replies.clear();
+    w.feed(leader, Input::Admin { id: RequestId(9), request });
+    w.host(leader).replies.first().cloned().expect("an answer")
+}
+
+fn add(w: &mut World, name: &str) -> AdminReply {
+    order(w, AdminRequest::AddNode { node: node(name, number(name)), dry_run: false })
+}
+
+/// Of its address.
+fn number(name: &str) -> u8 {
+    name.as_bytes()[0]
+}
+
+fn remove(w: &mut World, name: &str) -> AdminReply {
+    order(w, AdminRequest::RemoveNode { node: node_id(name), dry_run: false })
+}
+
+/// Voters as `at` knows them, by name.
+fn voters(w: &mut World, at: &str) -> Vec<&'static str> {
+    let now = w.now();
+    let voters = w.host(at).core.status(now).voters;
+    NAMES.into_iter().filter(|n| voters.contains(&node_id(n))).collect()
+}
+
+/// What the file of the newcomer says: the cluster as it is to be.
+fn file_of(name: &str) -> ClusterSpec {
+    let mut file = spec();
+    file.nodes = vec![file.nodes[0].clone(), file.nodes[1].clone(), node(name, number(name))];
+    file
+}
+
+fn done(reply: &AdminReply) -> bool {
+    matches!(reply, AdminReply::Done { .. })
+}
+
+fn why(reply: &AdminReply) -> &NodeRefusal {
+    match reply {
+        AdminReply::Refused(Refusal::Node { why, .. }) => why,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[test]
+fn a_witness_that_is_lost_for_good_is_replaced() {
+    let mut w = World::settled_pair();
+    w.stop_supervisor("w");
+    w.until("a survivor leads", 2000, |w| w.leader().is_some());
+    assert!(done(&add(&mut w, "x")));
+    w.run(1000);
+    assert_eq!(voters(&mut w, "a"), ["a", "b", "w"], "it was not there yet");
+    w.join("x", &file_of("x"));
+    w.until("x votes", 2000, |w| voters(w, "x") == ["a", "b", "w", "x"]);
+    assert!(done(&remove(&mut w, "w")));
+    w.until("w is out", 2000, |w| voters(w, "x") == ["a", "b", "x"]);
+    w.until("the new witness leads", 20_000, |w| w.leader() == Some("x"));
+    assert_eq!(w.serving(), Some("a"), "no master moved");
+    w.run(200);
+    w.host("a").redis.as_mut().expect("a Redis").alive = false;
+    w.until("b serves", 1000, |w| w.serving() == Some("b"));
+}
+
+#[test]
+fn a_leader_that_leaves_hands_on_first_and_no_lease_lapses() {
+    let mut w = World::settled_pair();
+    assert!(done(&add(&mut w, "x")));
+    w.join("x", &file_of("x"));
+    w.until("x votes", 2000, |w| voters(w, "w") == ["a", "b", "w", "x"]);
+    assert_eq!(w.leader(), Some("w"));
+    let epoch = w.pair_status().expect("a status").epoch;
+    assert!(done(&remove(&mut w, "w")));
+    w.until("w is out", 5000, |w| voters(w, "a") == ["a", "b", "x"]);
+    w.run(2000);
+    let status = w.pair_status().expect("a status");
+    assert_eq!((status.epoch, status.serving), (epoch, true));
+    assert_ne!(w.leader(), Some("w"));
+}
+
+#[test]
+fn what_would_harm_the_cluster_is_refused() {
+    let mut w = World::settled_pair();
+    let too_few = remove(&mut w, "w");
+    assert_eq!(why(&too_few), &NodeRefusal::TooFew { left: 2 });
+    let member = remove(&mut w, "b");
+    let group = GroupId::new("pair");
+    assert_eq!(why(&member), &NodeRefusal::Rejected(NodeRejection::Member(group)));
+    let known = add(&mut w, "w");
+    assert_eq!(why(&known), &NodeRefusal::Rejected(NodeRejection::InUse("w".into())));
+    assert!(done(&add(&mut w, "x")));
+    w.join("x", &file_of("x"));
+    w.until("x votes", 2000, |w| voters(w, "w") == ["a", "b", "w", "x"]);
+    assert!(done(&add(&mut w, "y")));
+    w.join("y", &file_of("y"));
+    w.until("y votes", 2000, |w| voters(w, "w").len() == 5);
+    w.isolate("b");
+    w.isolate("y");
+    w.run(400);
+    let vain = remove(&mut w, "x");
+    assert_eq!(why(&vain), &NodeRefusal::NoMajority { heard: 2, of: 4 });
+}
