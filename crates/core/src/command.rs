@@ -52,6 +52,11 @@ pub enum Body {
     Resume {
         group: Option<GroupId>,
     },
+    /// An operator has seen the failures that there are: of one group, or of all. Cooldown and the limit of failures at once
+    /// hold nothing back for them any more.
+    Acknowledge {
+        group: Option<GroupId>,
+    },
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

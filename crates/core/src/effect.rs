@@ -291,6 +291,7 @@ pub enum EventKind {
         seconds: u64,
     },
     Resumed,
+    Acknowledged,
     LockLost,
     LockRestored,
     LeaderChanged {

@@ -89,6 +89,7 @@ pub enum RecordKind {
         duration: Span,
     },
     Resumed,
+    Acknowledged,
 }
 
 /// What an applied entry changed.
@@ -102,6 +103,7 @@ pub enum Applied {
     Switchover(GroupId),
     SwitchoverAborted(GroupId),
     Pause(Option<GroupId>),
+    Acknowledged(Option<GroupId>),
     Rejected(Rejection),
 }
 
@@ -146,6 +148,7 @@ impl Model {
             }
             Body::Pause { group, duration } => self.apply_pause(&at, group, Some(duration)),
             Body::Resume { group } => self.apply_pause(&at, group, None),
+            Body::Acknowledge { group } => self.apply_acknowledge(&at, group),
         }
     }
 
@@ -261,6 +264,15 @@ impl Model {
         let kind = duration.map_or(RecordKind::Resumed, |duration| RecordKind::Paused { duration });
         self.record(at, group.clone(), Epoch::NONE, kind);
         Applied::Pause(group)
+    }
+
+    /// History alone remembers it here: for how long it counts, each node measures from its own apply.
+    fn apply_acknowledge(&mut self, at: &At, group: Option<GroupId>) -> Applied {
+        if group.as_ref().is_some_and(|g| !self.groups.contains_key(g)) {
+            return Applied::Rejected(Rejection::NoSuchGroup);
+        }
+        self.record(at, group.clone(), Epoch::NONE, RecordKind::Acknowledged);
+        Applied::Acknowledged(group)
     }
 
     /// Run `change` on a group whose present epoch is `epoch`.

@@ -11,6 +11,8 @@ use crate::ids::GroupId;
 pub struct ClusterSpec {
     pub name: String,
     pub timing: Timing,
+    /// While more groups than this fail at once, nobody fails over by itself; 0 = no such brake.
+    pub mass_failure_limit: u32,
     pub nodes: Vec<NodeSpec>,
     pub groups: Vec<GroupSpec>,
 }

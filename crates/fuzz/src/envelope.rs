@@ -232,6 +232,7 @@ fn spec() -> ClusterSpec {
             cold_start_wait: ms(30_000),
             failover_cooldown: ms(0),
         },
+        mass_failure_limit: 0,
         nodes: [("a", 1), ("b", 2), ("w", 3)].map(node).to_vec(),
         groups: vec![GroupSpec {
             id: GroupId::new("pair"),

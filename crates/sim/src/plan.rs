@@ -115,6 +115,8 @@ pub struct Knobs {
     pub lease_ttl: Span,
     pub max_lag: Span,
     pub failover_cooldown: Span,
+    /// Of three groups; else there is nothing to count.
+    pub mass_failure_limit: u32,
     /// Greatest slew of CLOCK_BOOTTIME; chrony's bound is 83 333.
     pub skew_max_ppm: u64,
     /// Time of a synced write.
@@ -168,6 +170,8 @@ impl Plan {
     #[must_use]
     pub fn knobs(&self) -> Knobs {
         let mut rng = Rng::new(self.seed, 3);
+        // A stream of its own, so that kept seeds find what they found.
+        let mut variety = Rng::new(self.seed, 30);
         let rough = self.profile == Profile::Duel || rng.chance(300_000);
         let weather = Weather {
             loss_ppm: if rough { rng.below(20_000) } else { 200 },
@@ -192,6 +196,10 @@ impl Plan {
             lease_ttl: ms(if late { 300 } else { *rng.pick(&[300, 300, 300, 1_000]) }),
             max_lag: ms(*rng.pick(&[1_000, 3_000])),
             failover_cooldown: ms(*rng.pick(&[0, 0, 0, 3_000])),
+            mass_failure_limit: match self.layout {
+                Layout::TrioThreeGroups => *variety.pick(&[0, 0, 1, 2]),
+                Layout::Trio | Layout::Five => 0,
+            },
             skew_max_ppm: *rng.pick(&[50, 10_000, 83_333]),
             disk_max: ms(rng.range(1, 8)),
             closed_at_first: rng.chance(300_000),

@@ -48,6 +48,9 @@ fn body_to_proto(body: &Body) -> PbBody {
             PbBody::Pause(pb::Pause { group: group_name(group.as_ref()), duration_ns: duration.0 })
         }
         Body::Resume { group } => PbBody::Resume(pb::Resume { group: group_name(group.as_ref()) }),
+        Body::Acknowledge { group } => {
+            PbBody::Acknowledge(pb::Acknowledge { group: group_name(group.as_ref()) })
+        }
     }
 }
 
@@ -113,6 +116,9 @@ fn body_from_proto(body: PbBody) -> Result<Body, CodecError> {
         },
         PbBody::Resume(pb::Resume { group }) => {
             Body::Resume { group: optional_group(group.as_deref(), "resume.group")? }
+        }
+        PbBody::Acknowledge(pb::Acknowledge { group }) => {
+            Body::Acknowledge { group: optional_group(group.as_deref(), "acknowledge.group")? }
         }
     })
 }

@@ -87,6 +87,7 @@ fn kind_to_proto(kind: &RecordKind) -> PbKind {
         }
         RecordKind::Paused { duration } => PbKind::Paused(pb::Paused { duration_ns: duration.0 }),
         RecordKind::Resumed => PbKind::Resumed(pb::Resumed {}),
+        RecordKind::Acknowledged => PbKind::Acknowledged(pb::Acknowledged {}),
     }
 }
 
@@ -184,5 +185,6 @@ fn kind_from_proto(kind: PbKind) -> Result<RecordKind, CodecError> {
             RecordKind::Paused { duration: Span(duration_ns) }
         }
         PbKind::Resumed(pb::Resumed {}) => RecordKind::Resumed,
+        PbKind::Acknowledged(pb::Acknowledged {}) => RecordKind::Acknowledged,
     })
 }

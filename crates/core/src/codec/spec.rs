@@ -10,12 +10,13 @@ use super::{CodecError, group_id, need, node_id};
 use crate::spec::{ClusterSpec, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip};
 
 pub(super) fn to_proto(spec: &ClusterSpec) -> pb::ClusterSpec {
-    let ClusterSpec { name, timing, nodes, groups } = spec;
+    let ClusterSpec { name, timing, mass_failure_limit, nodes, groups } = spec;
     pb::ClusterSpec {
         name: name.clone(),
         timing: Some(timing_to_proto(timing)),
         nodes: nodes.iter().map(node_to_proto).collect(),
         groups: groups.iter().map(group_to_proto).collect(),
+        mass_failure_limit: *mass_failure_limit,
     }
 }
 
@@ -71,10 +72,11 @@ fn group_to_proto(group: &GroupSpec) -> pb::GroupSpec {
 }
 
 pub(super) fn from_proto(spec: pb::ClusterSpec) -> Result<ClusterSpec, CodecError> {
-    let pb::ClusterSpec { name, timing, nodes, groups } = spec;
+    let pb::ClusterSpec { name, timing, nodes, groups, mass_failure_limit } = spec;
     Ok(ClusterSpec {
         name,
         timing: timing_from_proto(&need(timing, "spec.timing")?),
+        mass_failure_limit,
         nodes: nodes.into_iter().map(node_from_proto).collect::<Result<_, _>>()?,
         groups: groups.into_iter().map(group_from_proto).collect::<Result<_, _>>()?,
     })

@@ -107,6 +107,7 @@ fn spec(dice: &mut Dice) -> ClusterSpec {
             cold_start_wait: dice.span(),
             failover_cooldown: dice.span(),
         },
+        mass_failure_limit: dice.small(),
         nodes: dice.some(|d| NodeSpec {
             id: d.node(),
             name: d.text(),
@@ -137,7 +138,7 @@ fn group_spec(d: &mut Dice) -> GroupSpec {
     }
 }
 
-const BODIES: u64 = 8;
+const BODIES: u64 = 9;
 
 fn command(dice: &mut Dice, body: u64) -> Command {
     let at_unix_ms = dice.number();
@@ -164,7 +165,8 @@ fn command(dice: &mut Dice, body: u64) -> Command {
         4 => Body::Switchover { group, epoch, to: dice.node() },
         5 => Body::SwitchoverAbort { group, epoch, reason: dice.text() },
         6 => Body::Pause { group: dice.maybe(Dice::group), duration: dice.span() },
-        _ => Body::Resume { group: dice.maybe(Dice::group) },
+        7 => Body::Resume { group: dice.maybe(Dice::group) },
+        _ => Body::Acknowledge { group: dice.maybe(Dice::group) },
     };
     Command { at_unix_ms, body }
 }
@@ -174,7 +176,7 @@ fn pause(d: &mut Dice) -> Pause {
 }
 
 fn record(d: &mut Dice) -> Record {
-    let kind = match d.below(7) {
+    let kind = match d.below(8) {
         0 => RecordKind::Bootstrapped,
         1 => RecordKind::Assigned {
             master: d.node(),
@@ -187,7 +189,8 @@ fn record(d: &mut Dice) -> Record {
         3 => RecordKind::SwitchoverStarted { to: d.node() },
         4 => RecordKind::SwitchoverAborted { reason: d.text() },
         5 => RecordKind::Paused { duration: d.span() },
-        _ => RecordKind::Resumed,
+        6 => RecordKind::Resumed,
+        _ => RecordKind::Acknowledged,
     };
     Record {
         index: d.number(),

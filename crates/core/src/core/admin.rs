@@ -39,6 +39,9 @@ impl Core {
             }
             AdminRequest::Pause { group, duration } => Some(self.pause(now, group, duration)),
             AdminRequest::Resume { group } => Some(self.resume(now, group)),
+            AdminRequest::Acknowledge { group, dry_run } => {
+                Some(self.acknowledge(now, group, dry_run))
+            }
             AdminRequest::TransferLeadership { to } => Some(self.transfer(now, to)),
         };
         if let Some(reply) = reply {
@@ -189,6 +192,33 @@ impl Core {
             None => format!("automatic failover of {what} is on"),
         };
         self.done_when_proposed(now, Body::Resume { group }, text)
+    }
+
+    fn acknowledge(&mut self, now: Now, group: Option<GroupId>, dry_run: bool) -> AdminReply {
+        if let Some(refusal) = self.unknown_group(group.as_ref()) {
+            return AdminReply::Refused(refusal);
+        }
+        let cooldown = self.timing().failover_cooldown;
+        let mut ends = Vec::new();
+        for id in self.model.groups.keys().filter(|id| group.as_ref().is_none_or(|g| g == *id)) {
+            let left = self.recent.cooldown_left(now.boot, id, cooldown);
+            if left > Span(0) {
+                let left = Span::from_secs(left.0.div_ceil(1_000_000_000));
+                ends.push(format!("the cooldown of {id} ends {left} early"));
+            }
+            if self.leader.as_ref().is_some_and(|l| l.counts(id)) {
+                ends.push(format!("the failure of {id} holds nobody back"));
+            }
+        }
+        let what = group.as_ref().map_or("all groups".to_owned(), ToString::to_string);
+        let text = match ends.as_slice() {
+            [] => format!("nothing of {what} waits for an acknowledgement"),
+            ends => ends.join("; "),
+        };
+        if dry_run {
+            return AdminReply::Done { index: self.applied, epoch: Epoch::NONE, text };
+        }
+        self.done_when_proposed(now, Body::Acknowledge { group }, text)
     }
 
     /// A group's own pause and that of all groups end one by one: what the end of one leaves.

@@ -203,6 +203,7 @@ mod tests {
         ClusterSpec {
             name: "c".into(),
             timing,
+            mass_failure_limit: 0,
             nodes: NODES.map(node).to_vec(),
             groups: vec![group],
         }

@@ -40,6 +40,7 @@ fn spec() -> ClusterSpec {
             cold_start_wait: ms(2_000),
             failover_cooldown: ms(0),
         },
+        mass_failure_limit: 0,
         nodes: vec![node(A, 1), node(B, 2)],
         groups: vec![GroupSpec {
             id: group(),

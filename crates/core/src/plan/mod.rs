@@ -12,5 +12,5 @@ mod tests;
 pub(crate) use tests::cluster as cluster_for_test;
 
 pub use candidate::{Candidate, Candidates};
-pub use planner::{Forced, Plan, PlanInput, plan};
+pub use planner::{Forced, MassFailure, Plan, PlanInput, plan};
 pub use reason::{Exclusion, HoldReason};

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use redkeep_consensus::{Mono, NodeId, Span};
 
 use super::{
-    Candidates, Exclusion, Forced, HoldReason, Plan, PlanInput,
+    Candidates, Exclusion, Forced, HoldReason, MassFailure, Plan, PlanInput,
     eligible::{JoinMark, JoinMarks},
     plan,
 };
@@ -41,6 +41,7 @@ pub(crate) fn cluster() -> ClusterSpec {
             cold_start_wait: ms(30_000),
             failover_cooldown: ms(0),
         },
+        mass_failure_limit: 0,
         nodes: vec![node("a", 1), node("b", 2), node("c", 3)],
         groups: vec![GroupSpec {
             id: GroupId::new("g"),
@@ -93,6 +94,8 @@ struct Case {
     lease_left: Span,
     deciding: bool,
     paused: bool,
+    cooldown_left: Span,
+    mass_failure: Option<MassFailure>,
     forced: Option<Forced>,
     marks: JoinMarks,
     now: Mono,
@@ -134,6 +137,8 @@ impl Case {
             lease_left: Span::from_millis(200),
             deciding: false,
             paused: false,
+            cooldown_left: Span(0),
+            mass_failure: None,
             forced: None,
             marks: JoinMarks::new(),
             now,
@@ -184,7 +189,8 @@ impl Case {
             lease_left: self.lease_left,
             deciding: self.deciding,
             paused: self.paused,
-            cooldown_left: Span(0),
+            cooldown_left: self.cooldown_left,
+            mass_failure: self.mass_failure,
             forced: self.forced.as_ref(),
             marks: &self.marks,
             leading_since: Mono(50 * SEC),
@@ -285,6 +291,52 @@ fn a_pause_holds_an_automatic_failover_back() {
     let mut case = Case::well().fenced(FenceCause::RedisDead);
     case.paused = true;
     assert_eq!(case.hold(), HoldReason::Paused);
+}
+
+#[test]
+fn brakes_hold_back_what_nobody_ordered_and_nothing_else() {
+    let mass = Some(MassFailure { failing: 3, limit: 1 });
+    let held = HoldReason::MassFailure { failing: 3, limit: 1 };
+    let mut dead = Case::well().fenced(FenceCause::RedisDead);
+    dead.mass_failure = mass;
+    assert_eq!(dead.hold(), held);
+    dead.forced =
+        Some(Forced { request: RequestId(1), to: Some(node_id("b")), allow_data_loss: false });
+    assert_eq!(dead.assigned(), ("b", Cause::Operator));
+    let mut hung = Case::well();
+    hung.mass_failure = mass;
+    hung.report("a").redis = RedisView::Down(DownReason::Hung);
+    assert_eq!(hung.hold(), held, "it keeps its lease");
+    let mut silent = Case::well();
+    silent.mass_failure = mass;
+    silent.lease_left = Span(0);
+    assert_eq!(silent.assigned(), ("a", Cause::NodeSilent), "it is heard again");
+    silent.reports.get_mut("a").unwrap().0 = Mono(0);
+    assert_eq!(silent.hold(), held);
+    let mut planned = Case::well().fenced(FenceCause::Switchover);
+    planned.mass_failure = mass;
+    planned.group.switchover = Some(node_id("b"));
+    planned.report("a").fenced.as_mut().unwrap().confirmed_by_target = true;
+    assert_eq!(planned.assigned(), ("b", Cause::Switchover));
+    let mut cold = Case::well().fenced(FenceCause::RedisDead);
+    cold.mass_failure = mass;
+    cold.group.eligible.clear();
+    cold.report("a").redis =
+        RedisView::Up(RedisObservation { run_id: RunId::new("new"), ..redis("a", 1000, true) });
+    assert_eq!(cold.assigned(), ("a", Cause::ColdStart));
+}
+
+#[test]
+fn a_cooldown_holds_and_so_does_a_takeover_that_would_be_tried_elsewhere() {
+    let mut case = Case::well().fenced(FenceCause::RedisDead);
+    case.cooldown_left = Span::from_secs(9);
+    assert_eq!(case.hold(), HoldReason::Cooldown { left: Span::from_secs(9) });
+    let mut late = Case::well();
+    let a = late.group.assignment.as_mut().unwrap();
+    (a.serving, a.cause) = (false, Cause::MasterDown);
+    assert!(matches!(late.plan(), Plan::AskFence(_)), "beyond takeover_timeout");
+    late.cooldown_left = Span::from_secs(9);
+    assert_eq!(late.hold(), HoldReason::Cooldown { left: Span::from_secs(9) });
 }
 
 #[test]

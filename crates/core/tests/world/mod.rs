@@ -38,6 +38,7 @@ pub(crate) fn spec() -> ClusterSpec {
             cold_start_wait: ms(30_000),
             failover_cooldown: ms(0),
         },
+        mass_failure_limit: 0,
         nodes: vec![node("a", 1), node("b", 2), node("w", 3)],
         groups: vec![GroupSpec {
             id: GroupId::new("pair"),

@@ -44,6 +44,7 @@ fn what(record: &RecordView) -> String {
             format!("automatic failover paused for {}", length(record.duration_ms.unwrap_or(0)))
         }
         Some("resumed") => "automatic failover on again".to_owned(),
+        Some("acknowledged") => "failures acknowledged by an operator".to_owned(),
         Some(other) => format!("{}{told}", spaced(other)),
         None => format!("something this version does not know{told}"),
     }

@@ -124,6 +124,14 @@ impl AdminService for Service {
         Ok(Response::new(pb::ResumeResponse { outcome }))
     }
 
+    async fn acknowledge(
+        &self,
+        request: Request<pb::AcknowledgeRequest>,
+    ) -> Answer<pb::AcknowledgeResponse> {
+        let outcome = self.0.decide(&request.into_inner()).await?;
+        Ok(Response::new(pb::AcknowledgeResponse { outcome }))
+    }
+
     async fn transfer_leadership(
         &self,
         request: Request<pb::TransferLeadershipRequest>,

@@ -68,5 +68,8 @@ fn line(view: &View, record: &Record) -> pb::HistoryRecord {
             ..plain
         },
         RecordKind::Resumed => pb::HistoryRecord { kind: pb::HistoryKind::Resumed.into(), ..plain },
+        RecordKind::Acknowledged => {
+            pb::HistoryRecord { kind: pb::HistoryKind::Acknowledged.into(), ..plain }
+        }
     }
 }

@@ -283,7 +283,13 @@ impl Reporter<'_> {
             HoldReason::EmptyDataSet | HoldReason::OlderDataSet => {
                 format!("start the Redis that has the data; to go on without: {at_a_loss}")
             }
-            HoldReason::Cooldown { .. } => format!("redkeepctl failover {group} does not wait"),
+            HoldReason::Cooldown { .. } => {
+                format!("redkeepctl acknowledge {group} ends it; failover {group} does not wait")
+            }
+            // One of many: the look at all of them comes first.
+            HoldReason::MassFailure { .. } => {
+                format!("redkeepctl status, then acknowledge [{group}]; failover {group} does not wait")
+            }
             HoldReason::Bypass { open, .. } => mends(open),
             HoldReason::OldLease { .. }
             | HoldReason::OldMasterDoubtful

@@ -266,6 +266,23 @@ impl<P: AdminPort> AdminService for Service<P> {
         Ok(Response::new(pb::ResumeResponse { outcome }))
     }
 
+    async fn acknowledge(
+        &self,
+        request: Request<pb::AcknowledgeRequest>,
+    ) -> Answer<pb::AcknowledgeResponse> {
+        let asked = request.into_inner();
+        let pb::AcknowledgeRequest { group: name, dry_run, forwarded } = &asked;
+        let view = self.view();
+        let id = group_or_all(&view, name)?;
+        let request = AdminRequest::Acknowledge { group: id.clone(), dry_run: *dry_run };
+        let write = Write { request, group: id, forwarded: *forwarded };
+        let ask = pb::AcknowledgeRequest { forwarded: true, ..asked.clone() };
+        let call =
+            |mut c: Client, ask| async move { Ok(c.acknowledge(ask).await?.map(|r| r.outcome)) };
+        let outcome = Some(self.decide(write, ask, call).await?);
+        Ok(Response::new(pb::AcknowledgeResponse { outcome }))
+    }
+
     async fn transfer_leadership(
         &self,
         request: Request<pb::TransferLeadershipRequest>,

@@ -6,7 +6,7 @@ use redkeep_proto::admin::v1 as pb;
 use super::time::span;
 
 pub(super) fn cluster(spec: &ClusterSpec) -> pb::ClusterSpec {
-    let ClusterSpec { name, timing, nodes, groups } = spec;
+    let ClusterSpec { name, timing, mass_failure_limit, nodes, groups } = spec;
     pb::ClusterSpec {
         name: name.clone(),
         timing: Some(times(timing)),
@@ -20,6 +20,7 @@ pub(super) fn cluster(spec: &ClusterSpec) -> pb::ClusterSpec {
             })
             .collect(),
         groups: groups.iter().map(|g| group(spec, g)).collect(),
+        mass_failure_limit: *mass_failure_limit,
     }
 }
 

@@ -32,6 +32,7 @@ pub(crate) fn effective(config: &Config) -> String {
     o.push_str("\n[cluster]\n");
     line(o, "name", &quote(&config.spec.name));
     timing(o, &config.spec.timing);
+    line(o, "mass_failure_limit", &config.spec.mass_failure_limit.to_string());
     for node in &config.spec.nodes {
         o.push_str("\n[[node]]\n");
         line(o, "name", &quote(&node.name));

@@ -38,7 +38,13 @@ pub(crate) fn spec(layout: Layout, knobs: &Knobs) -> ClusterSpec {
     };
     let nodes: Vec<NodeSpec> = names.iter().enumerate().map(node).collect();
     let groups = (0..layout.groups()).map(|g| group(g, layout, &nodes, knobs)).collect();
-    ClusterSpec { name: "sim".into(), timing: timing(knobs), nodes, groups }
+    ClusterSpec {
+        name: "sim".into(),
+        timing: timing(knobs),
+        mass_failure_limit: knobs.mass_failure_limit,
+        nodes,
+        groups,
+    }
 }
 
 fn timing(knobs: &Knobs) -> Timing {

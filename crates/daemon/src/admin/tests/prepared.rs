@@ -187,6 +187,7 @@ pub(super) fn pair() -> Pair {
             cold_start_wait: span(30_000),
             failover_cooldown: span(0),
         },
+        mass_failure_limit: 0,
         nodes: vec![node("a", 1), node("b", 2), node("w", 3)],
         groups: vec![GroupSpec {
             id: GroupId::new("pair"),
