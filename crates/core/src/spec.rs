@@ -82,6 +82,8 @@ pub struct GroupSpec {
     pub probe: ProbeTiming,
     /// A replica without an acknowledgement for longer leaves the eligible set.
     pub max_lag: Span,
+    /// A replica that lacks more bytes of what the master had two seconds ago leaves the eligible set; 0 = no such rule.
+    pub max_lag_bytes: u64,
     /// `min-replicas-to-write` while serving; 0 unless asked for.
     pub min_replicas_to_write: u32,
 }

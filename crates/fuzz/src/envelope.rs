@@ -247,6 +247,7 @@ fn spec() -> ClusterSpec {
                 loading_timeout: ms(60_000),
             },
             max_lag: ms(3000),
+            max_lag_bytes: 0,
             min_replicas_to_write: 0,
         }],
     }

@@ -114,6 +114,7 @@ pub struct Knobs {
     pub weather: Weather,
     pub lease_ttl: Span,
     pub max_lag: Span,
+    pub max_lag_bytes: u64,
     pub failover_cooldown: Span,
     /// Of three groups; else there is nothing to count.
     pub mass_failure_limit: u32,
@@ -195,6 +196,8 @@ impl Plan {
             weather,
             lease_ttl: ms(if late { 300 } else { *rng.pick(&[300, 300, 300, 1_000]) }),
             max_lag: ms(*rng.pick(&[1_000, 3_000])),
+            // A writer's second is some 64 writes of 64 bytes.
+            max_lag_bytes: *variety.pick(&[0, 0, 0, 2_048, 16_384]),
             failover_cooldown: ms(*rng.pick(&[0, 0, 0, 3_000])),
             mass_failure_limit: match self.layout {
                 Layout::TrioThreeGroups => *variety.pick(&[0, 0, 1, 2]),

@@ -47,8 +47,17 @@ fn node_to_proto(node: &NodeSpec) -> pb::NodeSpec {
 }
 
 fn group_to_proto(group: &GroupSpec) -> pb::GroupSpec {
-    let GroupSpec { id, port, vip, interface, members, probe, max_lag, min_replicas_to_write } =
-        group;
+    let GroupSpec {
+        id,
+        port,
+        vip,
+        interface,
+        members,
+        probe,
+        max_lag,
+        max_lag_bytes,
+        min_replicas_to_write,
+    } = group;
     let Vip { addr, prefix } = *vip;
     let ProbeTiming { interval, timeout, fall, loading_timeout } = *probe;
     pb::GroupSpec {
@@ -68,6 +77,7 @@ fn group_to_proto(group: &GroupSpec) -> pb::GroupSpec {
         }),
         max_lag_ns: max_lag.0,
         min_replicas_to_write: *min_replicas_to_write,
+        max_lag_bytes: *max_lag_bytes,
     }
 }
 
@@ -123,6 +133,7 @@ fn group_from_proto(group: pb::GroupSpec) -> Result<GroupSpec, CodecError> {
         probe,
         max_lag_ns,
         min_replicas_to_write,
+        max_lag_bytes,
     } = group;
     let pb::ProbeTiming { interval_ns, timeout_ns, fall, loading_timeout_ns } =
         need(probe, "spec.groups.probe")?;
@@ -142,6 +153,7 @@ fn group_from_proto(group: pb::GroupSpec) -> Result<GroupSpec, CodecError> {
             loading_timeout: Span(loading_timeout_ns),
         },
         max_lag: Span(max_lag_ns),
+        max_lag_bytes,
         min_replicas_to_write,
     })
 }

@@ -134,6 +134,7 @@ fn group_spec(d: &mut Dice) -> GroupSpec {
             loading_timeout: d.span(),
         },
         max_lag: d.span(),
+        max_lag_bytes: d.number(),
         min_replicas_to_write: d.small(),
     }
 }

@@ -198,6 +198,7 @@ mod tests {
                 loading_timeout: ms(1_000),
             },
             max_lag: ms(3_000),
+            max_lag_bytes: 0,
             min_replicas_to_write: 0,
         };
         ClusterSpec {

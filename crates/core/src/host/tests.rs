@@ -55,6 +55,7 @@ fn spec() -> ClusterSpec {
                 loading_timeout: ms(1_000),
             },
             max_lag: ms(1_000),
+            max_lag_bytes: 0,
             min_replicas_to_write: 0,
         }],
     }

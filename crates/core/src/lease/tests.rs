@@ -29,6 +29,7 @@ fn claim(epoch: u64) -> Claim {
         members: Vec::new(),
         probe: ProbeTiming { interval: ms(100), timeout: ms(250), fall: 3, loading_timeout: ms(1) },
         max_lag: ms(1),
+        max_lag_bytes: 0,
         min_replicas_to_write: 0,
     };
     let request = RenewGroup { group: group(), epoch: Epoch(epoch), lagging: Vec::new() };

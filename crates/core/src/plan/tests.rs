@@ -56,6 +56,7 @@ pub(crate) fn cluster() -> ClusterSpec {
                 loading_timeout: ms(1),
             },
             max_lag: ms(3000),
+            max_lag_bytes: 0,
             min_replicas_to_write: 0,
         }],
     }
@@ -549,6 +550,51 @@ fn a_newcomer_to_an_empty_master_counts_when_it_has_acknowledged() {
     assert_eq!(after(2, 1), Plan::Nothing, "its line may be as it was when it attached");
     assert_eq!(after(3, 2), Plan::Nothing, "it has not acknowledged for long");
     assert!(matches!(after(3, 1), Plan::Eligible(..)));
+}
+
+/// What a member may lack is `max_lag_bytes`; a newcomer joins at half of it, and stays while it is within it.
+#[test]
+fn a_newcomer_joins_when_it_lacks_less_than_half_of_what_a_member_may() {
+    let b = EligibleMember { node: node_id("b"), run_id: RunId::new("run-b") };
+    let after = |offset: u64, joining: bool, limit: u64| {
+        let mut case = Case::well();
+        case.cluster.groups[0].max_lag_bytes = limit;
+        case.group.eligible.retain(|m| m.node == node_id("c"));
+        if joining {
+            case.group.joining = vec![b.clone()];
+            case.mark(&b, 100);
+        }
+        let attached = |n: u8| AttachedReplica {
+            addr: [10, 0, 0, n].into(),
+            port: 6379,
+            online: true,
+            offset: 200,
+            lag: Span(0),
+        };
+        let replicas = vec![attached(2), attached(3)];
+        case.report("a").redis =
+            RedisView::Up(RedisObservation { replicas, ..redis("a", 1000, true) });
+        case.report("b").redis = RedisView::Up(redis("b", offset, false));
+        case.plan()
+    };
+    let sizes = |plan: Plan| match plan {
+        Plan::Eligible(_, change) => Some((change.members.len(), change.joining.len())),
+        Plan::Nothing => None,
+        other => panic!("{other:?}"),
+    };
+    for (offset, joining, limit, expected) in [
+        (849, false, 300, None),
+        (850, false, 300, Some((1, 1))),
+        (850, true, 300, Some((2, 0))),
+        (849, true, 300, None),
+        (700, true, 300, None),
+        (699, true, 300, Some((1, 0))),
+        (200, false, 0, Some((1, 1))),
+        (200, true, 0, Some((2, 0))),
+    ] {
+        let seen = sizes(after(offset, joining, limit));
+        assert_eq!(seen, expected, "offset {offset}, joining {joining}, limit {limit}");
+    }
 }
 
 #[test]

@@ -58,6 +58,7 @@ fn group(spec: &ClusterSpec, group: &GroupSpec) -> pb::GroupSpec {
         members,
         probe,
         max_lag,
+        max_lag_bytes,
         min_replicas_to_write,
     } = group;
     let ProbeTiming { interval, timeout, fall, loading_timeout } = *probe;
@@ -79,5 +80,6 @@ fn group(spec: &ClusterSpec, group: &GroupSpec) -> pb::GroupSpec {
         loading_timeout: Some(span(loading_timeout)),
         max_lag: Some(span(*max_lag)),
         min_replicas_to_write: *min_replicas_to_write,
+        max_lag_bytes: *max_lag_bytes,
     }
 }

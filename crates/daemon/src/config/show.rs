@@ -101,6 +101,7 @@ fn show_group(out: &mut String, config: &Config, group: &GroupSpec, access: &Gro
     line(out, "fall", &group.probe.fall.to_string());
     span(out, "loading_timeout", group.probe.loading_timeout);
     span(out, "max_lag", group.max_lag);
+    line(out, "max_lag_bytes", &group.max_lag_bytes.to_string());
     line(out, "min_replicas_to_write", &group.min_replicas_to_write.to_string());
     if let Some(username) = &access.username {
         line(out, "username", &quote(username));
@@ -178,6 +179,12 @@ pub(crate) fn consequences(config: &Config) -> String {
             show_duration(group.max_lag),
             show_duration(Span(timing.lease_ttl.0 + group.max_lag.0))
         ));
+        if group.max_lag_bytes > 0 {
+            say(format!(
+                "  and one that lacks:   more than {} bytes of what the master had two seconds before",
+                group.max_lag_bytes
+            ));
+        }
     }
     out
 }

@@ -78,6 +78,7 @@ fn group(g: usize, layout: Layout, nodes: &[NodeSpec], knobs: &Knobs) -> GroupSp
             loading_timeout: Span::from_secs(60),
         },
         max_lag: knobs.max_lag,
+        max_lag_bytes: knobs.max_lag_bytes,
         min_replicas_to_write: 0,
     }
 }

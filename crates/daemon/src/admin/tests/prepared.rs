@@ -202,6 +202,7 @@ pub(super) fn pair() -> Pair {
                 loading_timeout: span(60_000),
             },
             max_lag: span(3_000),
+            max_lag_bytes: 0,
             min_replicas_to_write: 0,
         }],
     };

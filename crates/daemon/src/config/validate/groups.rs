@@ -50,6 +50,7 @@ pub(super) fn groups(
                 },
                 p,
             ),
+            max_lag_bytes: bytes(&mut block, "max_lag_bytes", p),
             min_replicas_to_write: count(&mut block, "min_replicas_to_write", 0..=64, 0, p),
         });
         block.finish(p);
@@ -76,6 +77,16 @@ fn port(block: &mut Section, p: &mut Problems) -> u16 {
             0
         }
     }
+}
+
+/// A number of bytes; 0, the default, switches the rule off.
+fn bytes(block: &mut Section, name: &'static str, p: &mut Problems) -> u64 {
+    let Some(value) = block.integer(name, p) else { return 0 };
+    u64::try_from(value).unwrap_or_else(|_| {
+        let rule = "must be a number of bytes, or 0 for none";
+        p.add(&block.key(name), value, rule, "the default is 0");
+        0
+    })
 }
 
 fn interface(block: &mut Section, p: &mut Problems) -> String {
