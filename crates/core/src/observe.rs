@@ -184,6 +184,8 @@ pub struct GroupReport {
     pub serving: Option<Epoch>,
     /// Why a takeover at the assigned epoch cannot go on, for display and for the planner.
     pub takeover_failure: Option<TakeoverFailure>,
+    /// `min-replicas-to-write` as Redis was told, if it is master here; none also while the answer is not known.
+    pub min_replicas: Option<u32>,
 }
 
 /// A fence that was carried out: gates out in the kernel, epoch burned on disk.

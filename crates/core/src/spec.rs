@@ -86,6 +86,16 @@ pub struct GroupSpec {
     pub max_lag_bytes: u64,
     /// `min-replicas-to-write` while serving; 0 unless asked for.
     pub min_replicas_to_write: u32,
+    pub durability: Durability,
+}
+
+/// What a master does whose replicas are not attached.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Durability {
+    /// It takes writes.
+    Async,
+    /// It refuses them until the members of the eligible set that are missing have left it by commit.
+    Strict,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

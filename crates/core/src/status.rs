@@ -8,7 +8,7 @@ use crate::{
     model::Record,
     observe::{EligibleMember, Fenced, RedisView, TakeoverFailure},
     plan::{Exclusion, HoldReason},
-    spec::ClusterSpec,
+    spec::{ClusterSpec, Durability},
 };
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -57,6 +57,9 @@ pub struct GroupStatus {
     pub members: Vec<MemberStatus>,
     /// Leader only: what holds the group back.
     pub hold: Option<HoldReason>,
+    pub durability: Durability,
+    /// `min-replicas-to-write` as Redis was told by the master's node, where that is known.
+    pub min_replicas: Option<u32>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

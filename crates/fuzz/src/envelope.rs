@@ -16,7 +16,7 @@ use redkeep_core::{
     message::PeerMessage,
     model::Model,
     observe::{RedisObservation, RedisRole},
-    spec::{ClusterSpec, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip},
+    spec::{ClusterSpec, Durability, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip},
 };
 
 use crate::raft;
@@ -249,6 +249,7 @@ fn spec() -> ClusterSpec {
             max_lag: ms(3000),
             max_lag_bytes: 0,
             min_replicas_to_write: 0,
+            durability: Durability::Async,
         }],
     }
 }

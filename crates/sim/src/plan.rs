@@ -6,7 +6,7 @@ mod draft;
 
 use std::{fmt, fmt::Write as _, str::FromStr};
 
-use redkeep_core::Span;
+use redkeep_core::{Span, spec::Durability};
 
 use crate::{
     fault::{ParseError, Planned},
@@ -115,6 +115,7 @@ pub struct Knobs {
     pub lease_ttl: Span,
     pub max_lag: Span,
     pub max_lag_bytes: u64,
+    pub durability: Durability,
     pub failover_cooldown: Span,
     /// Of three groups; else there is nothing to count.
     pub mass_failure_limit: u32,
@@ -198,6 +199,7 @@ impl Plan {
             max_lag: ms(*rng.pick(&[1_000, 3_000])),
             // A writer's second is some 64 writes of 64 bytes.
             max_lag_bytes: *variety.pick(&[0, 0, 0, 2_048, 16_384]),
+            durability: *variety.pick(&[Durability::Async, Durability::Async, Durability::Strict]),
             failover_cooldown: ms(*rng.pick(&[0, 0, 0, 3_000])),
             mass_failure_limit: match self.layout {
                 Layout::TrioThreeGroups => *variety.pick(&[0, 0, 1, 2]),

@@ -7,7 +7,7 @@ use redkeep_consensus::Span;
 use redkeep_proto::log::v1 as pb;
 
 use super::{CodecError, group_id, need, node_id};
-use crate::spec::{ClusterSpec, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip};
+use crate::spec::{ClusterSpec, Durability, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip};
 
 pub(super) fn to_proto(spec: &ClusterSpec) -> pb::ClusterSpec {
     let ClusterSpec { name, timing, mass_failure_limit, nodes, groups } = spec;
@@ -57,6 +57,7 @@ fn group_to_proto(group: &GroupSpec) -> pb::GroupSpec {
         max_lag,
         max_lag_bytes,
         min_replicas_to_write,
+        durability,
     } = group;
     let Vip { addr, prefix } = *vip;
     let ProbeTiming { interval, timeout, fall, loading_timeout } = *probe;
@@ -77,6 +78,10 @@ fn group_to_proto(group: &GroupSpec) -> pb::GroupSpec {
         }),
         max_lag_ns: max_lag.0,
         min_replicas_to_write: *min_replicas_to_write,
+        durability: match durability {
+            Durability::Async => pb::Durability::Async.into(),
+            Durability::Strict => pb::Durability::Strict.into(),
+        },
         max_lag_bytes: *max_lag_bytes,
     }
 }
@@ -134,6 +139,7 @@ fn group_from_proto(group: pb::GroupSpec) -> Result<GroupSpec, CodecError> {
         max_lag_ns,
         min_replicas_to_write,
         max_lag_bytes,
+        durability,
     } = group;
     let pb::ProbeTiming { interval_ns, timeout_ns, fall, loading_timeout_ns } =
         need(probe, "spec.groups.probe")?;
@@ -155,7 +161,17 @@ fn group_from_proto(group: pb::GroupSpec) -> Result<GroupSpec, CodecError> {
         max_lag: Span(max_lag_ns),
         max_lag_bytes,
         min_replicas_to_write,
+        durability: durability_from_proto(durability)?,
     })
+}
+
+/// Entries of before there was a choice say nothing.
+fn durability_from_proto(value: i32) -> Result<Durability, CodecError> {
+    match pb::Durability::try_from(value) {
+        Ok(pb::Durability::Unspecified | pb::Durability::Async) => Ok(Durability::Async),
+        Ok(pb::Durability::Strict) => Ok(Durability::Strict),
+        Err(_) => Err(CodecError::UnknownValue { field: "spec.groups.durability", value }),
+    }
 }
 
 fn member_from_proto(member: &pb::Member) -> Result<Member, CodecError> {

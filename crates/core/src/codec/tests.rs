@@ -12,7 +12,7 @@ use crate::{
     ids::{Epoch, GroupId, RunId},
     model::{Assignment, GroupModel, Model, Pause, Record, RecordKind},
     observe::EligibleMember,
-    spec::{ClusterSpec, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip},
+    spec::{ClusterSpec, Durability, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip},
 };
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
@@ -136,6 +136,7 @@ fn group_spec(d: &mut Dice) -> GroupSpec {
         max_lag: d.span(),
         max_lag_bytes: d.number(),
         min_replicas_to_write: d.small(),
+        durability: if d.below(2) == 0 { Durability::Async } else { Durability::Strict },
     }
 }
 
@@ -409,6 +410,7 @@ fn each_bad_field_of_a_spec_is_named() {
     let long = Some(pb::Vip { address: "10.0.0.1".to_owned(), prefix: 33 });
     check(&|s| s.groups[0].vip.clone_from(&long), "spec.groups.vip.prefix is 33");
     check(&|s| s.groups[0].members = vec![pb::Member::default()], "spec.groups.members.node is 0");
+    check(&|s| s.groups[0].durability = 9, "spec.groups.durability has the value 9");
 }
 
 #[test]

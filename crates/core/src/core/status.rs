@@ -79,7 +79,19 @@ impl Core {
             lease_left: None,
             members,
             hold: self.leader.as_ref().and_then(|l| l.hold(id)),
+            durability: spec.durability,
+            min_replicas: g.master().and_then(|m| self.min_replicas(now, id, m)),
         })
+    }
+
+    /// As the master's node told its Redis, where that is known here.
+    fn min_replicas(&self, now: Now, group: &GroupId, master: NodeId) -> Option<u32> {
+        if let Some(leader) = &self.leader {
+            let round = self.round(now, &|_| false);
+            return leader.candidates(&round, group)?.report(master)?.min_replicas;
+        }
+        let own = self.hosts.get(group).filter(|_| master == self.me)?;
+        own.report(now.boot, &self.holder).min_replicas
     }
 
     fn member_status(&self, now: Now, group: &GroupId, node: NodeId) -> MemberStatus {
@@ -159,7 +171,7 @@ mod tests {
     use crate::{
         ids::RunId,
         observe::{DownReason, EligibleMember},
-        spec::{Member, NodeSpec, ProbeTiming, Timing, Vip},
+        spec::{Durability, Member, NodeSpec, ProbeTiming, Timing, Vip},
     };
 
     const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
@@ -200,6 +212,7 @@ mod tests {
             max_lag: ms(3_000),
             max_lag_bytes: 0,
             min_replicas_to_write: 0,
+            durability: Durability::Async,
         };
         ClusterSpec {
             name: "c".into(),

@@ -15,7 +15,7 @@ use crate::{
     mutations::Mutations,
     observe::{RedisObservation, RedisRole},
     sink::Sink,
-    spec::{ClusterSpec, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip},
+    spec::{ClusterSpec, Durability, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip},
 };
 
 const A: NodeId = NodeId(1);
@@ -57,6 +57,7 @@ fn spec() -> ClusterSpec {
             max_lag: ms(1_000),
             max_lag_bytes: 0,
             min_replicas_to_write: 0,
+            durability: Durability::Async,
         }],
     }
 }

@@ -179,6 +179,7 @@ impl Bench {
                 fenced: died.then_some(fenced),
                 serving: (a.master == node_id(node)).then_some(a.epoch),
                 takeover_failure: None,
+                min_replicas: None,
             }
         };
         let groups = (0..GROUPS.len()).map(of).collect();

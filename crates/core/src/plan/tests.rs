@@ -58,6 +58,7 @@ pub(crate) fn cluster() -> ClusterSpec {
             max_lag: ms(3000),
             max_lag_bytes: 0,
             min_replicas_to_write: 0,
+            durability: Durability::Async,
         }],
     }
 }
@@ -113,6 +114,7 @@ impl Case {
             fenced: None,
             serving: None,
             takeover_failure: None,
+            min_replicas: None,
         };
         let now = Mono(100 * SEC);
         let mut reports = BTreeMap::new();

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use redkeep_consensus::Recovered;
 use redkeep_core::ids::node_id;
 use redkeep_core::message::PeerMessage;
-use redkeep_core::spec::{ClusterSpec, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip};
+use redkeep_core::spec::{ClusterSpec, Durability, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip};
 use redkeep_core::*;
 
 pub(crate) use lock::Lock;
@@ -55,6 +55,7 @@ pub(crate) fn spec() -> ClusterSpec {
             max_lag: ms(3000),
             max_lag_bytes: 0,
             min_replicas_to_write: 0,
+            durability: Durability::Async,
         }],
     }
 }
@@ -137,6 +138,8 @@ impl World {
                     bypass: Vec::new(),
                     backlog_from: 1,
                     stuck_since: None,
+                    min_replicas: 0,
+                    min_replicas_max_lag: None,
                 }),
             };
             let core = Core::new(boot, now_at(w.t)).expect("core");

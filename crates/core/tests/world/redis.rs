@@ -19,6 +19,8 @@ pub(crate) struct Redis {
     pub history: String,
     pub bypass: Vec<Bypass>,
     pub backlog_from: u64,
+    pub min_replicas: u32,
+    pub min_replicas_max_lag: Option<u32>,
     /// Its link to the master was cut then, and waits for TCP until it is made anew.
     pub stuck_since: Option<u64>,
 }
@@ -35,8 +37,9 @@ impl World {
             return None;
         }
         match action {
-            Action::Promote { .. } => {
+            Action::Promote(min) => {
                 let r = self.redis(name);
+                (r.min_replicas, r.min_replicas_max_lag) = (min.to_write, min.max_lag_s);
                 if r.master.take().is_some() {
                     r.history = format!("h{}-{}", r.run, r.offset);
                 }
@@ -44,6 +47,10 @@ impl World {
             Action::Follow { master } => {
                 let r = self.redis(name);
                 (r.master, r.stuck_since) = (Some(*master), None);
+            }
+            Action::SetMinReplicas(min) => {
+                let r = self.redis(name);
+                (r.min_replicas, r.min_replicas_max_lag) = (min.to_write, min.max_lag_s);
             }
             Action::Relink { .. } => self.redis(name).stuck_since = None,
             Action::PauseAndCatchUp { .. } | Action::ReadOffset => {

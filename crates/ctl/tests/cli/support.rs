@@ -323,6 +323,8 @@ pub(crate) fn healthy_group() -> pb::GroupStatus {
         vip: "10.99.0.100/32".to_owned(),
         port: 16_465,
         interface: "eth0".to_owned(),
+        durability: pb::Durability::Async.into(),
+        min_replicas: Some(0),
     }
 }
 

@@ -1,6 +1,8 @@
 //! The replicated spec for operators.
 
-use redkeep_core::spec::{ClusterSpec, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip};
+use redkeep_core::spec::{
+    ClusterSpec, Durability, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip,
+};
 use redkeep_proto::admin::v1 as pb;
 
 use super::time::span;
@@ -26,6 +28,13 @@ pub(super) fn cluster(spec: &ClusterSpec) -> pb::ClusterSpec {
 
 pub(super) fn vip(Vip { addr, prefix }: Vip) -> String {
     format!("{addr}/{prefix}")
+}
+
+pub(super) const fn durability(durability: Durability) -> pb::Durability {
+    match durability {
+        Durability::Async => pb::Durability::Async,
+        Durability::Strict => pb::Durability::Strict,
+    }
 }
 
 fn times(timing: &Timing) -> pb::Timing {
@@ -60,6 +69,7 @@ fn group(spec: &ClusterSpec, group: &GroupSpec) -> pb::GroupSpec {
         max_lag,
         max_lag_bytes,
         min_replicas_to_write,
+        durability: mode,
     } = group;
     let ProbeTiming { interval, timeout, fall, loading_timeout } = *probe;
     pb::GroupSpec {
@@ -81,5 +91,6 @@ fn group(spec: &ClusterSpec, group: &GroupSpec) -> pb::GroupSpec {
         max_lag: Some(span(*max_lag)),
         min_replicas_to_write: *min_replicas_to_write,
         max_lag_bytes: *max_lag_bytes,
+        durability: durability(*mode).into(),
     }
 }

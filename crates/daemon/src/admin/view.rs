@@ -140,6 +140,8 @@ impl View {
             lease_left,
             members,
             hold: why,
+            durability,
+            min_replicas,
         } = status;
         let spec = self.spec().and_then(|s| s.group(group));
         let master_offset = master
@@ -174,6 +176,8 @@ impl View {
             vip: spec.map_or_else(String::new, |s| vip(s.vip)),
             port: spec.map_or(0, |s| u32::from(s.port)),
             interface: spec.map_or_else(String::new, |s| s.interface.clone()),
+            durability: super::spec::durability(*durability).into(),
+            min_replicas: *min_replicas,
         }
     }
 

@@ -80,6 +80,7 @@ fn group(g: usize, layout: Layout, nodes: &[NodeSpec], knobs: &Knobs) -> GroupSp
         max_lag: knobs.max_lag,
         max_lag_bytes: knobs.max_lag_bytes,
         min_replicas_to_write: 0,
+        durability: knobs.durability,
     }
 }
 

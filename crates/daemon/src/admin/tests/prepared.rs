@@ -15,7 +15,7 @@ use redkeep_core::{
     ids::node_id,
     model::{Record, RecordKind},
     observe::{EligibleMember, RedisObservation, RedisRole, RedisView},
-    spec::{ClusterSpec, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip},
+    spec::{ClusterSpec, Durability, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip},
     status::{GroupStatus, MemberStatus, NodeStatus, StatusView},
 };
 use tokio::{
@@ -204,6 +204,7 @@ pub(super) fn pair() -> Pair {
             max_lag: span(3_000),
             max_lag_bytes: 0,
             min_replicas_to_write: 0,
+            durability: Durability::Async,
         }],
     };
     Pair { spec }
@@ -287,6 +288,8 @@ impl Pair {
                 member("b", observation("rb", replica_of("10.99.0.1"), 990), None),
             ],
             hold: None,
+            durability: Durability::Async,
+            min_replicas: Some(0),
         }
     }
 

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use redkeep_core::{
     GroupId, NodeId,
     ids::node_id,
-    spec::{GroupSpec, Member, NodeSpec, ProbeTiming, Vip},
+    spec::{Durability, GroupSpec, Member, NodeSpec, ProbeTiming, Vip},
 };
 use toml::Value;
 
 use super::{DurationKey, MS, absolute_path, check_name, check_readable, count, duration, known};
 use crate::config::{
     GroupAccess,
-    raw::{Problems, Section, quoted},
+    raw::{Problems, Section, Wanted, quoted},
     unit,
 };
 
@@ -52,6 +52,20 @@ pub(super) fn groups(
             ),
             max_lag_bytes: bytes(&mut block, "max_lag_bytes", p),
             min_replicas_to_write: count(&mut block, "min_replicas_to_write", 0..=64, 0, p),
+            durability: block.parsed(
+                Wanted {
+                    name: "durability",
+                    default: Durability::Async,
+                    parse: |t| match t {
+                        "async" => Some(Durability::Async),
+                        "strict" => Some(Durability::Strict),
+                        _ => None,
+                    },
+                    rule: "must be \"async\" or \"strict\"",
+                    mend: "write one of the two",
+                },
+                p,
+            ),
         });
         block.finish(p);
     }

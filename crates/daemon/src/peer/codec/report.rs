@@ -27,13 +27,14 @@ pub(super) fn to_proto(report: &Report) -> pb::Report {
 }
 
 fn group_to_proto(report: &GroupReport) -> pb::GroupReport {
-    let GroupReport { group, redis, fenced, serving, takeover_failure } = report;
+    let GroupReport { group, redis, fenced, serving, takeover_failure, min_replicas } = report;
     pb::GroupReport {
         group: name(group),
         redis: Some(view_to_proto(redis)),
         fenced: fenced.map(fenced_to_proto),
         serving: serving.map(|e| e.0),
         takeover_failure: takeover_to_proto(*takeover_failure).into(),
+        min_replicas: *min_replicas,
     }
 }
 
@@ -180,13 +181,14 @@ pub(super) fn from_proto(report: pb::Report) -> Result<Report, DecodeError> {
 }
 
 fn group_from_proto(report: pb::GroupReport) -> Result<GroupReport, DecodeError> {
-    let pb::GroupReport { group, redis, fenced, serving, takeover_failure } = report;
+    let pb::GroupReport { group, redis, fenced, serving, takeover_failure, min_replicas } = report;
     Ok(GroupReport {
         group: group_id(&group, "report.groups.group")?,
         redis: view_from_proto(need(redis, "report.groups.redis")?)?,
         fenced: fenced.map(|f| fenced_from_proto(&f)).transpose()?,
         serving: serving.map(Epoch),
         takeover_failure: takeover_from_proto(takeover_failure)?,
+        min_replicas,
     })
 }
 

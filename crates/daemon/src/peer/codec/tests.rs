@@ -147,6 +147,7 @@ fn message(n: u64) -> PeerMessage {
                 fenced: (n % 12 > 5).then_some(fenced),
                 serving: (n.is_multiple_of(5)).then_some(Epoch(n)),
                 takeover_failure: TAKEOVERS[pick(5)],
+                min_replicas: n.is_multiple_of(3).then_some(2),
             };
             PeerMessage::Report(Report { incarnation: n, seq: n, applied: n, groups: vec![report] })
         }
