@@ -374,13 +374,6 @@ fn fuller_elsewhere(p: &PlanInput<'_>, best: &Candidate) -> Option<HoldReason> {
 
 fn assign(p: &PlanInput<'_>, to: &Candidate, cause: Cause, evidence: &str) -> Assign {
     let group = p.candidates.group;
-    let old = group
-        .master()
-        .and_then(|m| p.candidates.nodes.get(&m))
-        .and_then(|n| n.last_observation(&p.candidates.spec.id));
-    let loss = old
-        .filter(|_| group.master() != Some(to.node))
-        .map_or(0, |o| o.offset.saturating_sub(to.offset));
     Assign {
         group: p.candidates.spec.id.clone(),
         epoch: group.epoch().next(),
@@ -388,7 +381,7 @@ fn assign(p: &PlanInput<'_>, to: &Candidate, cause: Cause, evidence: &str) -> As
         run_id: to.run_id.clone(),
         cause,
         evidence: evidence.to_owned(),
-        estimated_loss_bytes: loss,
+        estimated_loss_bytes: p.candidates.loss(to.node).map_or(0, |loss| loss.bytes),
         old_master_eligible: false,
     }
 }
