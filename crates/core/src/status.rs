@@ -7,7 +7,7 @@ use crate::{
     ids::{Epoch, GroupId},
     model::Record,
     observe::{EligibleMember, Fenced, RedisView, TakeoverFailure},
-    plan::{Exclusion, HoldReason},
+    plan::{Exclusion, HoldReason, Loss},
     spec::{ClusterSpec, Durability},
 };
 
@@ -72,6 +72,8 @@ pub struct MemberStatus {
     pub takeover_failure: Option<TakeoverFailure>,
     /// Leader only: why it would not be promoted now; none = it could be.
     pub excluded: Option<Exclusion>,
+    /// Leader only: what a promotion of it would lose, where that is known.
+    pub loss: Option<Loss>,
     /// False where this node knows nothing of it at first hand.
     pub known: bool,
 }

@@ -10,7 +10,7 @@ use crate::{
     ids::{Epoch, GroupId, Now, RequestId},
     leader::Waiter,
     model::Pause,
-    plan::{Candidates, Exclusion, Forced, bypass},
+    plan::{Candidates, Exclusion, Forced, Loss, bypass},
 };
 
 const PAUSE_MAX: Span = Span::from_secs(7 * 24 * 3600);
@@ -111,8 +111,9 @@ impl Core {
         let name = self.spec().node_name(to);
         if dry_run {
             let text = format!(
-                "would ask the old master's node to fence (or wait for its lease), then make {name} master of {}",
-                wanted.group
+                "would ask the old master's node to fence (or wait for its lease), then make {name} master of {}; {}",
+                wanted.group,
+                self.what_is_lost(now, &wanted.group, to),
             );
             return Some(AdminReply::Done { index: self.applied, epoch, text });
         }
@@ -124,6 +125,19 @@ impl Core {
         let (group, deadline) = (wanted.group, Mono(now.boot.0 + limit));
         leader.wait_for(Waiter { id, group, from_epoch: epoch, to: Some(to), deadline });
         None
+    }
+
+    /// For people: what a promotion of `to` would lose.
+    fn what_is_lost(&self, now: Now, group: &GroupId, to: NodeId) -> String {
+        let round = self.round(now, &|_| false);
+        let candidates = self.leader.as_ref().and_then(|l| l.candidates(&round, group));
+        match candidates.and_then(|c| c.loss(to)) {
+            None => "how many bytes would be lost is not known".to_owned(),
+            Some(Loss { bytes, known_ago }) => format!(
+                "about {bytes} bytes would be lost, as known {} ms ago",
+                known_ago.as_millis()
+            ),
+        }
     }
 
     /// The target that was named, if it may be promoted, else the best; and the epoch that it replaces.

@@ -95,27 +95,28 @@ impl Core {
     }
 
     fn member_status(&self, now: Now, group: &GroupId, node: NodeId) -> MemberStatus {
-        let of = |r: Option<&GroupReport>, known: bool, excluded| MemberStatus {
+        let of = |r: Option<&GroupReport>, known: bool, excluded, loss| MemberStatus {
             node,
             redis: r.map_or(RedisView::Unknown, |r| r.redis.clone()),
             fenced: r.and_then(|r| r.fenced),
             serving: r.and_then(|r| r.serving),
             takeover_failure: r.and_then(|r| r.takeover_failure),
             excluded,
+            loss,
             known,
         };
         if let Some(leader) = &self.leader {
             let round = self.round(now, &|_| false);
             if let Some(c) = leader.candidates(&round, group) {
                 let report = c.report(node);
-                return of(report, report.is_some(), c.judge(node).err());
+                return of(report, report.is_some(), c.judge(node).err(), c.loss(node));
             }
         }
         let own = (node == self.me)
             .then(|| self.hosts.get(group))
             .flatten()
             .map(|h| h.report(now.boot, &self.holder));
-        of(own.as_ref(), own.is_some(), None)
+        of(own.as_ref(), own.is_some(), None, None)
     }
 }
 
@@ -231,6 +232,7 @@ mod tests {
             serving: None,
             takeover_failure: None,
             excluded: None,
+            loss: None,
             known: false,
         }
     }

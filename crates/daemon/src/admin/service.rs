@@ -15,7 +15,7 @@ use super::{
     forward::LeaderLink,
     history, outcome,
     port::{AdminPort, StampedEvent},
-    time::to_span,
+    time::{span, to_span},
     view::View,
     write::Write,
 };
@@ -350,15 +350,19 @@ impl<P: AdminPort> Watcher<P> {
 
 fn explanation(view: &View, status: &GroupStatus, note: String) -> pb::ExplainResponse {
     let group = view.group(status);
+    let losses = status.members.iter().map(|m| m.loss);
     let mut candidates: Vec<_> = group
         .members
         .iter()
-        .map(|m| pb::Candidate {
+        .zip(losses)
+        .map(|(m, loss)| pb::Candidate {
             node: m.node.clone(),
             eligible: m.eligible,
             excluded: m.excluded.clone(),
             priority: m.priority,
             offset: m.redis.as_ref().map(|r| r.offset),
+            loss_bytes: loss.map(|l| l.bytes),
+            loss_known_ago: loss.map(|l| span(l.known_ago)),
         })
         .collect();
     candidates.sort_by_key(|c| {

@@ -193,8 +193,17 @@ impl View {
         member: &MemberStatus,
         master_offset: Option<u64>,
     ) -> pb::MemberStatus {
-        let MemberStatus { node, redis, fenced, serving, takeover_failure, excluded, known } =
-            member;
+        let MemberStatus {
+            node,
+            redis,
+            fenced,
+            serving,
+            takeover_failure,
+            excluded,
+            // Of candidates, in the explanation.
+            loss: _,
+            known,
+        } = member;
         let (health, trouble) = health(redis);
         let seen = redis.observation();
         let address = spec.and_then(|g| self.spec().and_then(|s| s.redis_addr(*node, g)));

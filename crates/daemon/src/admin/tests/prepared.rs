@@ -267,6 +267,7 @@ impl Pair {
             serving,
             takeover_failure: None,
             excluded: None,
+            loss: None,
             known: true,
         };
         GroupStatus {
