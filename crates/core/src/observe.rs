@@ -148,6 +148,8 @@ pub enum ProbeFailure {
     /// Password or ACL.
     Denied,
     Protocol,
+    /// It answers, and holds writes back.
+    WritesHeld,
 }
 
 /// What a node says of its Redis.
@@ -171,6 +173,8 @@ pub enum DownReason {
     DiskError,
     Denied,
     Protocol,
+    /// It answers, and held writes back at `fall` looks in a row.
+    WritesHeld,
 }
 
 /// One group in a report.

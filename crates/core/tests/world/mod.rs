@@ -131,6 +131,7 @@ impl World {
                     run: i as u64 + 1,
                     alive: true,
                     hung: false,
+                    no_writes: None,
                     master: (name == "b").then(|| SocketAddr::from(([10, 99, 0, 1], 16465))),
                     offset: 1000,
                     keys: 10,

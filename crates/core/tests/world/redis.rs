@@ -13,6 +13,8 @@ pub(crate) struct Redis {
     pub run: u64,
     pub alive: bool,
     pub hung: bool,
+    /// As its probes say it, while it answers what changes its role: as a master, or as a replica, too.
+    pub no_writes: Option<(ProbeFailure, bool)>,
     pub master: Option<SocketAddr>,
     pub offset: u64,
     pub keys: u64,
@@ -138,8 +140,11 @@ impl World {
             offset: peer.offset,
             lag: Span::from_secs(peer.stuck_since.map_or(0, |since| (t - since) / (1000 * MS))),
         };
+        let no_writes = me.no_writes.filter(|(_, always)| *always || me.master.is_none());
         let result = if me.hung {
             Err(ProbeFailure::Timeout)
+        } else if let Some((failure, _)) = no_writes {
+            Err(failure)
         } else {
             Ok(RedisObservation {
                 run_id: RunId::new(&format!("run{}", me.run)),

@@ -277,6 +277,7 @@ const fn probe_failure(why: ProbeFailure) -> &'static str {
         ProbeFailure::Loading => "it loads its data set",
         ProbeFailure::Busy => "a script keeps it busy",
         ProbeFailure::Misconfigured => "it refuses writes (MISCONF)",
+        ProbeFailure::WritesHeld => "it answers, and holds writes back",
         ProbeFailure::Denied => "password or ACL is wrong",
         ProbeFailure::Protocol => "the answer was not understood",
     }
@@ -288,6 +289,7 @@ pub(super) const fn down_reason(why: DownReason) -> &'static str {
         DownReason::Hung => "it does not answer",
         DownReason::LoadingTooLong => "it loads its data set for too long",
         DownReason::DiskError => "it cannot write its disk and refuses writes",
+        DownReason::WritesHeld => "it answers, and holds writes back (CLIENT PAUSE?)",
         DownReason::Denied => "password or ACL is wrong",
         DownReason::Protocol => "its answers are not understood",
     }

@@ -95,7 +95,11 @@ impl Hand {
                 self.shared.settling.set(false);
                 self.pause_and_catch_up(target, limit).await
             }
-            Action::Unpause => done("CLIENT UNPAUSE", self.control.unpause(STEP).await),
+            Action::Unpause => {
+                let unpaused = done("CLIENT UNPAUSE", self.control.unpause(STEP).await);
+                self.shared.own_pause.set(None);
+                unpaused
+            }
             Action::ShutWrites => done(
                 "min-replicas-to-write",
                 self.control.set_min_replicas_to_write(OUT_OF_REACH, STEP).await,
@@ -187,6 +191,8 @@ impl Hand {
         let limit = Duration::from_nanos(limit.0);
         let deadline = Instant::now() + limit;
         let poll = self.open_poll(self.towards(target), limit).await?;
+        // The pause begins within the first step, and a probe may see its end a little late.
+        self.shared.own_pause.set(Some(deadline + STEP * 2));
         let paused = match self.control.pause_writes(limit, STEP).await {
             Ok(Outcome::Done(paused)) => paused,
             other => return done("CLIENT PAUSE", other),

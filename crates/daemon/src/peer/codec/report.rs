@@ -133,6 +133,7 @@ fn failure_to_proto(failure: ProbeFailure) -> pb::ProbeFailure {
         ProbeFailure::Busy => pb::ProbeFailure::Busy,
         ProbeFailure::Misconfigured => pb::ProbeFailure::Misconfigured,
         ProbeFailure::Denied => pb::ProbeFailure::Denied,
+        ProbeFailure::WritesHeld => pb::ProbeFailure::WritesHeld,
         ProbeFailure::Protocol => pb::ProbeFailure::Protocol,
     }
 }
@@ -144,6 +145,7 @@ fn down_to_proto(reason: DownReason) -> pb::DownReason {
         DownReason::LoadingTooLong => pb::DownReason::LoadingTooLong,
         DownReason::DiskError => pb::DownReason::DiskError,
         DownReason::Denied => pb::DownReason::Denied,
+        DownReason::WritesHeld => pb::DownReason::WritesHeld,
         DownReason::Protocol => pb::DownReason::Protocol,
     }
 }
@@ -283,6 +285,7 @@ fn failure_from_proto(value: i32) -> Result<ProbeFailure, DecodeError> {
         Ok(pb::ProbeFailure::Busy) => Ok(ProbeFailure::Busy),
         Ok(pb::ProbeFailure::Misconfigured) => Ok(ProbeFailure::Misconfigured),
         Ok(pb::ProbeFailure::Denied) => Ok(ProbeFailure::Denied),
+        Ok(pb::ProbeFailure::WritesHeld) => Ok(ProbeFailure::WritesHeld),
         Ok(pb::ProbeFailure::Protocol) => Ok(ProbeFailure::Protocol),
         Ok(pb::ProbeFailure::Unspecified) | Err(_) => {
             Err(DecodeError::UnknownValue { field: "doubtful.failure", value })
@@ -297,6 +300,7 @@ fn down_from_proto(value: i32) -> Result<DownReason, DecodeError> {
         Ok(pb::DownReason::LoadingTooLong) => Ok(DownReason::LoadingTooLong),
         Ok(pb::DownReason::DiskError) => Ok(DownReason::DiskError),
         Ok(pb::DownReason::Denied) => Ok(DownReason::Denied),
+        Ok(pb::DownReason::WritesHeld) => Ok(DownReason::WritesHeld),
         Ok(pb::DownReason::Protocol) => Ok(DownReason::Protocol),
         Ok(pb::DownReason::Unspecified) | Err(_) => {
             Err(DecodeError::UnknownValue { field: "redis_view.down", value })

@@ -14,7 +14,7 @@ use redkeep_proto::peer::v1 as pb;
 
 use super::{DecodeError, decode, encode};
 
-const FAILURES: [ProbeFailure; 8] = [
+const FAILURES: [ProbeFailure; 9] = [
     ProbeFailure::Timeout,
     ProbeFailure::Refused,
     ProbeFailure::Closed,
@@ -23,14 +23,16 @@ const FAILURES: [ProbeFailure; 8] = [
     ProbeFailure::Misconfigured,
     ProbeFailure::Denied,
     ProbeFailure::Protocol,
+    ProbeFailure::WritesHeld,
 ];
-const DOWNS: [DownReason; 6] = [
+const DOWNS: [DownReason; 7] = [
     DownReason::Dead,
     DownReason::Hung,
     DownReason::LoadingTooLong,
     DownReason::DiskError,
     DownReason::Denied,
     DownReason::Protocol,
+    DownReason::WritesHeld,
 ];
 const CAUSES: [FenceCause; 7] = [
     FenceCause::RedisDead,
