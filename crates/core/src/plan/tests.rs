@@ -1,6 +1,8 @@
 //! The planner's questions in the order of safety, one case a test.
 
 mod bypass;
+mod joining;
+mod order;
 
 use std::collections::BTreeMap;
 
@@ -366,116 +368,6 @@ fn a_restarted_replica_has_left_the_set_by_itself() {
     assert_eq!(case.assigned(), ("b", Cause::MasterDown));
 }
 
-/// Who is ranked how, by (id, offset, before) of the master and of b and c: what a candidate has beyond the master's history
-/// is not the master's.
-#[test]
-fn candidates_are_ordered_by_what_they_have_of_the_master_s_history() {
-    type Data = (&'static str, u64, Option<(&'static str, u64)>);
-    let with = |name: &str, (id, offset, before): Data| RedisObservation {
-        replication_id: id.into(),
-        previous: before.map(|(id, until_offset)| PreviousHistory {
-            replication_id: id.into(),
-            until_offset,
-        }),
-        ..redis(name, offset, name == "a")
-    };
-    let old: Data = ("h", 1000, None);
-    let by_id = if node_id("b") < node_id("c") { ["b", "c"] } else { ["c", "b"] };
-    let promoted: Data = ("new", 1000, Some(("h", 901)));
-    let cases: [(&str, Data, Data, Data, [&str; 2]); 7] = [
-        ("the highest offset", old, ("h", 900, None), ("h", 950, None), ["c", "b"]),
-        ("then the node id", old, ("h", 950, None), ("h", 950, None), by_id),
-        ("not another history", old, ("h", 1, None), ("x", 9999, None), ["b", "c"]),
-        ("not its own writes", old, ("own", 9999, Some(("h", 901))), ("h", 950, None), ["c", "b"]),
-        ("who followed it", promoted, ("h", 960, None), ("new", 905, Some(("h", 901))), ["c", "b"]),
-        ("or had it before", promoted, ("h", 880, None), ("x", 9999, None), ["b", "c"]),
-        ("an older one too", promoted, ("h", 880, None), ("h", 890, None), ["c", "b"]),
-    ];
-    for (what, master, b, c, order) in cases {
-        let mut case = Case::well();
-        case.seen_before.insert("a", with("a", master));
-        case.report("b").redis = RedisView::Up(with("b", b));
-        case.report("c").redis = RedisView::Up(with("c", c));
-        let nodes = case.nodes();
-        let ranked: Vec<_> = case.candidates(&nodes).ranked().iter().map(|x| x.node).collect();
-        assert_eq!(ranked, order.map(node_id), "{what}");
-    }
-}
-
-#[test]
-fn priority_decides_among_equals_only_and_an_unknown_master_leaves_the_offsets() {
-    let prefer_b = |offset| {
-        let mut case = Case::well();
-        case.cluster.groups[0].members.iter_mut().for_each(|m| {
-            m.priority = if m.node == node_id("b") { 200 } else { 100 };
-        });
-        case.report("b").redis = RedisView::Up(redis("b", offset, false));
-        case.reports.remove("a");
-        let nodes = case.nodes();
-        case.candidates(&nodes).ranked().first().map(|x| x.node)
-    };
-    assert_eq!(prefer_b(950), Some(node_id("b")));
-    assert_eq!(prefer_b(949), Some(node_id("c")));
-}
-
-/// What a restarted master has read from its disk is less than its replicas have, and says nothing about them.
-#[test]
-fn a_master_that_restarted_with_less_does_not_level_its_replicas() {
-    let mut view = NodeView::default();
-    let case = Case::well();
-    let (at, report) = case.reports["a"].clone();
-    let told = |seq, redis| {
-        let report = GroupReport { redis: RedisView::Up(redis), ..report.clone() };
-        Report { incarnation: 1, seq, applied: 9, groups: vec![report] }
-    };
-    let previous = Some(PreviousHistory { replication_id: "h".into(), until_offset: 501 });
-    let restarted = RedisObservation {
-        run_id: RunId::new("new"),
-        replication_id: "fresh".into(),
-        previous,
-        ..redis("a", 500, true)
-    };
-    assert!(view.take(at, told(1, redis("a", 1000, true))));
-    assert!(view.take(at, told(2, restarted)));
-    let mut nodes = case.nodes();
-    nodes.insert(node_id("a"), view);
-    let c = case.candidates(&nodes);
-    assert_eq!(c.ranked().iter().map(|x| x.node).collect::<Vec<_>>(), ["c", "b"].map(node_id));
-    assert_eq!(c.loss(node_id("c")).map(|loss| loss.bytes), Some(50));
-}
-
-#[test]
-fn another_history_comes_after_the_same_history() {
-    let mut case = Case::well().fenced(FenceCause::RedisDead);
-    case.seen_before.insert("a", redis("a", 1000, true));
-    case.report("c").redis =
-        RedisView::Up(RedisObservation { replication_id: "x".into(), ..redis("c", 2000, false) });
-    assert_eq!(case.assigned(), ("b", Cause::MasterDown));
-}
-
-#[test]
-fn what_is_lost_is_counted_in_the_master_s_history_from_the_fence_on_and_has_an_age() {
-    let mut case = Case::well().fenced(FenceCause::LeaderAsked);
-    case.report("a").redis = RedisView::Down(DownReason::Hung);
-    case.seen_before.insert("a", redis("a", 980, true));
-    case.reports.get_mut("a").unwrap().0 = Mono(99 * SEC);
-    let previous = Some(PreviousHistory { replication_id: "h".into(), until_offset: 901 });
-    let apart = RedisObservation { replication_id: "own".into(), previous, ..redis("b", 5000, false) };
-    case.report("b").redis = RedisView::Up(apart);
-    let nodes = case.nodes();
-    let c = case.candidates(&nodes);
-    let age = Span::from_secs(1);
-    assert_eq!(c.loss(node_id("a")), None);
-    assert_eq!(c.loss(node_id("b")), Some(Loss { bytes: 100, known_ago: age }));
-    assert_eq!(c.loss(node_id("c")), Some(Loss { bytes: 50, known_ago: age }));
-    let Plan::Assign(assign) = case.plan() else { panic!() };
-    assert_eq!((assign.master, assign.estimated_loss_bytes), (node_id("c"), 50));
-    case.report("c").redis =
-        RedisView::Up(RedisObservation { replication_id: "x".into(), ..redis("c", 950, false) });
-    let nodes = case.nodes();
-    assert_eq!(case.candidates(&nodes).loss(node_id("c")), None, "it cannot be compared");
-}
-
 #[test]
 fn the_same_life_of_the_old_master_may_be_named_again_after_a_fence() {
     assert_eq!(
@@ -581,135 +473,6 @@ fn a_cold_start_waits_for_an_eligible_member_that_may_hold_more() {
 }
 
 #[test]
-fn a_newcomer_joins_before_it_counts_and_counts_when_it_passed_the_mark() {
-    let mut case = Case::well();
-    case.group.eligible.retain(|m| m.node == node_id("c"));
-    let attached = |n: u8, offset| AttachedReplica {
-        addr: [10, 0, 0, n].into(),
-        port: 6379,
-        online: true,
-        offset,
-        lag: Span(0),
-    };
-    let master = RedisObservation {
-        replicas: vec![attached(2, 900), attached(3, 950)],
-        ..redis("a", 1000, true)
-    };
-    case.report("a").redis = RedisView::Up(master);
-    let b = EligibleMember { node: node_id("b"), run_id: RunId::new("run-b") };
-    let Plan::Eligible(_, first) = case.plan() else { panic!("{:?}", case.plan()) };
-    assert_eq!((first.members.len(), first.joining.clone()), (1, vec![b.clone()]));
-    case.group.joining = first.joining;
-    assert_eq!(case.plan(), Plan::Nothing, "no mark yet");
-    case.mark(&b, 901);
-    assert_eq!(case.plan(), Plan::Nothing, "not passed");
-    case.mark(&b, 900);
-    let Plan::Eligible(_, second) = case.plan() else { panic!("{:?}", case.plan()) };
-    assert_eq!((second.members.len(), second.joining.len()), (2, 0));
-}
-
-/// After a full sync Redis shows a replica as online, with the master's offset, up to a second before the stream begins.
-#[test]
-fn a_newcomer_whose_stream_was_not_seen_to_flow_does_not_count() {
-    let mut case = Case::well();
-    case.group.eligible.retain(|m| m.node == node_id("c"));
-    let b = EligibleMember { node: node_id("b"), run_id: RunId::new("run-b") };
-    case.group.joining = vec![b.clone()];
-    case.mark(&b, 900);
-    let mut seen = |acknowledged, offset| {
-        let attached = |n: u8, offset| AttachedReplica {
-            addr: [10, 0, 0, n].into(),
-            port: 6379,
-            online: true,
-            offset,
-            lag: Span(0),
-        };
-        let replicas = vec![attached(2, acknowledged), attached(3, 950)];
-        case.report("a").redis =
-            RedisView::Up(RedisObservation { replicas, ..redis("a", 1000, true) });
-        case.report("b").redis = RedisView::Up(redis("b", offset, false));
-        case.plan()
-    };
-    assert_eq!(seen(0, 900), Plan::Nothing, "no acknowledgement, and nothing came");
-    assert!(matches!(seen(900, 900), Plan::Eligible(..)), "acknowledged");
-    assert!(matches!(seen(0, 901), Plan::Eligible(..)), "something came");
-}
-
-/// Nothing was ever written, so an acknowledgement says 0, and only its age tells that there was one.
-#[test]
-fn a_newcomer_to_an_empty_master_counts_when_it_has_acknowledged() {
-    let mut case = Case::well();
-    case.group.eligible.retain(|m| m.node == node_id("c"));
-    let b = EligibleMember { node: node_id("b"), run_id: RunId::new("run-b") };
-    case.group.joining = vec![b.clone()];
-    case.mark(&b, 0);
-    let at = case.marks[&b].at;
-    let mut after = |age: u64, lag: u64| {
-        let attached = |n: u8, lag| AttachedReplica {
-            addr: [10, 0, 0, n].into(),
-            port: 6379,
-            online: true,
-            offset: 0,
-            lag: Span::from_secs(lag),
-        };
-        let replicas = vec![attached(2, lag), attached(3, 0)];
-        case.report("a").redis =
-            RedisView::Up(RedisObservation { replicas, ..redis("a", 0, true) });
-        case.report("b").redis = RedisView::Up(redis("b", 0, false));
-        case.marks.insert(b.clone(), JoinMark { offset: 0, at: Mono(at.0 - age * SEC) });
-        case.plan()
-    };
-    assert_eq!(after(2, 1), Plan::Nothing, "its line may be as it was when it attached");
-    assert_eq!(after(3, 2), Plan::Nothing, "it has not acknowledged for long");
-    assert!(matches!(after(3, 1), Plan::Eligible(..)));
-}
-
-/// What a member may lack is `max_lag_bytes`; a newcomer joins at half of it, and stays while it is within it.
-#[test]
-fn a_newcomer_joins_when_it_lacks_less_than_half_of_what_a_member_may() {
-    let b = EligibleMember { node: node_id("b"), run_id: RunId::new("run-b") };
-    let after = |offset: u64, joining: bool, limit: u64| {
-        let mut case = Case::well();
-        case.cluster.groups[0].max_lag_bytes = limit;
-        case.group.eligible.retain(|m| m.node == node_id("c"));
-        if joining {
-            case.group.joining = vec![b.clone()];
-            case.mark(&b, 100);
-        }
-        let attached = |n: u8| AttachedReplica {
-            addr: [10, 0, 0, n].into(),
-            port: 6379,
-            online: true,
-            offset: 200,
-            lag: Span(0),
-        };
-        let replicas = vec![attached(2), attached(3)];
-        case.report("a").redis =
-            RedisView::Up(RedisObservation { replicas, ..redis("a", 1000, true) });
-        case.report("b").redis = RedisView::Up(redis("b", offset, false));
-        case.plan()
-    };
-    let sizes = |plan: Plan| match plan {
-        Plan::Eligible(_, change) => Some((change.members.len(), change.joining.len())),
-        Plan::Nothing => None,
-        other => panic!("{other:?}"),
-    };
-    for (offset, joining, limit, expected) in [
-        (849, false, 300, None),
-        (850, false, 300, Some((1, 1))),
-        (850, true, 300, Some((2, 0))),
-        (849, true, 300, None),
-        (700, true, 300, None),
-        (699, true, 300, Some((1, 0))),
-        (200, false, 0, Some((1, 1))),
-        (200, true, 0, Some((2, 0))),
-    ] {
-        let seen = sizes(after(offset, joining, limit));
-        assert_eq!(seen, expected, "offset {offset}, joining {joining}, limit {limit}");
-    }
-}
-
-#[test]
 fn two_masters_with_data_are_not_adopted() {
     let mut case = Case::well();
     case.group.assignment = None;
@@ -717,19 +480,6 @@ fn two_masters_with_data_are_not_adopted() {
     assert_eq!(case.hold(), HoldReason::AdoptionAmbiguous { masters: 2 });
     case.reports.remove("c");
     assert_eq!(case.hold(), HoldReason::AdoptionIncomplete);
-}
-
-#[test]
-fn each_exclusion_names_its_rule() {
-    let mut case = Case::well();
-    case.group.eligible.retain(|m| m.node == node_id("b"));
-    case.report("b").redis = RedisView::Down(DownReason::Hung);
-    let nodes = case.nodes();
-    let c = case.candidates(&nodes);
-    assert_eq!(c.judge(node_id("a")), Err(Exclusion::IsMaster));
-    assert_eq!(c.judge(node_id("b")), Err(Exclusion::RedisDown));
-    assert_eq!(c.judge(node_id("c")), Err(Exclusion::NotEligible));
-    assert_eq!(c.judge(node_id("x")), Err(Exclusion::SupervisorSilent));
 }
 
 /// Simulator finding: the fuller member's Redis was down for a moment when the empty last master was named.
