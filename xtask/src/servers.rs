@@ -63,8 +63,20 @@ const SERVERS: [Server; 5] = [
 const AGENT_TESTS: [&str; 3] = ["redis_control", "redis_probe", "redis_process"];
 /// Not asked of every server: the lab itself, and what does not depend on the server.
 const LAB_TESTS: [&str; 14] = [
-    "around", "crash", "cuts", "freeze", "groups", "hands", "ipv6", "membership", "order", "power",
-    "relink", "supervisor", "switchover", "tls",
+    "around",
+    "crash",
+    "cuts",
+    "freeze",
+    "groups",
+    "hands",
+    "ipv6",
+    "membership",
+    "order",
+    "power",
+    "relink",
+    "supervisor",
+    "switchover",
+    "tls",
 ];
 
 /// Runs them for each of `wanted` (names by comma, or `all`), and says which held.

@@ -33,6 +33,11 @@ pub enum AdminRequest {
     Resume {
         group: Option<GroupId>,
     },
+    /// The failures of `group` (or of all) that there are were seen: cooldown and mass failure hold nothing back for them.
+    Acknowledge {
+        group: Option<GroupId>,
+        dry_run: bool,
+    },
     TransferLeadership {
         to: NodeId,
     },

@@ -67,6 +67,11 @@ pub enum Body {
         group: GroupId,
         node: NodeId,
     },
+    /// An operator has seen the failures that there are: of one group, or of all. Cooldown and the limit of failures at once
+    /// hold nothing back for them any more.
+    Acknowledge {
+        group: Option<GroupId>,
+    },
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

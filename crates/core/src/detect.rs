@@ -18,6 +18,8 @@ pub(crate) struct Detector {
     last_offset: u64,
     failures: u32,
     loading_since: Option<Mono>,
+    /// The last observation, while Redis answers: also one that cannot write, or does not.
+    answering: Option<RedisObservation>,
 }
 
 impl Detector {
@@ -29,7 +31,13 @@ impl Detector {
             last_offset: 0,
             failures: 0,
             loading_since: None,
+            answering: None,
         }
+    }
+
+    /// What Redis is, while it answers at all: enough to change its role.
+    pub(crate) fn answering(&self) -> Option<&RedisObservation> {
+        self.answering.as_ref()
     }
 
     pub(crate) fn view(&self) -> &RedisView {
@@ -49,6 +57,7 @@ impl Detector {
         self.loading_since = None;
         self.life = Some(o.run_id.clone());
         self.last_offset = o.offset;
+        self.answering = Some(o.clone());
         self.view = RedisView::Up(o);
     }
 
@@ -69,10 +78,14 @@ impl Detector {
                 often.then_some(DownReason::Hung)
             }
             ProbeFailure::Misconfigured => often.then_some(DownReason::DiskError),
+            ProbeFailure::WritesHeld => often.then_some(DownReason::WritesHeld),
             // It answers, so it is not down; but a supervisor that never saw it cannot vouch for it.
             ProbeFailure::Denied => self.life.is_none().then_some(DownReason::Denied),
             ProbeFailure::Protocol => self.life.is_none().then_some(DownReason::Protocol),
         };
+        if !matches!(failure, ProbeFailure::Misconfigured | ProbeFailure::WritesHeld) {
+            self.answering = None;
+        }
         if let Some(reason) = down {
             self.view = RedisView::Down(reason);
         } else if let RedisView::Up(o) | RedisView::Doubtful(o, _) = &self.view {
@@ -86,6 +99,7 @@ impl Detector {
             return false;
         }
         self.life = None;
+        self.answering = None;
         self.view = RedisView::Down(DownReason::Dead);
         true
     }
@@ -123,13 +137,16 @@ mod tests {
     #[test]
     fn each_failure_is_judged_by_its_own_rule() {
         use ProbeFailure as F;
-        let cases: [(&[F], Option<DownReason>); 8] = [
+        let cases: [(&[F], Option<DownReason>); 11] = [
             (&[F::Timeout, F::Timeout], None),
             (&[F::Timeout, F::Timeout, F::Timeout], Some(DownReason::Hung)),
             (&[F::Timeout, F::Closed, F::Busy], Some(DownReason::Hung)),
             (&[F::Refused], Some(DownReason::Dead)),
             (&[F::Loading, F::Loading, F::Loading, F::Loading], None),
             (&[F::Misconfigured, F::Misconfigured], None),
+            (&[F::Misconfigured, F::Misconfigured, F::Misconfigured], Some(DownReason::DiskError)),
+            (&[F::WritesHeld, F::WritesHeld], None),
+            (&[F::WritesHeld, F::WritesHeld, F::WritesHeld], Some(DownReason::WritesHeld)),
             (&[F::Denied, F::Denied, F::Denied], None),
             (&[F::Protocol, F::Protocol, F::Protocol], None),
         ];
@@ -162,6 +179,29 @@ mod tests {
         assert!(matches!(d.view(), RedisView::Doubtful(..)));
         d.failed(Mono(1_000_000_001), ProbeFailure::Loading);
         assert_eq!(d.view(), &RedisView::Down(DownReason::LoadingTooLong));
+    }
+
+    /// Found by reading: a master that could not write its disk was failed over and never followed the new one.
+    #[test]
+    fn a_redis_that_answers_and_does_not_write_can_be_given_another_role() {
+        for (failure, answers) in [
+            (ProbeFailure::Misconfigured, true),
+            (ProbeFailure::WritesHeld, true),
+            (ProbeFailure::Timeout, false),
+            (ProbeFailure::Loading, false),
+        ] {
+            let mut d = Detector::new(timing());
+            d.observed(up("1"));
+            for _ in 0..9 {
+                d.failed(Mono(0), failure);
+            }
+            assert_eq!(d.answering().is_some(), answers, "{failure:?}");
+        }
+        let mut d = Detector::new(timing());
+        d.observed(up("1"));
+        d.failed(Mono(0), ProbeFailure::Misconfigured);
+        d.died(None);
+        assert_eq!(d.answering(), None);
     }
 
     #[test]

@@ -135,10 +135,10 @@ impl LockEvent {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
     // Redis, on the control connection, in order.
-    /// `CLIENT UNPAUSE`, `REPLICAOF NO ONE`, `min-replicas-to-write` from the spec; done when `ROLE` says master.
-    Promote {
-        min_replicas_to_write: u32,
-    },
+    /// `CLIENT UNPAUSE`, `min-replicas-to-write`, `REPLICAOF NO ONE`; done when `ROLE` says master.
+    Promote(MinReplicas),
+    /// At a master, while it serves.
+    SetMinReplicas(MinReplicas),
     /// `masterauth`, `REPLICAOF`; done when `ROLE` says replica of it.
     Follow {
         master: SocketAddr,
@@ -195,7 +195,8 @@ impl Action {
     #[must_use]
     pub const fn is_redis(&self) -> bool {
         match self {
-            Self::Promote { .. }
+            Self::Promote(_)
+            | Self::SetMinReplicas(_)
             | Self::Follow { .. }
             | Self::Relink { .. }
             | Self::PauseAndCatchUp { .. }
@@ -210,6 +211,15 @@ impl Action {
             | Self::DestroySockets { .. } => false,
         }
     }
+}
+
+/// How many replicas a master must have to take a write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MinReplicas {
+    /// `min-replicas-to-write`.
+    pub to_write: u32,
+    /// `min-replicas-max-lag`, whole seconds; none = as it is.
+    pub max_lag_s: Option<u32>,
 }
 
 /// What became of an action.
@@ -291,6 +301,7 @@ pub enum EventKind {
         seconds: u64,
     },
     Resumed,
+    Acknowledged,
     LockLost,
     LockRestored,
     LeaderChanged {

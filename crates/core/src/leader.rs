@@ -5,6 +5,7 @@
 
 mod grants;
 mod links;
+mod mass;
 mod view;
 mod waiters;
 
@@ -27,6 +28,7 @@ use crate::{
         eligible::{JoinMark, JoinMarks},
         plan,
     },
+    recent::Recent,
     spec::{ClusterSpec, Timing},
 };
 
@@ -52,7 +54,10 @@ struct GroupLead {
     asked_fence: Option<Mono>,
     assigned_at: Mono,
     switchover_since: Option<Mono>,
-    last_failover: Option<Mono>,
+    /// One of the groups that fail at once, at the last look.
+    counts: bool,
+    /// An operator has acknowledged the failure that there is.
+    acknowledged: bool,
     marks: JoinMarks,
     /// Log index of the last applied `Eligible`.
     eligible_index: u64,
@@ -99,6 +104,8 @@ pub(crate) struct Leader {
     waiters: Vec<Waiter>,
     pub(crate) reaches: Reaches,
     links: Links,
+    /// How many groups fail at once, but for those that were acknowledged; 0 without a limit.
+    failing: usize,
     mutations: Mutations,
 }
 
@@ -109,6 +116,7 @@ pub(crate) struct Round<'a> {
     pub(crate) cluster: &'a ClusterSpec,
     /// Groups that are paused now.
     pub(crate) paused: &'a dyn Fn(&GroupId) -> bool,
+    pub(crate) recent: &'a Recent,
     pub(crate) applied: u64,
 }
 
@@ -131,6 +139,7 @@ impl Leader {
             waiters: Vec::new(),
             reaches: Reaches::default(),
             links: Links::default(),
+            failing: 0,
             mutations,
         }
     }
@@ -206,6 +215,7 @@ impl Leader {
     pub(crate) fn plan_all(&mut self, round: &Round<'_>) -> Vec<LeaderWish> {
         let groups: Vec<GroupId> = round.model.groups.keys().cloned().collect();
         let mut wishes = Vec::new();
+        self.count_failing(round);
         for id in &groups {
             self.plan_group(round, id, &mut wishes);
         }
@@ -262,7 +272,6 @@ impl Leader {
             return Plan::Nothing;
         };
         let cooldown = round.cluster.timing.failover_cooldown;
-        let since_last = lead.last_failover.map(|at| round.now.boot.0.saturating_sub(at.0));
         plan(&PlanInput {
             cluster: round.cluster,
             candidates,
@@ -270,7 +279,8 @@ impl Leader {
             lease_left,
             deciding,
             paused: (round.paused)(id),
-            cooldown_left: Span(since_last.map_or(0, |s| cooldown.0.saturating_sub(s))),
+            cooldown_left: round.recent.cooldown_left(round.now.boot, id, cooldown),
+            mass_failure: self.mass_failure(round, id),
             forced: lead.forced.as_ref(),
             marks: &lead.marks,
             leading_since: self.since,
@@ -344,6 +354,10 @@ impl Leader {
                 let text = "the switchover took too long; the old master goes on".to_owned();
                 self.answer(group, |_| true, &AdminReply::Refused(Refusal::Aborted(text)))
             }
+            Applied::Acknowledged(group) => {
+                self.acknowledged(round, group.as_ref());
+                Vec::new()
+            }
             Applied::Nothing | Applied::Spec | Applied::Pause(_) | Applied::Rejected(_) => {
                 Vec::new()
             }
@@ -362,11 +376,6 @@ impl Leader {
         lead.asked_fence = None;
         lead.marks.clear();
         lead.forced = None;
-        // The same master named again is no failover: the brake is for moves.
-        let moved = assignment.is_some_and(|a| a.previous_master.is_some());
-        if moved && cause.is_some_and(Cause::is_automatic) {
-            lead.last_failover = Some(round.now.boot);
-        }
         if cause == Some(Cause::SwitchoverBack) {
             let text =
                 "the target did not confirm the final offset; the old master goes on".to_owned();

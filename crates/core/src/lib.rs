@@ -25,6 +25,7 @@ pub mod model;
 mod mutations;
 pub mod observe;
 pub mod plan;
+mod recent;
 mod rng;
 mod sink;
 pub mod spec;

@@ -107,6 +107,7 @@ pub enum RecordKind {
     MemberRemoved {
         node: NodeId,
     },
+    Acknowledged,
 }
 
 /// What an applied entry changed.
@@ -120,6 +121,7 @@ pub enum Applied {
     Switchover(GroupId),
     SwitchoverAborted(GroupId),
     Pause(Option<GroupId>),
+    Acknowledged(Option<GroupId>),
     Rejected(Rejection),
 }
 
@@ -170,6 +172,7 @@ impl Model {
             Body::RemoveNode { node } => self.apply_remove_node(&at, node),
             Body::AddMember { group, member } => self.apply_add_member(&at, group, member),
             Body::RemoveMember { group, node } => self.apply_remove_member(&at, group, node),
+            Body::Acknowledge { group } => self.apply_acknowledge(&at, group),
         }
     }
 
@@ -285,6 +288,15 @@ impl Model {
         let kind = duration.map_or(RecordKind::Resumed, |duration| RecordKind::Paused { duration });
         self.record(at, group.clone(), Epoch::NONE, kind);
         Applied::Pause(group)
+    }
+
+    /// History alone remembers it here: for how long it counts, each node measures from its own apply.
+    fn apply_acknowledge(&mut self, at: &At, group: Option<GroupId>) -> Applied {
+        if group.as_ref().is_some_and(|g| !self.groups.contains_key(g)) {
+            return Applied::Rejected(Rejection::NoSuchGroup);
+        }
+        self.record(at, group.clone(), Epoch::NONE, RecordKind::Acknowledged);
+        Applied::Acknowledged(group)
     }
 
     /// Run `change` on a group whose present epoch is `epoch`.

@@ -67,6 +67,8 @@ mutations! {
     ignore_eligible,
     /// The n of `WAIT` counts the attached replicas alone.
     wait_for_attached,
+    /// A strict master lowers `min-replicas-to-write` when it misses a replica, before the set without it is committed.
+    lower_before_commit,
     /// An assignment is taken for any life of Redis.
     ignore_run_id,
 }

@@ -148,6 +148,8 @@ pub enum ProbeFailure {
     /// Password or ACL.
     Denied,
     Protocol,
+    /// It answers, and holds writes back.
+    WritesHeld,
 }
 
 /// What a node says of its Redis.
@@ -171,6 +173,8 @@ pub enum DownReason {
     DiskError,
     Denied,
     Protocol,
+    /// It answers, and held writes back at `fall` looks in a row.
+    WritesHeld,
 }
 
 /// One group in a report.
@@ -184,6 +188,8 @@ pub struct GroupReport {
     pub serving: Option<Epoch>,
     /// Why a takeover at the assigned epoch cannot go on, for display and for the planner.
     pub takeover_failure: Option<TakeoverFailure>,
+    /// `min-replicas-to-write` as Redis was told, if it is master here; none also while the answer is not known.
+    pub min_replicas: Option<u32>,
 }
 
 /// A fence that was carried out: gates out in the kernel, epoch burned on disk.

@@ -11,6 +11,8 @@ use crate::ids::GroupId;
 pub struct ClusterSpec {
     pub name: String,
     pub timing: Timing,
+    /// While more groups than this fail at once, nobody fails over by itself; 0 = no such brake.
+    pub mass_failure_limit: u32,
     pub nodes: Vec<NodeSpec>,
     pub groups: Vec<GroupSpec>,
 }
@@ -82,8 +84,20 @@ pub struct GroupSpec {
     pub probe: ProbeTiming,
     /// A replica without an acknowledgement for longer leaves the eligible set.
     pub max_lag: Span,
+    /// A replica that lacks more bytes of what the master had two seconds ago leaves the eligible set; 0 = no such rule.
+    pub max_lag_bytes: u64,
     /// `min-replicas-to-write` while serving; 0 unless asked for.
     pub min_replicas_to_write: u32,
+    pub durability: Durability,
+}
+
+/// What a master does whose replicas are not attached.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Durability {
+    /// It takes writes.
+    Async,
+    /// It refuses them until the members of the eligible set that are missing have left it by commit.
+    Strict,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -7,8 +7,8 @@ use crate::{
     ids::{Epoch, GroupId},
     model::Record,
     observe::{EligibleMember, Fenced, RedisView, TakeoverFailure},
-    plan::{Exclusion, HoldReason},
-    spec::ClusterSpec,
+    plan::{Exclusion, HoldReason, Loss},
+    spec::{ClusterSpec, Durability},
 };
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,6 +60,9 @@ pub struct GroupStatus {
     pub members: Vec<MemberStatus>,
     /// Leader only: what holds the group back.
     pub hold: Option<HoldReason>,
+    pub durability: Durability,
+    /// `min-replicas-to-write` as Redis was told by the master's node, where that is known.
+    pub min_replicas: Option<u32>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,6 +75,8 @@ pub struct MemberStatus {
     pub takeover_failure: Option<TakeoverFailure>,
     /// Leader only: why it would not be promoted now; none = it could be.
     pub excluded: Option<Exclusion>,
+    /// Leader only: what a promotion of it would lose, where that is known.
+    pub loss: Option<Loss>,
     /// False where this node knows nothing of it at first hand.
     pub known: bool,
 }

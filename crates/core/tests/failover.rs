@@ -368,3 +368,41 @@ fn an_adopted_master_that_dies_before_its_first_grant_is_guarded_when_it_reports
     });
     assert!(w.host("a").lock.guarded.contains(&16465));
 }
+
+#[test]
+fn without_a_majority_every_port_closes_and_opens_by_itself_when_there_is_one_again() {
+    let mut w = World::settled_pair();
+    let epoch = w.pair_status().unwrap().epoch;
+    for name in ["b", "w"] {
+        w.stop_supervisor(name);
+    }
+    let ms = w.until("a is closed", 1000, |w| !w.is_open("a"));
+    assert!(ms <= 300, "{ms} ms: longer than its lease");
+    for _ in 0..5000 {
+        assert!(!w.is_open("a") && !w.is_open("b"));
+        w.step();
+    }
+    for name in ["b", "w"] {
+        w.start_supervisor(name, &world::spec());
+    }
+    w.until("a is open", 3000, |w| w.writable("a"));
+    w.until("a serves", 3000, |w| w.serving() == Some("a"));
+    assert!(w.pair_status().unwrap().epoch <= Epoch(epoch.0 + 1), "it went on at its own node");
+}
+
+#[test]
+fn a_leader_that_hears_nobody_is_replaced_while_the_lease_runs() {
+    let mut w = World::settled_pair();
+    let epoch = w.pair_status().unwrap().epoch;
+    w.cut.extend([("a", "w"), ("b", "w")]);
+    w.until("another leads", 400, |w| {
+        let now = w.now();
+        ["a", "b"].iter().any(|n| w.host(n).core.status(now).leader == Some(node_id(n)))
+    });
+    for _ in 0..2000 {
+        assert!(w.is_open("a"), "the lease lapsed");
+        w.step();
+    }
+    let now = w.now();
+    assert_eq!(w.host("a").core.status(now).groups[0].epoch, epoch, "a needless failover");
+}

@@ -118,6 +118,14 @@ pub(crate) enum Verb {
         /// Only this group's pause; without it the pause of all groups
         group: Option<String>,
     },
+    /// The failures that there are were seen: go on in spite of cooldown and mass_failure_limit
+    Acknowledge {
+        /// Only this group's; without it those of all groups
+        group: Option<String>,
+        /// Only say what would happen
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Raft leadership
     #[command(subcommand)]
     Leader(Leader),

@@ -40,6 +40,9 @@ pub(crate) async fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
             change::pause(&target, group.as_deref(), length.0, out).await
         }
         Verb::Resume { group } => change::resume(&target, group.as_deref(), out).await,
+        Verb::Acknowledge { group, dry_run } => {
+            change::acknowledge(&target, group.as_deref(), *dry_run, out).await
+        }
         Verb::Leader(Leader::Transfer { node, wait }) => {
             change::transfer(&target, node, *wait, out).await
         }

@@ -16,7 +16,7 @@ use redkeep_core::{
     message::PeerMessage,
     model::Model,
     observe::{RedisObservation, RedisRole},
-    spec::{ClusterSpec, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip},
+    spec::{ClusterSpec, Durability, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip},
 };
 
 use crate::raft;
@@ -234,6 +234,7 @@ fn spec() -> ClusterSpec {
             cold_start_wait: ms(30_000),
             failover_cooldown: ms(0),
         },
+        mass_failure_limit: 0,
         nodes: [("a", 1), ("b", 2), ("w", 3)].map(node).to_vec(),
         groups: vec![GroupSpec {
             id: GroupId::new("pair"),
@@ -248,7 +249,9 @@ fn spec() -> ClusterSpec {
                 loading_timeout: ms(60_000),
             },
             max_lag: ms(3000),
+            max_lag_bytes: 0,
             min_replicas_to_write: 0,
+            durability: Durability::Async,
         }],
     }
 }

@@ -95,6 +95,7 @@ fn list() -> Vec<Mutant> {
         core("keep_replica_element", "takeover order", |m| m.keep_replica_element = true),
         core("ignore_eligible", "eligible set", |m| m.ignore_eligible = true),
         core("wait_for_attached", "n of WAIT", |m| m.wait_for_attached = true),
+        core("lower_before_commit", "durability strict", |m| m.lower_before_commit = true),
         core("ignore_run_id", "eligible set", |m| m.ignore_run_id = true),
         lock("ignore_nonce", "L1 in the kernel", |r| r.ignore_nonce = true),
         lock("keep_gate", "L1 in the kernel", |r| r.keep_gate = true),

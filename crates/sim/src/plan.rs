@@ -6,7 +6,7 @@ mod draft;
 
 use std::{fmt, fmt::Write as _, str::FromStr};
 
-use redkeep_core::Span;
+use redkeep_core::{Span, spec::Durability};
 
 use crate::{
     fault::{ParseError, Planned},
@@ -114,7 +114,11 @@ pub struct Knobs {
     pub weather: Weather,
     pub lease_ttl: Span,
     pub max_lag: Span,
+    pub max_lag_bytes: u64,
+    pub durability: Durability,
     pub failover_cooldown: Span,
+    /// Of three groups; else there is nothing to count.
+    pub mass_failure_limit: u32,
     /// Greatest slew of CLOCK_BOOTTIME; chrony's bound is 83 333.
     pub skew_max_ppm: u64,
     /// Time of a synced write.
@@ -168,6 +172,9 @@ impl Plan {
     #[must_use]
     pub fn knobs(&self) -> Knobs {
         let mut rng = Rng::new(self.seed, 3);
+        // A stream of its own, so that all else of a seed is as it was; the other profiles are about one thing each.
+        let mut variety = Rng::new(self.seed, 30);
+        let varied = matches!(self.profile, Profile::Swarm | Profile::Single | Profile::Duel);
         let rough = self.profile == Profile::Duel || rng.chance(300_000);
         let weather = Weather {
             loss_ppm: if rough { rng.below(20_000) } else { 200 },
@@ -191,7 +198,17 @@ impl Plan {
             weather,
             lease_ttl: ms(if late { 300 } else { *rng.pick(&[300, 300, 300, 1_000]) }),
             max_lag: ms(*rng.pick(&[1_000, 3_000])),
+            // A writer's second is some 64 writes of 64 bytes.
+            max_lag_bytes: if varied { *variety.pick(&[0, 0, 0, 2_048, 16_384]) } else { 0 },
+            durability: match variety.below(3) {
+                0 if varied => Durability::Strict,
+                _ => Durability::Async,
+            },
             failover_cooldown: ms(*rng.pick(&[0, 0, 0, 3_000])),
+            mass_failure_limit: match self.layout {
+                Layout::TrioThreeGroups if varied => *variety.pick(&[0, 0, 1, 2]),
+                Layout::Trio | Layout::TrioThreeGroups | Layout::Five => 0,
+            },
             skew_max_ppm: *rng.pick(&[50, 10_000, 83_333]),
             disk_max: ms(rng.range(1, 8)),
             closed_at_first: rng.chance(300_000),

@@ -11,6 +11,7 @@ use std::{
 
 use redkeep_core::{
     RunId, Span,
+    effect::MinReplicas,
     observe::{AttachedReplica, PreviousHistory, RedisObservation, RedisRole},
 };
 
@@ -102,9 +103,8 @@ pub enum Command {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Change {
-    Promote {
-        min_replicas: u32,
-    },
+    Promote(MinReplicas),
+    SetMinReplicas(MinReplicas),
     Follow {
         master: Endpoint,
     },
@@ -151,6 +151,8 @@ pub struct Redis {
     pub attached: BTreeMap<Endpoint, Attached>,
     pub upstream: Option<Upstream>,
     pub min_replicas: u32,
+    /// `min-replicas-max-lag`, whole seconds.
+    pub min_replicas_max_lag_s: u64,
     pub paused_until: Option<Real>,
     /// Commands in the socket buffers of a frozen process.
     pub inbox: VecDeque<Command>,
@@ -182,6 +184,7 @@ impl Redis {
             attached: BTreeMap::new(),
             upstream: None,
             min_replicas: 0,
+            min_replicas_max_lag_s: 10,
             paused_until: None,
             inbox: VecDeque::new(),
             blocked: VecDeque::new(),
@@ -251,10 +254,19 @@ impl Redis {
         Ok(self.data.offset)
     }
 
-    /// Replicas online with a lag of at most `min-replicas-max-lag` (10 s).
-    fn good_replicas(&self, now: Real) -> u64 {
-        let good = |a: &&Attached| a.online && now.since(a.last_ack) <= Span::from_secs(10);
+    /// Replicas online with a lag of at most `min-replicas-max-lag`.
+    #[must_use]
+    pub fn good_replicas(&self, now: Real) -> u64 {
+        let lag_s = |a: &Attached| now.since(a.last_ack).0 / 1_000_000_000;
+        let good = |a: &&Attached| a.online && lag_s(a) <= self.min_replicas_max_lag_s;
         self.attached.values().filter(good).count() as u64
+    }
+
+    pub fn set_min_replicas(&mut self, min: MinReplicas) {
+        self.min_replicas = min.to_write;
+        if let Some(seconds) = min.max_lag_s {
+            self.min_replicas_max_lag_s = u64::from(seconds);
+        }
     }
 
     /// Replicas that acknowledged `offset`: what `WAIT` counts.

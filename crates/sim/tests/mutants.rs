@@ -63,6 +63,11 @@ fn an_n_of_wait_that_counts_attached_replicas_alone_is_caught() {
 }
 
 #[test]
+fn a_strict_master_that_goes_on_alone_before_the_commit_is_caught() {
+    assert_caught(&["lower_before_commit"]);
+}
+
+#[test]
 fn a_clock_that_is_read_before_the_input_is_taken_is_caught() {
     assert_caught(&["clock_before_input"]);
 }

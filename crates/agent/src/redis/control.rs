@@ -183,15 +183,21 @@ impl Control {
         replicas: u32,
         within: Duration,
     ) -> Result<Outcome<()>, ControlError> {
-        let deadline = Instant::now() + within;
-        let Outcome::Done(server) = self.link.ready(deadline).await? else {
-            return Ok(Outcome::Pending);
-        };
-        let name = match server.version >= REPLICA_NAMES_SINCE {
-            true => "min-replicas-to-write",
-            false => "min-slaves-to-write",
-        };
-        self.config_set_by(name, &replicas.to_string(), deadline).await
+        self.set_min_replicas(["min-replicas-to-write", "min-slaves-to-write"], replicas, within)
+            .await
+    }
+
+    /// Sets `min-replicas-max-lag`, whole seconds: a replica that acknowledged nothing for longer does not count. With 0
+    /// Redis asks for no replica at all.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn set_min_replicas_max_lag(
+        &mut self,
+        seconds: u32,
+        within: Duration,
+    ) -> Result<Outcome<()>, ControlError> {
+        self.set_min_replicas(["min-replicas-max-lag", "min-slaves-max-lag"], seconds, within).await
     }
 
     /// Closes every normal client, the supervisor's own probes included but for this connection. Returns how many.
@@ -287,6 +293,22 @@ impl Control {
     pub async fn bgsave(&mut self, within: Duration) -> Result<Outcome<()>, ControlError> {
         let command = self.link.command("BGSAVE");
         Ok(self.one("BGSAVE", true, command, Instant::now() + within).await?.map(|_| ()))
+    }
+
+    /// `names`: since Redis 5, and before.
+    async fn set_min_replicas(
+        &mut self,
+        names: [&'static str; 2],
+        value: u32,
+        within: Duration,
+    ) -> Result<Outcome<()>, ControlError> {
+        let deadline = Instant::now() + within;
+        let Outcome::Done(server) = self.link.ready(deadline).await? else {
+            return Ok(Outcome::Pending);
+        };
+        let [name, old_name] = names;
+        let name = if server.version >= REPLICA_NAMES_SINCE { name } else { old_name };
+        self.config_set_by(name, &value.to_string(), deadline).await
     }
 
     async fn pause_scope(

@@ -1,6 +1,7 @@
 //! The Redis beside the supervisor: looking at it and changing its role.
 //!
 //! - [`Probe`]: one look, one round trip, a typed failure.
+//! - [`WriteCheck`]: whether writes are answered.
 //! - [`Control`]: the one connection for commands that change something, under the rule that a command once sent is never
 //!   forgotten.
 //! - [`OffsetPoll`]: the tight wait for equal offsets in a planned switchover.
@@ -22,6 +23,7 @@ mod observation;
 mod offset;
 mod probe;
 mod secret;
+mod writes;
 
 pub use connection::Connection;
 pub use control::Control;
@@ -38,3 +40,4 @@ pub use observation::{
 pub use offset::{OffsetPoll, OffsetReached};
 pub use probe::Probe;
 pub use secret::{Secret, SecretError, SecretFile};
+pub use writes::WriteCheck;

@@ -60,6 +60,9 @@ fn body_to_proto(body: &Body) -> PbBody {
             group: group.as_str().to_owned(),
             node: node.0,
         }),
+        Body::Acknowledge { group } => {
+            PbBody::Acknowledge(pb::Acknowledge { group: group_name(group.as_ref()) })
+        }
     }
 }
 
@@ -140,6 +143,9 @@ fn body_from_proto(body: PbBody) -> Result<Body, CodecError> {
             group: group_id(&group, "remove_member.group")?,
             node: node_id(node, "remove_member.node")?,
         },
+        PbBody::Acknowledge(pb::Acknowledge { group }) => {
+            Body::Acknowledge { group: optional_group(group.as_deref(), "acknowledge.group")? }
+        }
     })
 }
 

@@ -96,6 +96,7 @@ fn kind_to_proto(kind: &RecordKind) -> PbKind {
         RecordKind::MemberRemoved { node } => {
             PbKind::MemberRemoved(pb::MemberRemoved { node: node.0 })
         }
+        RecordKind::Acknowledged => PbKind::Acknowledged(pb::Acknowledged {}),
     }
 }
 
@@ -202,5 +203,6 @@ fn kind_from_proto(kind: PbKind) -> Result<RecordKind, CodecError> {
         PbKind::MemberRemoved(pb::MemberRemoved { node }) => {
             RecordKind::MemberRemoved { node: node_id(node, "member_removed.node")? }
         }
+        PbKind::Acknowledged(pb::Acknowledged {}) => RecordKind::Acknowledged,
     })
 }

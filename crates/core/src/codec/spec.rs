@@ -7,15 +7,16 @@ use redkeep_consensus::Span;
 use redkeep_proto::log::v1 as pb;
 
 use super::{CodecError, group_id, need, node_id};
-use crate::spec::{ClusterSpec, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip};
+use crate::spec::{ClusterSpec, Durability, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip};
 
 pub(super) fn to_proto(spec: &ClusterSpec) -> pb::ClusterSpec {
-    let ClusterSpec { name, timing, nodes, groups } = spec;
+    let ClusterSpec { name, timing, mass_failure_limit, nodes, groups } = spec;
     pb::ClusterSpec {
         name: name.clone(),
         timing: Some(timing_to_proto(timing)),
         nodes: nodes.iter().map(node_to_proto).collect(),
         groups: groups.iter().map(group_to_proto).collect(),
+        mass_failure_limit: *mass_failure_limit,
     }
 }
 
@@ -52,8 +53,18 @@ pub(super) fn node_to_proto(node: &NodeSpec) -> pb::NodeSpec {
 }
 
 fn group_to_proto(group: &GroupSpec) -> pb::GroupSpec {
-    let GroupSpec { id, port, vip, interface, members, probe, max_lag, min_replicas_to_write } =
-        group;
+    let GroupSpec {
+        id,
+        port,
+        vip,
+        interface,
+        members,
+        probe,
+        max_lag,
+        max_lag_bytes,
+        min_replicas_to_write,
+        durability,
+    } = group;
     let Vip { addr, prefix } = *vip;
     let ProbeTiming { interval, timeout, fall, loading_timeout } = *probe;
     pb::GroupSpec {
@@ -70,14 +81,20 @@ fn group_to_proto(group: &GroupSpec) -> pb::GroupSpec {
         }),
         max_lag_ns: max_lag.0,
         min_replicas_to_write: *min_replicas_to_write,
+        durability: match durability {
+            Durability::Async => pb::Durability::Async.into(),
+            Durability::Strict => pb::Durability::Strict.into(),
+        },
+        max_lag_bytes: *max_lag_bytes,
     }
 }
 
 pub(super) fn from_proto(spec: pb::ClusterSpec) -> Result<ClusterSpec, CodecError> {
-    let pb::ClusterSpec { name, timing, nodes, groups } = spec;
+    let pb::ClusterSpec { name, timing, nodes, groups, mass_failure_limit } = spec;
     Ok(ClusterSpec {
         name,
         timing: timing_from_proto(&need(timing, "spec.timing")?),
+        mass_failure_limit,
         nodes: nodes.into_iter().map(node_from_proto).collect::<Result<_, _>>()?,
         groups: groups.into_iter().map(group_from_proto).collect::<Result<_, _>>()?,
     })
@@ -125,6 +142,8 @@ fn group_from_proto(group: pb::GroupSpec) -> Result<GroupSpec, CodecError> {
         probe,
         max_lag_ns,
         min_replicas_to_write,
+        max_lag_bytes,
+        durability,
     } = group;
     let pb::ProbeTiming { interval_ns, timeout_ns, fall, loading_timeout_ns } =
         need(probe, "spec.groups.probe")?;
@@ -144,13 +163,24 @@ fn group_from_proto(group: pb::GroupSpec) -> Result<GroupSpec, CodecError> {
             loading_timeout: Span(loading_timeout_ns),
         },
         max_lag: Span(max_lag_ns),
+        max_lag_bytes,
         min_replicas_to_write,
+        durability: durability_from_proto(durability)?,
     })
 }
 
 pub(super) fn member_to_proto(member: &Member) -> pb::Member {
     let Member { node, priority } = *member;
     pb::Member { node: node.0, priority }
+}
+
+/// Entries of before there was a choice say nothing.
+fn durability_from_proto(value: i32) -> Result<Durability, CodecError> {
+    match pb::Durability::try_from(value) {
+        Ok(pb::Durability::Unspecified | pb::Durability::Async) => Ok(Durability::Async),
+        Ok(pb::Durability::Strict) => Ok(Durability::Strict),
+        Err(_) => Err(CodecError::UnknownValue { field: "spec.groups.durability", value }),
+    }
 }
 
 pub(super) fn member_from_proto(member: &pb::Member) -> Result<Member, CodecError> {

@@ -12,7 +12,7 @@ use crate::{
     ids::{Epoch, GroupId, RunId},
     model::{Assignment, GroupModel, Model, Pause, Record, RecordKind},
     observe::EligibleMember,
-    spec::{ClusterSpec, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip},
+    spec::{ClusterSpec, Durability, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip},
 };
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
@@ -107,6 +107,7 @@ fn spec(dice: &mut Dice) -> ClusterSpec {
             cold_start_wait: dice.span(),
             failover_cooldown: dice.span(),
         },
+        mass_failure_limit: dice.small(),
         nodes: dice.some(node_spec),
         groups: dice.some(group_spec),
     }
@@ -132,11 +133,13 @@ fn group_spec(d: &mut Dice) -> GroupSpec {
             loading_timeout: d.span(),
         },
         max_lag: d.span(),
+        max_lag_bytes: d.number(),
         min_replicas_to_write: d.small(),
+        durability: if d.below(2) == 0 { Durability::Async } else { Durability::Strict },
     }
 }
 
-const BODIES: u64 = 12;
+const BODIES: u64 = 13;
 
 fn command(dice: &mut Dice, body: u64) -> Command {
     let at_unix_ms = dice.number();
@@ -169,7 +172,8 @@ fn command(dice: &mut Dice, body: u64) -> Command {
         10 => {
             Body::AddMember { group, member: Member { node: dice.node(), priority: dice.small() } }
         }
-        _ => Body::RemoveMember { group, node: dice.node() },
+        11 => Body::RemoveMember { group, node: dice.node() },
+        _ => Body::Acknowledge { group: dice.maybe(Dice::group) },
     };
     Command { at_unix_ms, body }
 }
@@ -179,7 +183,7 @@ fn pause(d: &mut Dice) -> Pause {
 }
 
 fn record(d: &mut Dice) -> Record {
-    let kind = match d.below(11) {
+    let kind = match d.below(12) {
         0 => RecordKind::Bootstrapped,
         1 => RecordKind::Assigned {
             master: d.node(),
@@ -196,7 +200,8 @@ fn record(d: &mut Dice) -> Record {
         7 => RecordKind::NodeRemoved { name: d.text() },
         8 => RecordKind::MemberAdded { node: d.node() },
         9 => RecordKind::MemberRemoved { node: d.node() },
-        _ => RecordKind::Resumed,
+        10 => RecordKind::Resumed,
+        _ => RecordKind::Acknowledged,
     };
     Record {
         index: d.number(),
@@ -415,6 +420,7 @@ fn each_bad_field_of_a_spec_is_named() {
     let long = Some(pb::Vip { address: "10.0.0.1".to_owned(), prefix: 33 });
     check(&|s| s.groups[0].vip.clone_from(&long), "spec.groups.vip.prefix is 33");
     check(&|s| s.groups[0].members = vec![pb::Member::default()], "spec.groups.members.node is 0");
+    check(&|s| s.groups[0].durability = 9, "spec.groups.durability has the value 9");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::{
     ids::{Epoch, GroupId, Now, RequestId},
     leader::Waiter,
     model::Pause,
-    plan::{Candidates, Exclusion, Forced, bypass},
+    plan::{Candidates, Exclusion, Forced, Loss, bypass},
 };
 
 const PAUSE_MAX: Span = Span::from_secs(7 * 24 * 3600);
@@ -39,6 +39,9 @@ impl Core {
             }
             AdminRequest::Pause { group, duration } => Some(self.pause(now, group, duration)),
             AdminRequest::Resume { group } => Some(self.resume(now, group)),
+            AdminRequest::Acknowledge { group, dry_run } => {
+                Some(self.acknowledge(now, group, dry_run))
+            }
             AdminRequest::TransferLeadership { to } => Some(self.transfer(now, to)),
             AdminRequest::AddNode { node, dry_run } => Some(self.add_node(now, node, dry_run)),
             AdminRequest::RemoveNode { node, dry_run } => {
@@ -118,8 +121,9 @@ impl Core {
         let name = self.spec().node_name(to);
         if dry_run {
             let text = format!(
-                "would ask the old master's node to fence (or wait for its lease), then make {name} master of {}",
-                wanted.group
+                "would ask the old master's node to fence (or wait for its lease), then make {name} master of {}; {}",
+                wanted.group,
+                self.what_is_lost(now, &wanted.group, to),
             );
             return Some(AdminReply::Done { index: self.applied, epoch, text });
         }
@@ -131,6 +135,19 @@ impl Core {
         let (group, deadline) = (wanted.group, Mono(now.boot.0 + limit));
         leader.wait_for(Waiter { id, group, from_epoch: epoch, to: Some(to), deadline });
         None
+    }
+
+    /// For people: what a promotion of `to` would lose.
+    fn what_is_lost(&self, now: Now, group: &GroupId, to: NodeId) -> String {
+        let round = self.round(now, &|_| false);
+        let candidates = self.leader.as_ref().and_then(|l| l.candidates(&round, group));
+        match candidates.and_then(|c| c.loss(to)) {
+            None => "how many bytes would be lost is not known".to_owned(),
+            Some(Loss { bytes, known_ago }) => format!(
+                "about {bytes} bytes would be lost, as known {} ms ago",
+                known_ago.as_millis()
+            ),
+        }
     }
 
     /// The target that was named, if it may be promoted, else the best; and the epoch that it replaces.
@@ -199,6 +216,33 @@ impl Core {
             None => format!("automatic failover of {what} is on"),
         };
         self.done_when_proposed(now, Body::Resume { group }, text)
+    }
+
+    fn acknowledge(&mut self, now: Now, group: Option<GroupId>, dry_run: bool) -> AdminReply {
+        if let Some(refusal) = self.unknown_group(group.as_ref()) {
+            return AdminReply::Refused(refusal);
+        }
+        let cooldown = self.timing().failover_cooldown;
+        let mut ends = Vec::new();
+        for id in self.model.groups.keys().filter(|id| group.as_ref().is_none_or(|g| g == *id)) {
+            let left = self.recent.cooldown_left(now.boot, id, cooldown);
+            if left > Span(0) {
+                let left = Span::from_secs(left.0.div_ceil(1_000_000_000));
+                ends.push(format!("the cooldown of {id} ends {left} early"));
+            }
+            if self.leader.as_ref().is_some_and(|l| l.counts(id)) {
+                ends.push(format!("the failure of {id} holds nobody back"));
+            }
+        }
+        let what = group.as_ref().map_or("all groups".to_owned(), ToString::to_string);
+        let text = match ends.as_slice() {
+            [] => format!("nothing of {what} waits for an acknowledgement"),
+            ends => ends.join("; "),
+        };
+        if dry_run {
+            return AdminReply::Done { index: self.applied, epoch: Epoch::NONE, text };
+        }
+        self.done_when_proposed(now, Body::Acknowledge { group }, text)
     }
 
     /// A group's own pause and that of all groups end one by one: what the end of one leaves.

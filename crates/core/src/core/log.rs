@@ -129,6 +129,9 @@ impl Core {
                     self.tell_pause(group.as_ref(), index);
                 }
             }
+            Applied::Acknowledged(group) if is_news => {
+                self.acknowledged(now, group.as_ref(), index);
+            }
             Applied::Rejected(why) if is_news => {
                 tracing::info!(index, %why, "a committed command came too late");
             }
@@ -138,6 +141,9 @@ impl Core {
             | Applied::SwitchoverAborted(group)
                 if is_news =>
             {
+                if matches!(applied, Applied::Assigned(_)) {
+                    self.note_failover(now, group);
+                }
                 self.tell_decision(group, index, applied);
             }
             Applied::Assigned(_)
@@ -146,8 +152,26 @@ impl Core {
             | Applied::SwitchoverAborted(_)
             | Applied::Rejected(_)
             | Applied::Switchover(_)
+            | Applied::Acknowledged(_)
             | Applied::Nothing => {}
         }
+    }
+
+    /// The same master named again is no failover: the brakes are for moves.
+    fn note_failover(&mut self, now: Now, group: &GroupId) {
+        let a = self.model.group(group).and_then(|g| g.assignment.as_ref());
+        if a.is_some_and(|a| a.previous_master.is_some() && a.cause.is_automatic()) {
+            self.recent.failed_over(now.boot, group);
+        }
+    }
+
+    fn acknowledged(&mut self, now: Now, group: Option<&GroupId>, index: u64) {
+        let all = self.model.groups.keys();
+        for id in all.filter(|id| group.is_none_or(|g| g == *id)) {
+            self.recent.acknowledge(now.boot, id);
+        }
+        let (group, kind) = (group.cloned(), EventKind::Acknowledged);
+        self.sink.push(Effect::Event(Event { group, epoch: Epoch::NONE, index, kind }));
     }
 
     fn tell_pause(&mut self, group: Option<&GroupId>, index: u64) {

@@ -25,6 +25,7 @@ use crate::{
     model::{Model, Record},
     mutations::Mutations,
     observe::Report,
+    recent::Recent,
     sink::Sink,
     spec::{ClusterSpec, Timing},
 };
@@ -75,6 +76,7 @@ pub struct Core {
     /// When a report last said something new.
     news_at: Mono,
     pauses: BTreeMap<u64, Mono>,
+    recent: Recent,
     last_transfer: Mono,
     bootstrap_proposed: bool,
     /// There is something to hold a lease for.
@@ -144,6 +146,7 @@ impl Core {
             last_report: None,
             news_at: now.boot,
             pauses: BTreeMap::new(),
+            recent: Recent::default(),
             last_transfer: now.boot,
             bootstrap_proposed: false,
             has_claims: false,
@@ -496,7 +499,8 @@ impl Core {
     }
 
     fn round<'a>(&'a self, now: Now, paused: &'a dyn Fn(&GroupId) -> bool) -> Round<'a> {
-        Round { now, model: &self.model, cluster: self.spec(), paused, applied: self.applied }
+        let (cluster, recent) = (self.spec(), &self.recent);
+        Round { now, model: &self.model, cluster, paused, recent, applied: self.applied }
     }
 
     /// What is left of a pause of `group`; each node counts from its own apply.

@@ -81,31 +81,44 @@ impl Core {
             lease_left: None,
             members,
             hold: self.leader.as_ref().and_then(|l| l.hold(id)),
+            durability: spec.durability,
+            min_replicas: g.master().and_then(|m| self.min_replicas(now, id, m)),
         })
     }
 
+    /// As the master's node told its Redis, where that is known here.
+    fn min_replicas(&self, now: Now, group: &GroupId, master: NodeId) -> Option<u32> {
+        if let Some(leader) = &self.leader {
+            let round = self.round(now, &|_| false);
+            return leader.candidates(&round, group)?.report(master)?.min_replicas;
+        }
+        let own = self.hosts.get(group).filter(|_| master == self.me)?;
+        own.report(now.boot, &self.holder).min_replicas
+    }
+
     fn member_status(&self, now: Now, group: &GroupId, node: NodeId) -> MemberStatus {
-        let of = |r: Option<&GroupReport>, known: bool, excluded| MemberStatus {
+        let of = |r: Option<&GroupReport>, known: bool, excluded, loss| MemberStatus {
             node,
             redis: r.map_or(RedisView::Unknown, |r| r.redis.clone()),
             fenced: r.and_then(|r| r.fenced),
             serving: r.and_then(|r| r.serving),
             takeover_failure: r.and_then(|r| r.takeover_failure),
             excluded,
+            loss,
             known,
         };
         if let Some(leader) = &self.leader {
             let round = self.round(now, &|_| false);
             if let Some(c) = leader.candidates(&round, group) {
                 let report = c.report(node);
-                return of(report, report.is_some(), c.judge(node).err());
+                return of(report, report.is_some(), c.judge(node).err(), c.loss(node));
             }
         }
         let own = (node == self.me)
             .then(|| self.hosts.get(group))
             .flatten()
             .map(|h| h.report(now.boot, &self.holder));
-        of(own.as_ref(), own.is_some(), None)
+        of(own.as_ref(), own.is_some(), None, None)
     }
 }
 
@@ -161,7 +174,7 @@ mod tests {
     use crate::{
         ids::RunId,
         observe::{DownReason, EligibleMember},
-        spec::{Member, NodeSpec, ProbeTiming, Timing, Vip},
+        spec::{Durability, Member, NodeSpec, ProbeTiming, Timing, Vip},
     };
 
     const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
@@ -201,11 +214,14 @@ mod tests {
                 loading_timeout: ms(1_000),
             },
             max_lag: ms(3_000),
+            max_lag_bytes: 0,
             min_replicas_to_write: 0,
+            durability: Durability::Async,
         };
         ClusterSpec {
             name: "c".into(),
             timing,
+            mass_failure_limit: 0,
             nodes: NODES.map(node).to_vec(),
             groups: vec![group],
         }
@@ -219,6 +235,7 @@ mod tests {
             serving: None,
             takeover_failure: None,
             excluded: None,
+            loss: None,
             known: false,
         }
     }

@@ -7,7 +7,7 @@ use redkeep_consensus::{Mono, Span};
 use super::{Cx, HostGroup};
 use crate::{
     model::GroupModel,
-    observe::{EligibleMember, RedisObservation, RedisView},
+    observe::{EligibleMember, RedisView},
     plan::eligible,
 };
 
@@ -18,9 +18,45 @@ const ACKNOWLEDGEMENTS: Span = Span::from_secs(1);
 #[derive(Debug)]
 struct Owed {
     member: EligibleMember,
-    /// The master's offset then.
+    /// The offset that settles it.
     offset: u64,
     since: Mono,
+}
+
+/// Offsets that members owe, each since it was first seen to be owed.
+#[derive(Debug, Default)]
+struct Debts(Vec<Owed>);
+
+impl Debts {
+    /// Members that did not acknowledge within `limit` what the master had, less `allowed` bytes.
+    fn overdue(
+        &mut self,
+        now: Mono,
+        (limit, allowed): (Span, u64),
+        master: u64,
+        acknowledged: &[(EligibleMember, u64)],
+    ) -> Vec<EligibleMember> {
+        self.0.retain(|owed| {
+            let known = acknowledged.iter().find(|(m, _)| *m == owed.member);
+            known.is_some_and(|(_, offset)| *offset < owed.offset)
+        });
+        let due = master.saturating_sub(allowed);
+        for (member, offset) in acknowledged {
+            let owes = self.0.iter().any(|owed| owed.member == *member);
+            if *offset < due && !owes {
+                self.0.push(Owed { member: member.clone(), offset: due, since: now });
+            }
+        }
+        let long = |owed: &&Owed| now.since(owed.since) >= limit;
+        self.0.iter().filter(long).map(|owed| owed.member.clone()).collect()
+    }
+
+    /// Time in which nothing could be acknowledged does not count.
+    fn put_off(&mut self, gap: u64) {
+        for owed in &mut self.0 {
+            owed.since.0 = owed.since.0.saturating_add(gap);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -29,7 +65,9 @@ pub(super) struct Lag {
     far_since: Vec<(EligibleMember, Mono)>,
     /// Members that are heard, and have not acknowledged all. One that is heard and does not hear acknowledges each second an
     /// offset that stands still.
-    owed: Vec<Owed>,
+    owed: Debts,
+    /// Members that lack more bytes than they may.
+    bytes: Debts,
     /// The gate was open when this life of the supervisor began: since when a member is far is not known.
     far_before_start: bool,
     /// When the gate was opened after it had been closed.
@@ -42,7 +80,8 @@ impl Lag {
     pub(super) fn new(open_at_start: bool) -> Self {
         Self {
             far_since: Vec::new(),
-            owed: Vec::new(),
+            owed: Debts::default(),
+            bytes: Debts::default(),
             far_before_start: open_at_start,
             open_since: Mono(0),
             closed_since: None,
@@ -52,36 +91,15 @@ impl Lag {
     /// Another node is master.
     pub(super) fn clear(&mut self) {
         self.far_since.clear();
-        self.owed.clear();
+        self.owed.0.clear();
+        self.bytes.0.clear();
         self.closed_since = None;
-    }
-
-    /// Members that did not acknowledge within `limit` what the master had.
-    fn behind(
-        &mut self,
-        now: Mono,
-        limit: Span,
-        master: &RedisObservation,
-        acknowledged: &[(EligibleMember, u64)],
-    ) -> Vec<EligibleMember> {
-        self.owed.retain(|owed| {
-            let known = acknowledged.iter().find(|(m, _)| *m == owed.member);
-            known.is_some_and(|(_, offset)| *offset < owed.offset)
-        });
-        for (member, offset) in acknowledged {
-            let owes = self.owed.iter().any(|owed| owed.member == *member);
-            if *offset < master.offset && !owes {
-                let member = member.clone();
-                self.owed.push(Owed { member, offset: master.offset, since: now });
-            }
-        }
-        let long = |owed: &&Owed| now.since(owed.since) >= limit;
-        self.owed.iter().filter(long).map(|owed| owed.member.clone()).collect()
     }
 }
 
 impl HostGroup {
-    /// Members of the eligible set that have not been near the master for `max_lag`.
+    /// Members of the eligible set that have not been near the master for `max_lag`, or lack more than `max_lag_bytes` of what it
+    /// had two seconds ago.
     pub(super) fn lagging(&mut self, cx: &Cx<'_>, group: &GroupModel) -> Vec<EligibleMember> {
         let RedisView::Up(o) = self.detector.view() else { return Vec::new() };
         // Behind a closed gate nothing is acknowledged, and the replicas' links are cut by it: that time does not count.
@@ -99,13 +117,19 @@ impl HostGroup {
             for (_, since) in &mut self.lag.far_since {
                 since.0 = since.0.saturating_add(gap);
             }
-            for owed in &mut self.lag.owed {
-                owed.since.0 = owed.since.0.saturating_add(gap);
-            }
+            self.lag.owed.put_off(gap);
+            self.lag.bytes.put_off(gap);
         }
         let acknowledged = eligible::acknowledged(group, cx.cluster, o);
         let limit = self.spec.max_lag + ACKNOWLEDGEMENTS;
-        let mut lagging = self.lag.behind(cx.now.boot, limit, o, &acknowledged);
+        let (now, allowed) = (cx.now.boot, self.spec.max_lag_bytes);
+        let mut lagging = self.lag.owed.overdue(now, (limit, 0), o.offset, &acknowledged);
+        if allowed > 0 {
+            // An acknowledgement, some time for Redis's cron, and the probe that shows it.
+            let seen = ACKNOWLEDGEMENTS.max(Span(self.spec.probe.interval.0 * 2));
+            let late = (ACKNOWLEDGEMENTS + seen, allowed);
+            lagging.extend(self.lag.bytes.overdue(now, late, o.offset, &acknowledged));
+        }
         let far = eligible::far_members(group, cx.cluster, self.spec.max_lag, o);
         self.lag.far_since.retain(|(m, _)| far.iter().any(|(x, _)| x == m));
         // What was acknowledged before this life began counts too: who is far at its first look has been for long.
@@ -129,42 +153,44 @@ impl HostGroup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ids::RunId, ids::node_id, observe::RedisRole};
+    use crate::{ids::RunId, ids::node_id};
 
     const SEC: u64 = 1_000_000_000;
     const LIMIT: Span = Span::from_secs(2);
 
-    fn master(offset: u64) -> RedisObservation {
-        RedisObservation {
-            run_id: RunId::new("run-a"),
-            role: RedisRole::Master,
-            replication_id: "h".to_owned(),
-            previous: None,
-            offset,
-            keys: 1,
-            backlog_from: None,
-            replicas: Vec::new(),
-            version: "7.0.15".to_owned(),
-            settled: true,
-            bypass: Vec::new(),
+    fn looks(allowed: u64, limit: Span) -> impl FnMut(u64, u64, u64) -> usize {
+        let b = EligibleMember { node: node_id("b"), run_id: RunId::new("run-b") };
+        let mut debts = Debts::default();
+        move |at_ms, written, acknowledged| {
+            let acknowledged = [(b.clone(), acknowledged)];
+            let at = Mono(at_ms * SEC / 1000);
+            debts.overdue(at, (limit, allowed), written, &acknowledged).len()
         }
     }
 
     /// Found by the simulator, seeds 4135 and 4230.
     #[test]
     fn a_member_whose_acknowledged_offset_stands_still_is_behind() {
-        let b = EligibleMember { node: node_id("b"), run_id: RunId::new("run-b") };
-        let mut lag = Lag::new(false);
-        let mut look = |at: u64, written, acknowledged| {
-            let acknowledged = [(b.clone(), acknowledged)];
-            lag.behind(Mono(at * SEC), LIMIT, &master(written), &acknowledged).len()
-        };
+        let mut look = looks(0, LIMIT);
         // It acknowledges a second late, under load.
-        assert_eq!([look(1, 100, 90), look(2, 110, 100), look(3, 120, 110)], [0; 3]);
-        assert_eq!(look(4, 130, 110), 0, "what it owes since second 3");
-        assert_eq!(look(5, 140, 119), 1, "and after the limit");
-        assert_eq!(look(6, 150, 120), 0, "acknowledged; what came since counts anew");
-        assert_eq!(look(7, 150, 150), 0);
-        assert_eq!(look(99, 150, 150), 0, "nothing is owed");
+        assert_eq!([look(1000, 100, 90), look(2000, 110, 100), look(3000, 120, 110)], [0; 3]);
+        assert_eq!(look(4000, 130, 110), 0, "what it owes since second 3");
+        assert_eq!(look(5000, 140, 119), 1, "and after the limit");
+        assert_eq!(look(6000, 150, 120), 0, "acknowledged; what came since counts anew");
+        assert_eq!(look(7000, 150, 150), 0);
+        assert_eq!(look(99_000, 150, 150), 0, "nothing is owed");
+    }
+
+    /// Acknowledgements come once a second: what was written since the last is not lacking.
+    #[test]
+    fn a_member_lacks_too_much_if_an_acknowledgement_does_not_show_it() {
+        let mut look = looks(50, ACKNOWLEDGEMENTS);
+        assert_eq!([look(0, 100, 100), look(500, 900, 100), look(999, 1800, 100)], [0; 3]);
+        assert_eq!(look(1000, 1850, 860), 0, "it has what the master had half a second before");
+        assert_eq!([look(1900, 3000, 860), look(1999, 3000, 860)], [0; 2], "1800 are due at 2.0");
+        assert_eq!(look(2000, 3000, 860), 1);
+        assert_eq!(look(2100, 3000, 1800), 0, "the rest is due in a second");
+        assert_eq!(look(3100, 3000, 2949), 1, "one byte too few");
+        assert_eq!(look(3200, 3000, 2950), 0);
     }
 }

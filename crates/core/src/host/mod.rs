@@ -4,6 +4,7 @@
 //! Invariants: nothing is opened without a grant at the assigned epoch; the replica element is out before a promotion; a fence
 //! is reported only after the kernel acknowledged and the epoch is burned; replicas follow only a master that serves.
 
+mod durable;
 mod fence;
 mod lag;
 mod replica;
@@ -29,6 +30,7 @@ use crate::{
     spec::{ClusterSpec, GroupSpec},
 };
 
+use durable::Told;
 use fence::Fence;
 use lag::Lag;
 use replica::ReplicaSide;
@@ -110,6 +112,8 @@ pub(crate) struct HostGroup {
     /// The life whose start was admitted, or is being.
     admitted: Option<RunId>,
     lag: Lag,
+    /// How many replicas Redis was told to want.
+    told: Told,
     /// The table was lost, and nothing has been answered by the lock since.
     lock_is_lost: bool,
     /// Ways around the lock that were told.
@@ -133,6 +137,7 @@ impl HostGroup {
             wrong_role: 0,
             admitted: None,
             lag: Lag::new(at_start.open),
+            told: Told::default(),
             lock_is_lost: false,
             open_around: Vec::new(),
         }
@@ -194,7 +199,7 @@ impl HostGroup {
             return;
         }
         self.drive_planned(cx, group, a);
-        self.drive_takeover(cx, a);
+        self.drive_takeover(cx, group, a);
     }
 
     /// Why this node can never serve at this epoch (again).
@@ -253,7 +258,9 @@ impl HostGroup {
     /// May the gate be opened for this epoch now?
     pub(crate) fn may_open(&self, epoch: Epoch) -> bool {
         self.fence.is_none()
-            && self.takeover.as_ref().is_some_and(|t| t.epoch == epoch && t.is_promoted())
+            && self.takeover.as_ref().is_some_and(|t| {
+                t.epoch == epoch && t.is_promoted() && (t.is_open() || self.told.is_enough())
+            })
     }
 
     pub(crate) fn observed(
@@ -309,6 +316,7 @@ impl HostGroup {
         let before = view_name(self.detector.view());
         if self.detector.died(life) {
             self.replica.redis_died();
+            self.told = Told::default();
             if self.guarded {
                 // What starts next may be a master by its file, or empty.
                 cx.sink.lock(LockOp::ForbidReplica { item: lock_item(&self.spec, 0) });
@@ -356,6 +364,7 @@ impl HostGroup {
             self.planned_done(cx, outcome);
         }
         self.address_removed(cx, id, outcome);
+        self.told.answered(cx.now.boot, id, outcome);
         self.fence_action_done(cx, id, outcome);
         self.takeover_action_done(cx, id, outcome);
         self.replica_action_done(cx, id, outcome);
@@ -441,6 +450,7 @@ impl HostGroup {
             fenced: self.fence.as_ref().and_then(Fence::fenced),
             serving,
             takeover_failure: self.takeover.as_ref().and_then(|t| t.failure),
+            min_replicas: self.takeover.as_ref().and_then(|_| self.told.in_force()),
         }
     }
 
@@ -452,7 +462,8 @@ impl HostGroup {
             .and_then(|_| holder.open_until(self.id()));
         let steps = self.takeover.as_ref().and_then(Takeover::deadline);
         let fence = self.fence.as_ref().and_then(Fence::deadline);
-        [lapse, steps, fence, self.replica.deadline()].into_iter().flatten().min()
+        let told = self.takeover.as_ref().and_then(|_| self.told.deadline());
+        [lapse, steps, fence, told, self.replica.deadline()].into_iter().flatten().min()
     }
 
     fn tell(&self, cx: &mut Cx<'_>, kind: EventKind) {

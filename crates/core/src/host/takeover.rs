@@ -7,7 +7,7 @@ use crate::{
     effect::{Action, ActionId, ActionOutcome, EventKind, LockOp},
     ids::Epoch,
     lease::holder::lock_item,
-    model::Assignment,
+    model::{Assignment, GroupModel},
     observe::TakeoverFailure,
 };
 
@@ -81,9 +81,10 @@ impl Takeover {
 }
 
 impl HostGroup {
-    pub(super) fn drive_takeover(&mut self, cx: &mut Cx<'_>, a: &Assignment) {
+    pub(super) fn drive_takeover(&mut self, cx: &mut Cx<'_>, group: &GroupModel, a: &Assignment) {
         if self.takeover.as_ref().is_none_or(|t| t.epoch != a.epoch) {
             self.takeover = Some(Takeover::new(a.epoch));
+            self.told.begin();
             self.planned = None;
         }
         self.lapse(cx);
@@ -100,12 +101,22 @@ impl HostGroup {
             }
         }
         if granted && t.forbid == Work::Done && t.promote.due(now) {
-            let min_replicas_to_write = self.spec.min_replicas_to_write;
-            let action = cx.sink.act(&id, Action::Promote { min_replicas_to_write });
-            t.promote = Work::Running(action);
-            self.replica.role_ordered(action);
+            self.promote(cx, group);
+        }
+        if self.takeover.as_ref().is_some_and(Takeover::is_promoted) {
+            self.drive_min_replicas(cx, group);
         }
         self.drive_address(cx);
+    }
+
+    fn promote(&mut self, cx: &mut Cx<'_>, group: &GroupModel) {
+        let min_replicas = self.min_replicas(cx, group);
+        self.told.promoting(min_replicas);
+        let action = cx.sink.act(&self.spec.id, Action::Promote(min_replicas));
+        self.replica.role_ordered(action);
+        if let Some(t) = self.takeover.as_mut() {
+            t.promote = Work::Running(action);
+        }
     }
 
     /// VIP as soon as the gate may open; announcement after both; verification after the announcement.
@@ -188,6 +199,7 @@ impl HostGroup {
         if t.promote == Work::Running(id) {
             if t.promote.settle(now, outcome) {
                 told = Some(EventKind::Promoted);
+                self.told.promoted();
             } else {
                 t.failure = Some(TakeoverFailure::Promote);
             }

@@ -15,7 +15,7 @@ use crate::{
     mutations::Mutations,
     observe::{RedisObservation, RedisRole},
     sink::Sink,
-    spec::{ClusterSpec, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip},
+    spec::{ClusterSpec, Durability, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip},
 };
 
 const A: NodeId = NodeId(1);
@@ -41,6 +41,7 @@ fn spec() -> ClusterSpec {
             cold_start_wait: ms(2_000),
             failover_cooldown: ms(0),
         },
+        mass_failure_limit: 0,
         nodes: vec![node(A, 1), node(B, 2)],
         groups: vec![GroupSpec {
             id: group(),
@@ -55,7 +56,9 @@ fn spec() -> ClusterSpec {
                 loading_timeout: ms(1_000),
             },
             max_lag: ms(1_000),
+            max_lag_bytes: 0,
             min_replicas_to_write: 0,
+            durability: Durability::Async,
         }],
     }
 }

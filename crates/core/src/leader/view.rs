@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use redkeep_consensus::Mono;
 
 use crate::{
-    ids::GroupId,
+    ids::{GroupId, RunId},
     observe::{RedisObservation, RedisView, Report},
 };
 
@@ -14,13 +14,15 @@ use crate::{
 pub struct NodeView {
     pub heard: Option<Mono>,
     pub report: Option<Report>,
-    /// The last observation of each group's Redis there; stays when the Redis dies.
-    observed: BTreeMap<GroupId, RedisObservation>,
+    /// The last observation of each group's Redis there, and when it was told; stays when the Redis dies.
+    observed: BTreeMap<GroupId, (Mono, RedisObservation)>,
+    /// The same of the life before, where there was another.
+    before: BTreeMap<GroupId, (Mono, RedisObservation)>,
 }
 
 impl NodeView {
     /// Take a report in; false if a newer one came before it.
-    pub(super) fn take(&mut self, now: Mono, report: Report) -> bool {
+    pub(crate) fn take(&mut self, now: Mono, report: Report) -> bool {
         self.heard = Some(now);
         let newest = self.report.as_ref().map_or((0, 0), |r| (r.incarnation, r.seq));
         if (report.incarnation, report.seq) <= newest {
@@ -28,7 +30,10 @@ impl NodeView {
         }
         for g in &report.groups {
             if let RedisView::Up(o) = &g.redis {
-                self.observed.insert(g.group.clone(), o.clone());
+                let old = self.observed.insert(g.group.clone(), (now, o.clone()));
+                if let Some(old) = old.filter(|(_, old)| old.run_id != o.run_id) {
+                    self.before.insert(g.group.clone(), old);
+                }
             }
         }
         self.report = Some(report);
@@ -36,7 +41,19 @@ impl NodeView {
     }
 
     pub fn last_observation(&self, group: &GroupId) -> Option<&RedisObservation> {
-        self.observed.get(group)
+        self.last_look(group).map(|(_, seen)| seen)
+    }
+
+    /// With when it was told.
+    pub fn last_look(&self, group: &GroupId) -> Option<(Mono, &RedisObservation)> {
+        self.observed.get(group).map(|(at, seen)| (*at, seen))
+    }
+
+    /// The last look at that life of it, with when it was told.
+    pub fn last_look_at(&self, group: &GroupId, life: &RunId) -> Option<(Mono, &RedisObservation)> {
+        let looks = [self.observed.get(group), self.before.get(group)];
+        let found = looks.into_iter().flatten().find(|(_, seen)| seen.run_id == *life)?;
+        Some((found.0, &found.1))
     }
 }
 
@@ -46,9 +63,9 @@ impl NodeView {
         let mut observed = BTreeMap::new();
         for g in &report.groups {
             if let Some(o) = before.or(g.redis.observation()) {
-                observed.insert(g.group.clone(), o.clone());
+                observed.insert(g.group.clone(), (heard, o.clone()));
             }
         }
-        Self { heard: Some(heard), report: Some(report), observed }
+        Self { heard: Some(heard), report: Some(report), observed, before: BTreeMap::new() }
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     ids::{ArmId, Epoch, Generation, GroupId},
     message::{Grant, Renew, RenewGroup},
     mutations::Mutations,
-    spec::{GroupSpec, ProbeTiming, Timing, Vip},
+    spec::{Durability, GroupSpec, ProbeTiming, Timing, Vip},
 };
 
 const MS: u64 = 1_000_000;
@@ -29,7 +29,9 @@ fn claim(epoch: u64) -> Claim {
         members: Vec::new(),
         probe: ProbeTiming { interval: ms(100), timeout: ms(250), fall: 3, loading_timeout: ms(1) },
         max_lag: ms(1),
+        max_lag_bytes: 0,
         min_replicas_to_write: 0,
+        durability: Durability::Async,
     };
     let request = RenewGroup { group: group(), epoch: Epoch(epoch), lagging: Vec::new() };
     Claim { spec, request }

@@ -9,7 +9,7 @@ use crate::{
     leader::NodeView,
     model::GroupModel,
     observe::{Fenced, GroupReport, RedisObservation, RedisView},
-    plan::Exclusion,
+    plan::{Exclusion, history::shared_offset},
     spec::GroupSpec,
 };
 
@@ -20,7 +20,10 @@ pub struct Candidate {
     pub run_id: RunId,
     pub offset: u64,
     pub keys: u64,
+    /// What the last master wrote is known to be its own history, up to some point; also where that master is not known.
     pub same_history: bool,
+    /// Up to where it has what the last master wrote; its own offset where that master is not known; 0 of another history.
+    pub shared: u64,
     pub priority: u32,
 }
 
@@ -66,12 +69,14 @@ impl Candidates<'_> {
         if priority == 0 && !is_master && !self.allow_data_loss {
             return Err(Exclusion::NeverPromote);
         }
+        let shared = self.shared(redis);
         Ok(Candidate {
             node,
             run_id: redis.run_id.clone(),
             offset: redis.offset,
             keys: redis.keys,
-            same_history: self.same_history(redis),
+            same_history: shared.is_some(),
+            shared: shared.unwrap_or(0),
             priority,
         })
     }
@@ -117,18 +122,21 @@ impl Candidates<'_> {
         self.nodes.get(&node)?.report.as_ref()?.group(&self.spec.id)?.fenced
     }
 
-    /// The history that the last master's data set had, as far as any report still shows it.
-    fn history(&self) -> Option<&str> {
-        let master = self.group.master()?;
-        let report = self.nodes.get(&master)?.last_observation(&self.spec.id)?;
-        Some(&report.replication_id)
+    /// The last that any report showed of the master's data set, and when. What its Redis has after a restart is another one.
+    pub(super) fn last_look_at_master(&self) -> Option<(Mono, &RedisObservation)> {
+        let a = self.group.assignment.as_ref()?;
+        self.nodes.get(&a.master)?.last_look_at(&self.spec.id, &a.run_id)
     }
 
-    fn same_history(&self, redis: &RedisObservation) -> bool {
-        self.history().is_none_or(|id| redis.shares_history(id))
+    fn shared(&self, redis: &RedisObservation) -> Option<u64> {
+        match self.last_look_at_master() {
+            Some((_, master)) => shared_offset(redis, master),
+            None => Some(redis.offset),
+        }
     }
 
-    /// All that may be promoted, best first: same history, highest offset, the master's node on a tie, priority, node id.
+    /// All that may be promoted, best first: same history, highest offset in it, the master's node on a tie, priority, node id.
+    /// What one has beyond the master's history does not count: clients of this master never saw it.
     #[must_use]
     pub fn ranked(&self) -> Vec<Candidate> {
         let mut all: Vec<Candidate> =
@@ -137,7 +145,7 @@ impl Candidates<'_> {
         all.sort_by(|x, y| {
             y.same_history
                 .cmp(&x.same_history)
-                .then(y.offset.cmp(&x.offset))
+                .then(y.shared.cmp(&x.shared))
                 .then((master == Some(y.node)).cmp(&(master == Some(x.node))))
                 .then(y.priority.cmp(&x.priority))
                 .then(x.node.cmp(&y.node))

@@ -12,7 +12,7 @@ use crate::{
     model::GroupModel,
     observe::{AttachedReplica, EligibleMember, RedisObservation, RedisRole, RedisView},
     plan::candidate::Candidates,
-    spec::ClusterSpec,
+    spec::{ClusterSpec, GroupSpec},
 };
 
 /// A replica that acknowledges each second has done so after a mark of this age, if its last acknowledgement is no older than a
@@ -58,10 +58,13 @@ pub fn change(
         if members.contains(&id) {
             continue;
         }
+        let was_joining = c.group.joining.contains(&id);
+        let lacks = master.offset.saturating_sub(newcomer.offset);
+        let is_near = is_within(lacks, c.spec.max_lag_bytes / 2, c.spec);
         let passed = marks.get(&id).is_some_and(|mark| newcomer.has_passed(*mark, c.now_boot));
-        if c.group.joining.contains(&id) && passed {
+        if was_joining && passed && is_near {
             members.push(id);
-        } else {
+        } else if is_near || was_joining && is_within(lacks, c.spec.max_lag_bytes, c.spec) {
             joining.push(id);
         }
     }
@@ -69,6 +72,11 @@ pub fn change(
     joining.sort();
     let changed = members != c.group.eligible || joining != c.group.joining;
     changed.then_some(EligibleChange { members, joining })
+}
+
+/// A newcomer is near at half of what a member may lack, so that it does not come and go.
+fn is_within(lacks: u64, limit: u64, spec: &GroupSpec) -> bool {
+    spec.max_lag_bytes == 0 || lacks <= limit
 }
 
 /// False when its own node says that this life of Redis is over.

@@ -3,6 +3,7 @@
 pub mod bypass;
 pub mod candidate;
 pub mod eligible;
+pub mod history;
 pub mod planner;
 pub mod reason;
 #[cfg(test)]
@@ -12,5 +13,6 @@ mod tests;
 pub(crate) use tests::cluster as cluster_for_test;
 
 pub use candidate::{Candidate, Candidates};
-pub use planner::{Forced, Plan, PlanInput, plan};
+pub use history::Loss;
+pub use planner::{Forced, MassFailure, Plan, PlanInput, plan};
 pub use reason::{Exclusion, HoldReason};

@@ -26,6 +26,13 @@ pub struct Forced {
     pub allow_data_loss: bool,
 }
 
+/// Groups that fail at once, and how many may.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MassFailure {
+    pub failing: usize,
+    pub limit: u32,
+}
+
 /// Everything the planner looks at for one group.
 #[derive(Debug)]
 pub struct PlanInput<'a> {
@@ -38,6 +45,8 @@ pub struct PlanInput<'a> {
     pub deciding: bool,
     pub paused: bool,
     pub cooldown_left: Span,
+    /// More groups fail at once than may, and nobody has acknowledged that of this one.
+    pub mass_failure: Option<MassFailure>,
     pub forced: Option<&'a Forced>,
     pub marks: &'a JoinMarks,
     /// Since when this node leads.
@@ -242,10 +251,12 @@ fn plan_takeover(p: &PlanInput<'_>, a: &Assignment) -> Plan {
     if a.cause != Cause::Adopted
         && spent > limit.0
         && !p.candidates.ranked().is_empty()
-        && brake(p).is_none()
         && bypass::of_master(&p.candidates, p.cluster).is_none()
     {
-        return Plan::AskFence(HoldReason::AwaitingFence { left: p.lease_left });
+        return match brake(p) {
+            Some(hold) => Plan::Hold(hold),
+            None => Plan::AskFence(HoldReason::AwaitingFence { left: p.lease_left }),
+        };
     }
     Plan::Hold(HoldReason::TakeoverRunning { left: Span(limit.0.saturating_sub(spent)) })
 }
@@ -265,6 +276,9 @@ fn plan_quiet(p: &PlanInput<'_>, a: &Assignment) -> Plan {
 fn brake(p: &PlanInput<'_>) -> Option<HoldReason> {
     if p.paused {
         return Some(HoldReason::Paused);
+    }
+    if let Some(MassFailure { failing, limit }) = p.mass_failure {
+        return Some(HoldReason::MassFailure { failing, limit });
     }
     (p.cooldown_left > Span(0)).then_some(HoldReason::Cooldown { left: p.cooldown_left })
 }
@@ -360,13 +374,6 @@ fn fuller_elsewhere(p: &PlanInput<'_>, best: &Candidate) -> Option<HoldReason> {
 
 fn assign(p: &PlanInput<'_>, to: &Candidate, cause: Cause, evidence: &str) -> Assign {
     let group = p.candidates.group;
-    let old = group
-        .master()
-        .and_then(|m| p.candidates.nodes.get(&m))
-        .and_then(|n| n.last_observation(&p.candidates.spec.id));
-    let loss = old
-        .filter(|_| group.master() != Some(to.node))
-        .map_or(0, |o| o.offset.saturating_sub(to.offset));
     Assign {
         group: p.candidates.spec.id.clone(),
         epoch: group.epoch().next(),
@@ -374,7 +381,7 @@ fn assign(p: &PlanInput<'_>, to: &Candidate, cause: Cause, evidence: &str) -> As
         run_id: to.run_id.clone(),
         cause,
         evidence: evidence.to_owned(),
-        estimated_loss_bytes: loss,
+        estimated_loss_bytes: p.candidates.loss(to.node).map_or(0, |loss| loss.bytes),
         old_master_eligible: false,
     }
 }

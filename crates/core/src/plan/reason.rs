@@ -37,8 +37,14 @@ pub enum HoldReason {
     EmptyDataSet,
     #[error("the only candidate has an older data set than a member that is not eligible")]
     OlderDataSet,
-    #[error("an automatic failover happened less than the cooldown ago ({left} left)")]
+    #[error(
+        "an automatic failover happened less than the cooldown ago ({left} left; `redkeepctl acknowledge` ends it)"
+    )]
     Cooldown { left: Span },
+    #[error(
+        "{failing} groups fail at once, and more than {limit} are not failed over before somebody has looked: then `redkeepctl acknowledge`"
+    )]
+    MassFailure { failing: usize, limit: u32 },
     #[error("a decision is in flight")]
     InFlight,
     #[error("a leadership transfer is under way")]

@@ -1,13 +1,15 @@
 //! The planner's questions in the order of safety, one case a test.
 
 mod bypass;
+mod joining;
+mod order;
 
 use std::collections::BTreeMap;
 
 use redkeep_consensus::{Mono, NodeId, Span};
 
 use super::{
-    Candidates, Exclusion, Forced, HoldReason, Plan, PlanInput,
+    Candidates, Exclusion, Forced, HoldReason, Loss, MassFailure, Plan, PlanInput,
     eligible::{JoinMark, JoinMarks},
     plan,
 };
@@ -42,6 +44,7 @@ pub(crate) fn cluster() -> ClusterSpec {
             cold_start_wait: ms(30_000),
             failover_cooldown: ms(0),
         },
+        mass_failure_limit: 0,
         nodes: vec![node("a", 1), node("b", 2), node("c", 3)],
         groups: vec![GroupSpec {
             id: GroupId::new("g"),
@@ -56,7 +59,9 @@ pub(crate) fn cluster() -> ClusterSpec {
                 loading_timeout: ms(1),
             },
             max_lag: ms(3000),
+            max_lag_bytes: 0,
             min_replicas_to_write: 0,
+            durability: Durability::Async,
         }],
     }
 }
@@ -94,6 +99,8 @@ struct Case {
     lease_left: Span,
     deciding: bool,
     paused: bool,
+    cooldown_left: Span,
+    mass_failure: Option<MassFailure>,
     forced: Option<Forced>,
     marks: JoinMarks,
     now: Mono,
@@ -110,6 +117,7 @@ impl Case {
             fenced: None,
             serving: None,
             takeover_failure: None,
+            min_replicas: None,
         };
         let now = Mono(100 * SEC);
         let mut reports = BTreeMap::new();
@@ -135,6 +143,8 @@ impl Case {
             lease_left: Span::from_millis(200),
             deciding: false,
             paused: false,
+            cooldown_left: Span(0),
+            mass_failure: None,
             forced: None,
             marks: JoinMarks::new(),
             now,
@@ -161,23 +171,32 @@ impl Case {
         self.marks.insert(newcomer.clone(), JoinMark { offset, at: self.now });
     }
 
-    fn plan(&self) -> Plan {
+    fn nodes(&self) -> BTreeMap<NodeId, NodeView> {
         let mut nodes: BTreeMap<NodeId, NodeView> = BTreeMap::new();
         for (n, (heard, report)) in &self.reports {
             let report =
                 Report { incarnation: 1, seq: 1, applied: 9, groups: vec![report.clone()] };
             nodes.insert(node_id(n), NodeView::for_test(*heard, report, self.seen_before.get(n)));
         }
-        let candidates = Candidates {
+        nodes
+    }
+
+    fn candidates<'a>(&'a self, nodes: &'a BTreeMap<NodeId, NodeView>) -> Candidates<'a> {
+        Candidates {
             group: &self.group,
             spec: &self.cluster.groups[0],
-            nodes: &nodes,
+            nodes,
             now_boot: self.now,
             silent_after: Span::from_millis(300),
             old_master: false,
             allow_data_loss: false,
             ignore_eligible: false,
-        };
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        let nodes = self.nodes();
+        let candidates = self.candidates(&nodes);
         plan(&PlanInput {
             cluster: &self.cluster,
             candidates,
@@ -185,7 +204,8 @@ impl Case {
             lease_left: self.lease_left,
             deciding: self.deciding,
             paused: self.paused,
-            cooldown_left: Span(0),
+            cooldown_left: self.cooldown_left,
+            mass_failure: self.mass_failure,
             forced: self.forced.as_ref(),
             marks: &self.marks,
             leading_since: Mono(50 * SEC),
@@ -289,6 +309,52 @@ fn a_pause_holds_an_automatic_failover_back() {
 }
 
 #[test]
+fn brakes_hold_back_what_nobody_ordered_and_nothing_else() {
+    let mass = Some(MassFailure { failing: 3, limit: 1 });
+    let held = HoldReason::MassFailure { failing: 3, limit: 1 };
+    let mut dead = Case::well().fenced(FenceCause::RedisDead);
+    dead.mass_failure = mass;
+    assert_eq!(dead.hold(), held);
+    dead.forced =
+        Some(Forced { request: RequestId(1), to: Some(node_id("b")), allow_data_loss: false });
+    assert_eq!(dead.assigned(), ("b", Cause::Operator));
+    let mut hung = Case::well();
+    hung.mass_failure = mass;
+    hung.report("a").redis = RedisView::Down(DownReason::Hung);
+    assert_eq!(hung.hold(), held, "it keeps its lease");
+    let mut silent = Case::well();
+    silent.mass_failure = mass;
+    silent.lease_left = Span(0);
+    assert_eq!(silent.assigned(), ("a", Cause::NodeSilent), "it is heard again");
+    silent.reports.get_mut("a").unwrap().0 = Mono(0);
+    assert_eq!(silent.hold(), held);
+    let mut planned = Case::well().fenced(FenceCause::Switchover);
+    planned.mass_failure = mass;
+    planned.group.switchover = Some(node_id("b"));
+    planned.report("a").fenced.as_mut().unwrap().confirmed_by_target = true;
+    assert_eq!(planned.assigned(), ("b", Cause::Switchover));
+    let mut cold = Case::well().fenced(FenceCause::RedisDead);
+    cold.mass_failure = mass;
+    cold.group.eligible.clear();
+    cold.report("a").redis =
+        RedisView::Up(RedisObservation { run_id: RunId::new("new"), ..redis("a", 1000, true) });
+    assert_eq!(cold.assigned(), ("a", Cause::ColdStart));
+}
+
+#[test]
+fn a_cooldown_holds_and_so_does_a_takeover_that_would_be_tried_elsewhere() {
+    let mut case = Case::well().fenced(FenceCause::RedisDead);
+    case.cooldown_left = Span::from_secs(9);
+    assert_eq!(case.hold(), HoldReason::Cooldown { left: Span::from_secs(9) });
+    let mut late = Case::well();
+    let a = late.group.assignment.as_mut().unwrap();
+    (a.serving, a.cause) = (false, Cause::MasterDown);
+    assert!(matches!(late.plan(), Plan::AskFence(_)), "beyond takeover_timeout");
+    late.cooldown_left = Span::from_secs(9);
+    assert_eq!(late.hold(), HoldReason::Cooldown { left: Span::from_secs(9) });
+}
+
+#[test]
 fn only_members_of_the_eligible_set_are_promoted() {
     let mut case = Case::well().fenced(FenceCause::RedisDead);
     case.group.eligible.retain(|m| m.node == node_id("b"));
@@ -300,15 +366,6 @@ fn a_restarted_replica_has_left_the_set_by_itself() {
     let mut case = Case::well().fenced(FenceCause::RedisDead);
     case.report("c").redis =
         RedisView::Up(RedisObservation { run_id: RunId::new("new"), ..redis("c", 2000, false) });
-    assert_eq!(case.assigned(), ("b", Cause::MasterDown));
-}
-
-#[test]
-fn another_history_comes_after_the_same_history() {
-    let mut case = Case::well().fenced(FenceCause::RedisDead);
-    case.seen_before.insert("a", redis("a", 1000, true));
-    case.report("c").redis =
-        RedisView::Up(RedisObservation { replication_id: "x".into(), ..redis("c", 2000, false) });
     assert_eq!(case.assigned(), ("b", Cause::MasterDown));
 }
 
@@ -417,90 +474,6 @@ fn a_cold_start_waits_for_an_eligible_member_that_may_hold_more() {
 }
 
 #[test]
-fn a_newcomer_joins_before_it_counts_and_counts_when_it_passed_the_mark() {
-    let mut case = Case::well();
-    case.group.eligible.retain(|m| m.node == node_id("c"));
-    let attached = |n: u8, offset| AttachedReplica {
-        addr: [10, 0, 0, n].into(),
-        port: 6379,
-        online: true,
-        offset,
-        lag: Span(0),
-    };
-    let master = RedisObservation {
-        replicas: vec![attached(2, 900), attached(3, 950)],
-        ..redis("a", 1000, true)
-    };
-    case.report("a").redis = RedisView::Up(master);
-    let b = EligibleMember { node: node_id("b"), run_id: RunId::new("run-b") };
-    let Plan::Eligible(_, first) = case.plan() else { panic!("{:?}", case.plan()) };
-    assert_eq!((first.members.len(), first.joining.clone()), (1, vec![b.clone()]));
-    case.group.joining = first.joining;
-    assert_eq!(case.plan(), Plan::Nothing, "no mark yet");
-    case.mark(&b, 901);
-    assert_eq!(case.plan(), Plan::Nothing, "not passed");
-    case.mark(&b, 900);
-    let Plan::Eligible(_, second) = case.plan() else { panic!("{:?}", case.plan()) };
-    assert_eq!((second.members.len(), second.joining.len()), (2, 0));
-}
-
-/// After a full sync Redis shows a replica as online, with the master's offset, up to a second before the stream begins.
-#[test]
-fn a_newcomer_whose_stream_was_not_seen_to_flow_does_not_count() {
-    let mut case = Case::well();
-    case.group.eligible.retain(|m| m.node == node_id("c"));
-    let b = EligibleMember { node: node_id("b"), run_id: RunId::new("run-b") };
-    case.group.joining = vec![b.clone()];
-    case.mark(&b, 900);
-    let mut seen = |acknowledged, offset| {
-        let attached = |n: u8, offset| AttachedReplica {
-            addr: [10, 0, 0, n].into(),
-            port: 6379,
-            online: true,
-            offset,
-            lag: Span(0),
-        };
-        let replicas = vec![attached(2, acknowledged), attached(3, 950)];
-        case.report("a").redis =
-            RedisView::Up(RedisObservation { replicas, ..redis("a", 1000, true) });
-        case.report("b").redis = RedisView::Up(redis("b", offset, false));
-        case.plan()
-    };
-    assert_eq!(seen(0, 900), Plan::Nothing, "no acknowledgement, and nothing came");
-    assert!(matches!(seen(900, 900), Plan::Eligible(..)), "acknowledged");
-    assert!(matches!(seen(0, 901), Plan::Eligible(..)), "something came");
-}
-
-/// Nothing was ever written, so an acknowledgement says 0, and only its age tells that there was one.
-#[test]
-fn a_newcomer_to_an_empty_master_counts_when_it_has_acknowledged() {
-    let mut case = Case::well();
-    case.group.eligible.retain(|m| m.node == node_id("c"));
-    let b = EligibleMember { node: node_id("b"), run_id: RunId::new("run-b") };
-    case.group.joining = vec![b.clone()];
-    case.mark(&b, 0);
-    let at = case.marks[&b].at;
-    let mut after = |age: u64, lag: u64| {
-        let attached = |n: u8, lag| AttachedReplica {
-            addr: [10, 0, 0, n].into(),
-            port: 6379,
-            online: true,
-            offset: 0,
-            lag: Span::from_secs(lag),
-        };
-        let replicas = vec![attached(2, lag), attached(3, 0)];
-        case.report("a").redis =
-            RedisView::Up(RedisObservation { replicas, ..redis("a", 0, true) });
-        case.report("b").redis = RedisView::Up(redis("b", 0, false));
-        case.marks.insert(b.clone(), JoinMark { offset: 0, at: Mono(at.0 - age * SEC) });
-        case.plan()
-    };
-    assert_eq!(after(2, 1), Plan::Nothing, "its line may be as it was when it attached");
-    assert_eq!(after(3, 2), Plan::Nothing, "it has not acknowledged for long");
-    assert!(matches!(after(3, 1), Plan::Eligible(..)));
-}
-
-#[test]
 fn two_masters_with_data_are_not_adopted() {
     let mut case = Case::well();
     case.group.assignment = None;
@@ -508,32 +481,6 @@ fn two_masters_with_data_are_not_adopted() {
     assert_eq!(case.hold(), HoldReason::AdoptionAmbiguous { masters: 2 });
     case.reports.remove("c");
     assert_eq!(case.hold(), HoldReason::AdoptionIncomplete);
-}
-
-#[test]
-fn each_exclusion_names_its_rule() {
-    let mut case = Case::well();
-    case.group.eligible.retain(|m| m.node == node_id("b"));
-    let mut nodes: BTreeMap<NodeId, NodeView> = BTreeMap::new();
-    case.report("b").redis = RedisView::Down(DownReason::Hung);
-    for (n, (heard, report)) in &case.reports {
-        let report = Report { incarnation: 1, seq: 1, applied: 9, groups: vec![report.clone()] };
-        nodes.insert(node_id(n), NodeView::for_test(*heard, report, None));
-    }
-    let c = Candidates {
-        group: &case.group,
-        spec: &case.cluster.groups[0],
-        nodes: &nodes,
-        now_boot: case.now,
-        silent_after: Span::from_millis(300),
-        old_master: false,
-        allow_data_loss: false,
-        ignore_eligible: false,
-    };
-    assert_eq!(c.judge(node_id("a")), Err(Exclusion::IsMaster));
-    assert_eq!(c.judge(node_id("b")), Err(Exclusion::RedisDown));
-    assert_eq!(c.judge(node_id("c")), Err(Exclusion::NotEligible));
-    assert_eq!(c.judge(node_id("x")), Err(Exclusion::SupervisorSilent));
 }
 
 /// Simulator finding: the fuller member's Redis was down for a moment when the empty last master was named.

@@ -11,7 +11,9 @@ use std::net::SocketAddr;
 use redkeep_consensus::Recovered;
 use redkeep_core::ids::node_id;
 use redkeep_core::message::PeerMessage;
-use redkeep_core::spec::{ClusterSpec, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip};
+use redkeep_core::spec::{
+    ClusterSpec, Durability, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip,
+};
 use redkeep_core::*;
 
 pub(crate) use lock::Lock;
@@ -42,6 +44,7 @@ pub(crate) fn spec() -> ClusterSpec {
             cold_start_wait: ms(30_000),
             failover_cooldown: ms(0),
         },
+        mass_failure_limit: 0,
         nodes: vec![node("a", 1), node("b", 2), node("w", 3)],
         groups: vec![GroupSpec {
             id: GroupId::new("pair"),
@@ -56,7 +59,9 @@ pub(crate) fn spec() -> ClusterSpec {
                 loading_timeout: ms(60_000),
             },
             max_lag: ms(3000),
+            max_lag_bytes: 0,
             min_replicas_to_write: 0,
+            durability: Durability::Async,
         }],
     }
 }
@@ -121,6 +126,7 @@ impl World {
                     run: i as u64 + 1,
                     alive: true,
                     hung: false,
+                    no_writes: None,
                     master: (name == "b").then(|| SocketAddr::from(([10, 99, 0, 1], 16465))),
                     offset: 1000,
                     keys: 10,
@@ -128,6 +134,8 @@ impl World {
                     bypass: Vec::new(),
                     backlog_from: 1,
                     stuck_since: None,
+                    min_replicas: 0,
+                    min_replicas_max_lag: None,
                 }),
             };
             w.add_host(name, redis, Core::new(first_boot(name, spec), now_at(w.t)).expect("core"));

@@ -13,12 +13,16 @@ pub(crate) struct Redis {
     pub run: u64,
     pub alive: bool,
     pub hung: bool,
+    /// As its probes say it, while it answers what changes its role: as a master, or as a replica, too.
+    pub no_writes: Option<(ProbeFailure, bool)>,
     pub master: Option<SocketAddr>,
     pub offset: u64,
     pub keys: u64,
     pub history: String,
     pub bypass: Vec<Bypass>,
     pub backlog_from: u64,
+    pub min_replicas: u32,
+    pub min_replicas_max_lag: Option<u32>,
     /// Its link to the master was cut then, and waits for TCP until it is made anew.
     pub stuck_since: Option<u64>,
 }
@@ -35,8 +39,9 @@ impl World {
             return None;
         }
         match action {
-            Action::Promote { .. } => {
+            Action::Promote(min) => {
                 let r = self.redis(name);
+                (r.min_replicas, r.min_replicas_max_lag) = (min.to_write, min.max_lag_s);
                 if r.master.take().is_some() {
                     r.history = format!("h{}-{}", r.run, r.offset);
                 }
@@ -44,6 +49,10 @@ impl World {
             Action::Follow { master } => {
                 let r = self.redis(name);
                 (r.master, r.stuck_since) = (Some(*master), None);
+            }
+            Action::SetMinReplicas(min) => {
+                let r = self.redis(name);
+                (r.min_replicas, r.min_replicas_max_lag) = (min.to_write, min.max_lag_s);
             }
             Action::Relink { .. } => self.redis(name).stuck_since = None,
             Action::PauseAndCatchUp { .. } | Action::ReadOffset => {
@@ -131,8 +140,11 @@ impl World {
             offset: peer.offset,
             lag: Span::from_secs(peer.stuck_since.map_or(0, |since| (t - since) / (1000 * MS))),
         };
+        let no_writes = me.no_writes.filter(|(_, always)| *always || me.master.is_none());
         let result = if me.hung {
             Err(ProbeFailure::Timeout)
+        } else if let Some((failure, _)) = no_writes {
+            Err(failure)
         } else {
             Ok(RedisObservation {
                 run_id: RunId::new(&format!("run{}", me.run)),

@@ -48,6 +48,7 @@ fn what(record: &RecordView) -> String {
         Some("node_removed") => format!("node {node} was taken out"),
         Some("member_added") => format!("{node} became a member"),
         Some("member_removed") => format!("{node} was taken out of the group"),
+        Some("acknowledged") => "failures acknowledged by an operator".to_owned(),
         Some(other) => format!("{}{told}", spaced(other)),
         None => format!("something this version does not know{told}"),
     }

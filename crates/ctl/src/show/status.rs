@@ -69,6 +69,9 @@ pub(super) fn group(group: &GroupView, paint: Paint) -> String {
         say("lease", &format!("at most {} left", length(left)));
     }
     say("WAIT", &wait(group, paint));
+    if group.durability.as_deref() == Some("strict") {
+        say("durability", &strict(group, paint));
+    }
     if let Some(to) = &group.switchover_to {
         say("switchover", &paint.warn(&format!("to {to}, under way")));
     }
@@ -88,6 +91,14 @@ fn wait(group: &GroupView, paint: Paint) -> String {
         return paint.warn("no write survives the loss of the master: no replica may be promoted");
     }
     format!("a write confirmed by `WAIT {}` survives any single failure", group.wait_replicas)
+}
+
+fn strict(group: &GroupView, paint: Paint) -> String {
+    match group.min_replicas {
+        Some(0) => paint.warn("strict; no replica is eligible, so writes go on without one"),
+        Some(n) => format!("strict: writes are refused while fewer than {n} replicas are attached"),
+        None => "strict; what Redis was told is not known here".to_owned(),
+    }
 }
 
 fn master(group: &GroupView, paint: Paint) -> String {

@@ -8,8 +8,8 @@ use std::{
 };
 
 use redkeep_proto::admin::v1::{
-    self as pb, FailoverRequest, GetStatusRequest, PauseRequest, RedisHealth, ResumeRequest,
-    SwitchoverRequest, TransferLeadershipRequest,
+    self as pb, AcknowledgeRequest, FailoverRequest, GetStatusRequest, PauseRequest, RedisHealth,
+    ResumeRequest, SwitchoverRequest, TransferLeadershipRequest,
 };
 
 use super::{Kind, ask, name, pause_before_next_look};
@@ -102,6 +102,20 @@ pub(super) async fn resume(
         async move { client.resume(request).await }
     });
     tell(out, answer.await?.outcome.unwrap_or_default(), false)
+}
+
+pub(super) async fn acknowledge(
+    target: &Target,
+    group: Option<&str>,
+    dry_run: bool,
+    out: &mut Out,
+) -> Result<(), Failure> {
+    let request = AcknowledgeRequest { group: name(group), dry_run, forwarded: false };
+    let answer = ask(target, Kind::Order, |mut client| {
+        let request = request.clone();
+        async move { client.acknowledge(request).await }
+    });
+    tell(out, answer.await?.outcome.unwrap_or_default(), dry_run)
 }
 
 pub(super) async fn transfer(

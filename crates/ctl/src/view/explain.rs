@@ -3,7 +3,7 @@
 use redkeep_proto::admin::v1 as pb;
 use serde::Serialize;
 
-use super::{FreshnessView, GroupView, ProblemView, status::ReasonView};
+use super::{FreshnessView, GroupView, ProblemView, status::ReasonView, time::ms};
 
 #[derive(Debug, Serialize)]
 pub(crate) struct ExplainView {
@@ -23,6 +23,9 @@ pub(crate) struct CandidateView {
     pub(crate) excluded: Option<ReasonView>,
     pub(crate) priority: u32,
     pub(crate) offset: Option<u64>,
+    /// Lost if it were promoted now, as far as known; null = it is the master, or that is not known.
+    pub(crate) loss_bytes: Option<u64>,
+    pub(crate) loss_known_ago_ms: Option<u64>,
 }
 
 impl From<pb::ExplainResponse> for ExplainView {
@@ -40,7 +43,23 @@ impl From<pb::ExplainResponse> for ExplainView {
 
 impl From<pb::Candidate> for CandidateView {
     fn from(candidate: pb::Candidate) -> Self {
-        let pb::Candidate { node, eligible, excluded, priority, offset } = candidate;
-        Self { node, eligible, excluded: excluded.map(ReasonView::from), priority, offset }
+        let pb::Candidate {
+            node,
+            eligible,
+            excluded,
+            priority,
+            offset,
+            loss_bytes,
+            loss_known_ago,
+        } = candidate;
+        Self {
+            node,
+            eligible,
+            excluded: excluded.map(ReasonView::from),
+            priority,
+            offset,
+            loss_bytes,
+            loss_known_ago_ms: loss_known_ago.map(ms),
+        }
     }
 }

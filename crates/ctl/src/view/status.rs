@@ -67,6 +67,10 @@ pub(crate) struct GroupView {
     /// At the leader: the longest time the holder's lease may still run.
     pub(crate) lease_left_ms: Option<u64>,
     pub(crate) wait_replicas: u32,
+    /// async, strict.
+    pub(crate) durability: Option<String>,
+    /// `min-replicas-to-write` as Redis was told by the master's node; null where that is not known.
+    pub(crate) min_replicas: Option<u32>,
     pub(crate) eligible: Vec<EligibleView>,
     pub(crate) joining: Vec<EligibleView>,
     pub(crate) switchover_to: Option<String>,
@@ -235,6 +239,7 @@ impl From<pb::NodeStatus> for NodeView {
 impl From<pb::GroupStatus> for GroupView {
     fn from(group: pb::GroupStatus) -> Self {
         let cause = word(group.cause().as_str_name(), "CAUSE_");
+        let durability = word(group.durability().as_str_name(), "DURABILITY_");
         let pb::GroupStatus {
             name,
             epoch,
@@ -254,6 +259,8 @@ impl From<pb::GroupStatus> for GroupView {
             vip,
             port,
             interface,
+            durability: _,
+            min_replicas,
         } = group;
         Self {
             name,
@@ -269,6 +276,8 @@ impl From<pb::GroupStatus> for GroupView {
             assigned_ago_ms: assigned_time.and_then(ms_ago),
             lease_left_ms: lease_left.map(ms),
             wait_replicas,
+            durability,
+            min_replicas,
             eligible: eligible.into_iter().map(EligibleView::from).collect(),
             joining: joining.into_iter().map(EligibleView::from).collect(),
             switchover_to: text(switchover_to),

@@ -50,7 +50,7 @@ fn done_is_0_and_says_what_was_done() {
 #[test]
 fn every_verb_says_what_it_was_told() {
     let server = Supervisor::start(deciding(Ok(done())));
-    let table: [(&[&str], &str); 9] = [
+    let table: [(&[&str], &str); 11] = [
         (
             &["failover", "pair", "--to", "b", "--allow-data-loss", "--yes"],
             "FailoverRequest { group: \"pair\", to: \"b\", allow_data_loss: true, dry_run: false, forwarded: false }",
@@ -64,6 +64,11 @@ fn every_verb_says_what_it_was_told() {
             "PauseRequest { group: \"\", duration: Some(Duration { seconds: 1, nanos: 500000000 }), forwarded: false }",
         ),
         (&["resume"], "ResumeRequest { group: \"\", forwarded: false }"),
+        (&["acknowledge"], "AcknowledgeRequest { group: \"\", dry_run: false, forwarded: false }"),
+        (
+            &["acknowledge", "pair", "--dry-run"],
+            "AcknowledgeRequest { group: \"pair\", dry_run: true, forwarded: false }",
+        ),
         (
             &["leader", "transfer", "w", "--wait"],
             "TransferLeadershipRequest { to: \"w\", forwarded: false }",

@@ -128,6 +128,9 @@ fn explain_names_the_rule_for_each_candidate() {
         excluded: group.members[node].excluded.clone(),
         priority: 100,
         offset: group.members[node].redis.as_ref().map(|r| r.offset),
+        loss_bytes: (node == 1).then_some(16),
+        loss_known_ago: (node == 1)
+            .then_some(prost_types::Duration { seconds: 0, nanos: 40_000_000 }),
     };
     let answer = pb::ExplainResponse {
         freshness: status.freshness.clone(),

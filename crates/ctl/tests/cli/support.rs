@@ -124,6 +124,14 @@ impl AdminService for Service {
         Ok(Response::new(pb::ResumeResponse { outcome }))
     }
 
+    async fn acknowledge(
+        &self,
+        request: Request<pb::AcknowledgeRequest>,
+    ) -> Answer<pb::AcknowledgeResponse> {
+        let outcome = self.0.decide(&request.into_inner()).await?;
+        Ok(Response::new(pb::AcknowledgeResponse { outcome }))
+    }
+
     async fn transfer_leadership(
         &self,
         request: Request<pb::TransferLeadershipRequest>,
@@ -345,6 +353,8 @@ pub(crate) fn healthy_group() -> pb::GroupStatus {
         vip: "10.99.0.100/32".to_owned(),
         port: 16_465,
         interface: "eth0".to_owned(),
+        durability: pb::Durability::Async.into(),
+        min_replicas: Some(0),
     }
 }
 

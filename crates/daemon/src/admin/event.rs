@@ -43,6 +43,7 @@ const fn kind_of(kind: &EventKind) -> pb::EventKind {
         EventKind::SwitchoverAborted { .. } => pb::EventKind::SwitchoverAborted,
         EventKind::Paused { .. } => pb::EventKind::Paused,
         EventKind::Resumed => pb::EventKind::Resumed,
+        EventKind::Acknowledged => pb::EventKind::Acknowledged,
         EventKind::LockLost => pb::EventKind::LockLost,
         EventKind::LockRestored => pb::EventKind::LockRestored,
         EventKind::LeaderChanged { .. } => pb::EventKind::LeaderChanged,
@@ -93,6 +94,7 @@ fn sentence(view: &View, kind: &EventKind) -> String {
             format!("automatic failover is paused for {seconds} s")
         }
         EventKind::Resumed => plain("automatic failover is on"),
+        EventKind::Acknowledged => plain("an operator has acknowledged the failures"),
         EventKind::LockLost => plain("the kernel's table was changed by somebody"),
         EventKind::LockRestored => plain("the kernel's table is back, closed"),
         EventKind::LeaderChanged { leader: Some(leader), term } => {

@@ -88,5 +88,8 @@ fn line(view: &View, record: &Record) -> pb::HistoryRecord {
             node: view.name(*node),
             ..plain
         },
+        RecordKind::Acknowledged => {
+            pb::HistoryRecord { kind: pb::HistoryKind::Acknowledged.into(), ..plain }
+        }
     }
 }

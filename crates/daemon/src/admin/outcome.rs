@@ -162,6 +162,7 @@ pub(super) fn hold(why: &HoldReason) -> pb::Hold {
         HoldReason::EmptyDataSet => (pb::HoldReason::EmptyDataSet, None),
         HoldReason::OlderDataSet => (pb::HoldReason::OlderDataSet, None),
         HoldReason::Cooldown { left } => (pb::HoldReason::Cooldown, Some(*left)),
+        HoldReason::MassFailure { .. } => (pb::HoldReason::MassFailure, None),
         HoldReason::InFlight => (pb::HoldReason::InFlight, None),
         HoldReason::LeadershipTransfer => (pb::HoldReason::LeadershipTransfer, None),
         HoldReason::TakeoverRunning { left } => (pb::HoldReason::TakeoverRunning, Some(*left)),

@@ -5,7 +5,7 @@
 use redkeep_core::{
     observe::{Bypass, RedisRole, RedisView, TakeoverFailure},
     plan::HoldReason,
-    spec::ClusterSpec,
+    spec::{ClusterSpec, Durability},
     status::{GroupStatus, MemberStatus},
 };
 use redkeep_proto::admin::v1::{Problem, Severity};
@@ -101,12 +101,32 @@ fn of_group(view: &View, spec: &ClusterSpec, group: &GroupStatus) -> Vec<Problem
     found.extend(group.members.iter().filter_map(|m| bypassed(view, group, m)));
     found.extend(group.members.iter().filter_map(|m| stuck(view, spec, group, m)));
     found.extend(lapsed_master(view, group));
+    found.extend(not_strict(view, group));
     let others = group.members.len() > 1;
     if group.serving && others && group.eligible.is_empty() {
         let text = "no replica may be promoted: losing the master now stops the service".to_owned();
         found.push(report.say(Severity::Warning, "", text, report.explain()));
     }
     found
+}
+
+/// Redis was not told, or refused: then it takes writes while its replicas are away.
+fn not_strict(view: &View, group: &GroupStatus) -> Option<Problem> {
+    let master = group.master.filter(|_| group.serving && view.leads())?;
+    let told = group.min_replicas.and_then(|n| usize::try_from(n).ok());
+    let strict = group.durability == Durability::Strict;
+    let is_short = strict && told.is_none_or(|n| n < group.eligible.len());
+    is_short.then(|| {
+        let report = Reporter { group: group.group.as_str() };
+        let name = view.name(master);
+        let text = format!(
+            "durability is strict, and Redis at {name} does not ask for {} attached replicas",
+            group.eligible.len()
+        );
+        let help =
+            "journalctl -u redkeepd says what it answered: ACL, rename_commands (on that node)";
+        report.say(Severity::Warning, &name, text, help.to_owned())
+    })
 }
 
 /// The log says that it serves; its own host knows better.
@@ -283,7 +303,15 @@ impl Reporter<'_> {
             HoldReason::EmptyDataSet | HoldReason::OlderDataSet => {
                 format!("start the Redis that has the data; to go on without: {at_a_loss}")
             }
-            HoldReason::Cooldown { .. } => format!("redkeepctl failover {group} does not wait"),
+            HoldReason::Cooldown { .. } => {
+                format!("redkeepctl acknowledge {group} ends it; failover {group} does not wait")
+            }
+            // One of many: the look at all of them comes first.
+            HoldReason::MassFailure { .. } => {
+                format!(
+                    "redkeepctl status, then acknowledge [{group}]; failover {group} does not wait"
+                )
+            }
             HoldReason::Bypass { open, .. } => mends(open),
             HoldReason::OldLease { .. }
             | HoldReason::OldMasterDoubtful

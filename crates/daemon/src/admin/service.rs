@@ -19,7 +19,7 @@ use super::{
     forward::LeaderLink,
     history, nodes, outcome,
     port::{AdminPort, StampedEvent},
-    time::to_span,
+    time::{span, to_span},
     view::View,
     write::Write,
 };
@@ -270,6 +270,23 @@ impl<P: AdminPort> AdminService for Service<P> {
         Ok(Response::new(pb::ResumeResponse { outcome }))
     }
 
+    async fn acknowledge(
+        &self,
+        request: Request<pb::AcknowledgeRequest>,
+    ) -> Answer<pb::AcknowledgeResponse> {
+        let asked = request.into_inner();
+        let pb::AcknowledgeRequest { group: name, dry_run, forwarded } = &asked;
+        let view = self.view();
+        let id = group_or_all(&view, name)?;
+        let request = AdminRequest::Acknowledge { group: id.clone(), dry_run: *dry_run };
+        let write = Write { request, group: id, forwarded: *forwarded };
+        let ask = pb::AcknowledgeRequest { forwarded: true, ..asked.clone() };
+        let call =
+            |mut c: Client, ask| async move { Ok(c.acknowledge(ask).await?.map(|r| r.outcome)) };
+        let outcome = Some(self.decide(write, ask, call).await?);
+        Ok(Response::new(pb::AcknowledgeResponse { outcome }))
+    }
+
     async fn transfer_leadership(
         &self,
         request: Request<pb::TransferLeadershipRequest>,
@@ -402,15 +419,19 @@ impl<P: AdminPort> Watcher<P> {
 
 fn explanation(view: &View, status: &GroupStatus, note: String) -> pb::ExplainResponse {
     let group = view.group(status);
+    let losses = status.members.iter().map(|m| m.loss);
     let mut candidates: Vec<_> = group
         .members
         .iter()
-        .map(|m| pb::Candidate {
+        .zip(losses)
+        .map(|(m, loss)| pb::Candidate {
             node: m.node.clone(),
             eligible: m.eligible,
             excluded: m.excluded.clone(),
             priority: m.priority,
             offset: m.redis.as_ref().map(|r| r.offset),
+            loss_bytes: loss.map(|l| l.bytes),
+            loss_known_ago: loss.map(|l| span(l.known_ago)),
         })
         .collect();
     candidates.sort_by_key(|c| {

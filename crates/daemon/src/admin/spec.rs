@@ -1,12 +1,14 @@
 //! The replicated spec for operators.
 
-use redkeep_core::spec::{ClusterSpec, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip};
+use redkeep_core::spec::{
+    ClusterSpec, Durability, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip,
+};
 use redkeep_proto::admin::v1 as pb;
 
 use super::time::span;
 
 pub(super) fn cluster(spec: &ClusterSpec) -> pb::ClusterSpec {
-    let ClusterSpec { name, timing, nodes, groups } = spec;
+    let ClusterSpec { name, timing, mass_failure_limit, nodes, groups } = spec;
     pb::ClusterSpec {
         name: name.clone(),
         timing: Some(times(timing)),
@@ -20,11 +22,19 @@ pub(super) fn cluster(spec: &ClusterSpec) -> pb::ClusterSpec {
             })
             .collect(),
         groups: groups.iter().map(|g| group(spec, g)).collect(),
+        mass_failure_limit: *mass_failure_limit,
     }
 }
 
 pub(super) fn vip(Vip { addr, prefix }: Vip) -> String {
     format!("{addr}/{prefix}")
+}
+
+pub(super) const fn durability(durability: Durability) -> pb::Durability {
+    match durability {
+        Durability::Async => pb::Durability::Async,
+        Durability::Strict => pb::Durability::Strict,
+    }
 }
 
 fn times(timing: &Timing) -> pb::Timing {
@@ -57,7 +67,9 @@ fn group(spec: &ClusterSpec, group: &GroupSpec) -> pb::GroupSpec {
         members,
         probe,
         max_lag,
+        max_lag_bytes,
         min_replicas_to_write,
+        durability: mode,
     } = group;
     let ProbeTiming { interval, timeout, fall, loading_timeout } = *probe;
     pb::GroupSpec {
@@ -78,5 +90,7 @@ fn group(spec: &ClusterSpec, group: &GroupSpec) -> pb::GroupSpec {
         loading_timeout: Some(span(loading_timeout)),
         max_lag: Some(span(*max_lag)),
         min_replicas_to_write: *min_replicas_to_write,
+        max_lag_bytes: *max_lag_bytes,
+        durability: durability(*mode).into(),
     }
 }

@@ -153,6 +153,8 @@ impl View {
             lease_left,
             members,
             hold: why,
+            durability,
+            min_replicas,
         } = status;
         let spec = self.spec().and_then(|s| s.group(group));
         let master_offset = master
@@ -187,6 +189,8 @@ impl View {
             vip: spec.map_or_else(String::new, |s| vip(s.vip)),
             port: spec.map_or(0, |s| u32::from(s.port)),
             interface: spec.map_or_else(String::new, |s| s.interface.clone()),
+            durability: super::spec::durability(*durability).into(),
+            min_replicas: *min_replicas,
         }
     }
 
@@ -202,8 +206,17 @@ impl View {
         member: &MemberStatus,
         master_offset: Option<u64>,
     ) -> pb::MemberStatus {
-        let MemberStatus { node, redis, fenced, serving, takeover_failure, excluded, known } =
-            member;
+        let MemberStatus {
+            node,
+            redis,
+            fenced,
+            serving,
+            takeover_failure,
+            excluded,
+            // Of candidates, in the explanation.
+            loss: _,
+            known,
+        } = member;
         let (health, trouble) = health(redis);
         let seen = redis.observation();
         let address = spec.and_then(|g| self.spec().and_then(|s| s.redis_addr(*node, g)));
@@ -277,6 +290,7 @@ const fn probe_failure(why: ProbeFailure) -> &'static str {
         ProbeFailure::Loading => "it loads its data set",
         ProbeFailure::Busy => "a script keeps it busy",
         ProbeFailure::Misconfigured => "it refuses writes (MISCONF)",
+        ProbeFailure::WritesHeld => "it answers, and holds writes back",
         ProbeFailure::Denied => "password or ACL is wrong",
         ProbeFailure::Protocol => "the answer was not understood",
     }
@@ -288,6 +302,7 @@ pub(super) const fn down_reason(why: DownReason) -> &'static str {
         DownReason::Hung => "it does not answer",
         DownReason::LoadingTooLong => "it loads its data set for too long",
         DownReason::DiskError => "it cannot write its disk and refuses writes",
+        DownReason::WritesHeld => "it answers, and holds writes back (CLIENT PAUSE?)",
         DownReason::Denied => "password or ACL is wrong",
         DownReason::Protocol => "its answers are not understood",
     }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use redkeep_core::{
     Span,
-    spec::{GroupSpec, Timing},
+    spec::{Durability, GroupSpec, Timing},
 };
 
 use super::{
@@ -33,6 +33,7 @@ pub(crate) fn effective(config: &Config) -> String {
     o.push_str("\n[cluster]\n");
     line(o, "name", &quote(&config.spec.name));
     timing(o, &config.spec.timing);
+    line(o, "mass_failure_limit", &config.spec.mass_failure_limit.to_string());
     for node in &config.spec.nodes {
         o.push_str("\n[[node]]\n");
         line(o, "name", &quote(&node.name));
@@ -101,7 +102,9 @@ fn show_group(out: &mut String, config: &Config, group: &GroupSpec, access: &Gro
     line(out, "fall", &group.probe.fall.to_string());
     span(out, "loading_timeout", group.probe.loading_timeout);
     span(out, "max_lag", group.max_lag);
+    line(out, "max_lag_bytes", &group.max_lag_bytes.to_string());
     line(out, "min_replicas_to_write", &group.min_replicas_to_write.to_string());
+    line(out, "durability", &quote(durability(group.durability)));
     if let Some(username) = &access.username {
         line(out, "username", &quote(username));
     }
@@ -126,6 +129,13 @@ const fn log_format(format: LogFormat) -> &'static str {
     match format {
         LogFormat::Text => "text",
         LogFormat::Json => "json",
+    }
+}
+
+const fn durability(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Async => "async",
+        Durability::Strict => "strict",
     }
 }
 
@@ -178,6 +188,15 @@ pub(crate) fn consequences(config: &Config) -> String {
             show_duration(group.max_lag),
             show_duration(Span(timing.lease_ttl.0 + group.max_lag.0))
         ));
+        if group.durability == Durability::Strict {
+            say("  durability strict:    writes are refused while an eligible replica is not attached".to_owned());
+        }
+        if group.max_lag_bytes > 0 {
+            say(format!(
+                "  and one that lacks:   more than {} bytes of what the master had two seconds before",
+                group.max_lag_bytes
+            ));
+        }
     }
     out
 }

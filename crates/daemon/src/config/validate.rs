@@ -64,7 +64,7 @@ pub(super) fn validate(file: Document) -> Result<Config, Vec<Problem>> {
         },
         p,
     );
-    let (name, timing) = cluster(&mut root, p);
+    let (name, timing, mass_failure_limit) = cluster(&mut root, p);
     let nodes = nodes(raw::blocks("node", file.nodes, p), p);
     let (groups, access) = groups(&mut root, &nodes, &node, p);
     root.finish(p);
@@ -72,7 +72,7 @@ pub(super) fn validate(file: Document) -> Result<Config, Vec<Problem>> {
     check_groups(&groups, &nodes, p);
     if problems.0.is_empty() {
         let node_id = node_id(&node);
-        let spec = ClusterSpec { name, timing, nodes, groups };
+        let spec = ClusterSpec { name, timing, mass_failure_limit, nodes, groups };
         Ok(Config {
             node,
             node_id,
@@ -185,7 +185,7 @@ fn duration(section: &mut Section, key: &DurationKey, p: &mut Problems) -> Span 
     span
 }
 
-fn cluster(root: &mut Section, p: &mut Problems) -> (String, Timing) {
+fn cluster(root: &mut Section, p: &mut Problems) -> (String, Timing, u32) {
     let mut section =
         root.section("cluster", p).unwrap_or_else(|| Section::new("cluster", Table::new()));
     let s = &mut section;
@@ -213,8 +213,9 @@ fn cluster(root: &mut Section, p: &mut Problems) -> (String, Timing) {
         cold_start_wait: span("cold_start_wait", 30_000, 0, 3_600_000),
         failover_cooldown: span("failover_cooldown", 0, 0, 86_400_000),
     };
+    let mass_failure_limit = count(s, "mass_failure_limit", 0..=1_000, 0, p);
     section.finish(p);
-    (name, timing)
+    (name, timing, mass_failure_limit)
 }
 
 /// Names go into metrics, paths and kernel object names: one plain alphabet for all.

@@ -143,7 +143,8 @@ impl KernelThread {
             Action::DestroySockets { port } => self.hands.destroy_sockets(port).map(|count| {
                 tracing::debug!(port, count, "connections destroyed");
             }),
-            Action::Promote { .. }
+            Action::Promote(_)
+            | Action::SetMinReplicas(_)
             | Action::Follow { .. }
             | Action::Relink { .. }
             | Action::PauseAndCatchUp { .. }

@@ -16,7 +16,10 @@ use std::{
 
 use redkeep_agent::{
     process::{ProcessEvent, ProcessId, ProcessWatch},
-    redis::{self as agent, MasterAuth, Observation, Probe, RedisAddress, RedisEndpoint, Secret},
+    redis::{
+        self as agent, MasterAuth, Observation, Probe, RedisAddress, RedisEndpoint, RedisFailure,
+        Secret, WriteCheck,
+    },
 };
 use redkeep_core::{
     Action, ActionId, ActionOutcome, GroupId, Input, RunId, Span,
@@ -30,6 +33,7 @@ use tokio::{
     runtime::Handle,
     sync::{Notify, mpsc},
     task::JoinHandle,
+    time::Instant,
 };
 
 use super::{MARK, OWN_SOURCE};
@@ -66,6 +70,22 @@ struct Shared {
     settling: Settling,
     deaths: mpsc::UnboundedSender<u32>,
     watched: Watched,
+    own_pause: OwnPause,
+}
+
+/// Until when writes may be held back by ourselves.
+#[derive(Debug, Default)]
+struct OwnPause(Mutex<Option<Instant>>);
+
+impl OwnPause {
+    fn set(&self, until: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+
+    fn runs(&self) -> bool {
+        let until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() < until)
+    }
 }
 
 /// The life whose process is watched. Written before the first observation of that life is handed to the core.
@@ -155,6 +175,7 @@ impl GroupRedis {
             settling: Settling::new(),
             deaths,
             watched: Watched::default(),
+            own_pause: OwnPause::default(),
         });
         let tasks = [
             runtime.spawn(Prober::new(Arc::clone(&shared), spec.port).run()),
@@ -192,6 +213,7 @@ impl Shared {
 struct Prober {
     shared: Arc<Shared>,
     probe: Probe,
+    writes: WriteCheck,
     /// Process id and run id of the life that is watched.
     life: Option<(u32, String)>,
     watch: Option<ProcessWatch>,
@@ -201,8 +223,9 @@ struct Prober {
 impl Prober {
     fn new(shared: Arc<Shared>, port: u16) -> Self {
         let probe = Probe::new(shared.endpoint.clone());
+        let writes = WriteCheck::new(shared.endpoint.clone());
         let around = Around::new(shared.group.clone(), port);
-        Self { shared, probe, life: None, watch: None, around }
+        Self { shared, probe, writes, life: None, watch: None, around }
     }
 
     async fn run(mut self) {
@@ -240,19 +263,34 @@ impl Prober {
         }
         let settled = before.is_multiple_of(2) && self.shared.settling.read() == before;
         let result = match result {
-            Ok(seen) => {
-                if seen.role == agent::Role::Master && seen.write_refusal().is_some() {
-                    Err(ProbeFailure::Misconfigured)
-                } else {
-                    Ok(observation(&seen, settled, self.around.open()))
-                }
-            }
+            Ok(seen) => match self.writes_fail(&seen).await {
+                Some(failure) => Err(failure),
+                None => Ok(observation(&seen, settled, self.around.open())),
+            },
             Err(failure) => {
                 tracing::debug!(group = %self.shared.group, %failure, "probe failed");
                 Err(probe_failure(&failure))
             }
         };
         self.shared.inbox.offer(Input::Observed { group: self.shared.group.clone(), result });
+    }
+
+    /// Why a master that answers does not take writes.
+    async fn writes_fail(&mut self, seen: &Observation) -> Option<ProbeFailure> {
+        if seen.role != agent::Role::Master || self.shared.own_pause.runs() {
+            self.writes.forgive();
+            return None;
+        }
+        let held = self.writes.look().await;
+        match held {
+            _ if seen.write_refusal().is_some() => Some(ProbeFailure::Misconfigured),
+            Ok(()) => None,
+            Err(RedisFailure::Misconf) => Some(ProbeFailure::Misconfigured),
+            Err(failure) => {
+                tracing::debug!(group = %self.shared.group, %failure, "writes are held back");
+                Some(ProbeFailure::WritesHeld)
+            }
+        }
     }
 
     /// True if this life is new, and watched from now on as far as it can be.

@@ -5,10 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use redkeep_core::{Span, spec::ClusterSpec};
+use redkeep_core::{
+    Span,
+    spec::{ClusterSpec, Durability},
+};
 
 use crate::{
-    check::ledger::Acknowledged,
+    check::{Violation, ledger::Acknowledged},
     net::Endpoint,
     redis::{Command, Waiting, WriteId},
     world::{
@@ -192,6 +195,7 @@ impl World {
             return;
         }
         self.note(format_args!("{host} g{group} acknowledges {write}"));
+        self.check_strict(host, group, write);
         let elsewhere = self.fullest_elsewhere(host, group);
         let log = self.hosts[host].redis[group].as_ref().map_or(&[][..], |r| &r.data.log);
         let acknowledged = Acknowledged { group, host, write, at: self.now, elsewhere };
@@ -205,6 +209,32 @@ impl World {
             }
             Err(violation) => self.fail(violation),
         }
+    }
+
+    /// What a strict master acknowledges has as many replicas attached as its supervisor knows members.
+    fn check_strict(&mut self, host: Endpoint, group: Group, write: WriteId) {
+        if self.spec.groups[group].durability != Durability::Strict {
+            return;
+        }
+        let members = self.members_at(host, group);
+        let Some(members) = members else { return self.checks.strict.forget(host, group) };
+        let attached = self.hosts[host].redis[group].as_ref();
+        let attached = attached.map_or(0, |r| r.good_replicas(self.now));
+        if attached < self.checks.strict.demands(host, group, members, self.now) {
+            self.fail(Violation::StrictBroken { group, host, write, attached, members });
+        }
+    }
+
+    /// Size of the eligible set, as the supervisor of the master `host` has applied it.
+    fn members_at(&mut self, host: Endpoint, group: Group) -> Option<u64> {
+        if !self.hosts[host].runs() {
+            return None;
+        }
+        let (now, own) = (self.hosts[host].clock.now(self.now), self.hosts[host].node);
+        let id = self.spec.groups[group].id.clone();
+        let status = self.hosts[host].process.as_mut()?.core.status(now);
+        let g = status.groups.into_iter().find(|g| g.group == id && g.master == Some(own))?;
+        Some(g.eligible.len() as u64)
     }
 
     fn fullest_elsewhere(&self, host: Endpoint, group: Group) -> usize {

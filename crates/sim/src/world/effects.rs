@@ -307,7 +307,8 @@ impl World {
                 self.hosts[host].destroyed[group] = self.counters.socket;
                 self.cut_replicas(host, group);
             }
-            Action::Promote { .. }
+            Action::Promote(_)
+            | Action::SetMinReplicas(_)
             | Action::Follow { .. }
             | Action::Relink { .. }
             | Action::PauseAndCatchUp { .. }

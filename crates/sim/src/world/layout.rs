@@ -39,7 +39,13 @@ pub(crate) fn spec(layout: Layout, knobs: &Knobs) -> ClusterSpec {
     };
     let nodes: Vec<NodeSpec> = names.iter().enumerate().map(node).collect();
     let groups = (0..layout.groups()).map(|g| group(g, layout, &nodes, knobs)).collect();
-    ClusterSpec { name: "sim".into(), timing: timing(knobs), nodes, groups }
+    ClusterSpec {
+        name: "sim".into(),
+        timing: timing(knobs),
+        mass_failure_limit: knobs.mass_failure_limit,
+        nodes,
+        groups,
+    }
 }
 
 fn timing(knobs: &Knobs) -> Timing {
@@ -73,7 +79,9 @@ fn group(g: usize, layout: Layout, nodes: &[NodeSpec], knobs: &Knobs) -> GroupSp
             loading_timeout: Span::from_secs(60),
         },
         max_lag: knobs.max_lag,
+        max_lag_bytes: knobs.max_lag_bytes,
         min_replicas_to_write: 0,
+        durability: knobs.durability,
     }
 }
 

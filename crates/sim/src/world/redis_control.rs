@@ -98,7 +98,8 @@ impl World {
         let number = next(&mut self.counters.job);
         let limit = match &order.1 {
             Action::PauseAndCatchUp { limit, .. } => *limit,
-            Action::Promote { .. }
+            Action::Promote(_)
+            | Action::SetMinReplicas(_)
             | Action::Follow { .. }
             | Action::Relink { .. }
             | Action::Unpause
@@ -170,9 +171,8 @@ impl World {
 
     fn change_of(&self, job: &RedisJob) -> Option<Change> {
         match &job.action {
-            Action::Promote { min_replicas_to_write } => {
-                Some(Change::Promote { min_replicas: *min_replicas_to_write })
-            }
+            Action::Promote(min) => Some(Change::Promote(*min)),
+            Action::SetMinReplicas(min) => Some(Change::SetMinReplicas(*min)),
             Action::Follow { master } => {
                 let master = self.spec.nodes.iter().position(|n| n.peer.ip() == master.ip())?;
                 Some(Change::Follow { master })
@@ -233,7 +233,8 @@ impl World {
                 ActionOutcome::Done
             }
             Action::VerifyVip { .. } => failed(true, "no route to the VIP"),
-            Action::Promote { .. }
+            Action::Promote(_)
+            | Action::SetMinReplicas(_)
             | Action::Follow { .. }
             | Action::Relink { .. }
             | Action::PauseAndCatchUp { .. }
@@ -274,7 +275,7 @@ impl World {
     fn check_change(&mut self, host: Endpoint, group: Group, job: &RedisJob, change: Change) {
         let epoch = job.view.epoch;
         match change {
-            Change::Promote { .. } => self.check_order(host, group, "role", epoch),
+            Change::Promote(_) => self.check_order(host, group, "role", epoch),
             Change::Follow { master } => {
                 self.check_order(host, group, "role", epoch);
                 let to = self.hosts[master].node;
@@ -284,7 +285,8 @@ impl World {
                 }
                 self.coverage.met("replica repointed");
             }
-            Change::Relink { .. }
+            Change::SetMinReplicas(_)
+            | Change::Relink { .. }
             | Change::PauseWrites { .. }
             | Change::Unpause
             | Change::ShutWrites => {}

@@ -191,13 +191,13 @@ impl World {
     pub(super) fn apply_change(&mut self, host: Endpoint, group: Group, change: Change) {
         self.note(format_args!("{host} g{group} redis carries out {change:?}"));
         match change {
-            Change::Promote { min_replicas } => {
+            Change::Promote(min) => {
                 let history = next(&mut self.counters.redis);
                 self.leave_upstream(host, group);
                 self.cut_replicas_of_new_master(host, group);
                 if let Some(redis) = self.hosts[host].redis[group].as_mut() {
                     redis.promote(history);
-                    redis.min_replicas = min_replicas;
+                    redis.set_min_replicas(min);
                 }
                 self.unpause(host, group);
             }
@@ -213,6 +213,12 @@ impl World {
                 }
                 self.unpause(host, group);
                 self.connect_soon(host, group, Span(3_000_000));
+            }
+            Change::SetMinReplicas(min) => {
+                self.coverage.met("min-replicas-to-write steered");
+                if let Some(redis) = self.hosts[host].redis[group].as_mut() {
+                    redis.set_min_replicas(min);
+                }
             }
             Change::Relink { master } => self.relink(host, group, master),
             Change::PauseWrites { until } => {

@@ -187,6 +187,9 @@ impl World {
             let terminal = g.hold.as_ref().is_some_and(needs_a_person);
             let request = if g.paused_for.is_some() {
                 AdminRequest::Resume { group: Some(id) }
+            } else if matches!(g.hold, Some(HoldReason::MassFailure { .. })) {
+                self.coverage.met("operator acknowledged a mass failure");
+                AdminRequest::Acknowledge { group: None, dry_run: false }
             } else if terminal && since > OPERATOR_AFTER && !self.is_served(group) {
                 let Some(to) = self.fullest(group).map(|h| self.hosts[h].node) else { continue };
                 self.coverage.met("operator named a master");
@@ -255,6 +258,7 @@ fn needs_a_person(hold: &HoldReason) -> bool {
         | HoldReason::AdoptionIncomplete
         | HoldReason::ColdStart { .. }
         | HoldReason::Cooldown { .. }
+        | HoldReason::MassFailure { .. }
         | HoldReason::InFlight
         | HoldReason::LeadershipTransfer
         | HoldReason::TakeoverRunning { .. } => false,
@@ -263,7 +267,13 @@ fn needs_a_person(hold: &HoldReason) -> bool {
 
 /// Holds that an operator or the spec asked for, or that wait for data to come back.
 fn is_ordered(hold: &HoldReason) -> bool {
-    matches!(hold, HoldReason::Paused | HoldReason::Cooldown { .. } | HoldReason::ColdStart { .. })
+    matches!(
+        hold,
+        HoldReason::Paused
+            | HoldReason::Cooldown { .. }
+            | HoldReason::MassFailure { .. }
+            | HoldReason::ColdStart { .. }
+    )
 }
 
 fn hold_name(hold: &HoldReason) -> &'static str {
@@ -281,6 +291,7 @@ fn hold_name(hold: &HoldReason) -> &'static str {
         HoldReason::EmptyDataSet => "hold: empty data set",
         HoldReason::OlderDataSet => "hold: older data set",
         HoldReason::Cooldown { .. } => "hold: cooldown",
+        HoldReason::MassFailure { .. } => "hold: mass failure",
         HoldReason::InFlight => "hold: in flight",
         HoldReason::LeadershipTransfer => "hold: leadership transfer",
         HoldReason::TakeoverRunning { .. } => "hold: takeover running",

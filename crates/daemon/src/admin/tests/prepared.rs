@@ -15,7 +15,7 @@ use redkeep_core::{
     ids::node_id,
     model::{Record, RecordKind},
     observe::{EligibleMember, RedisObservation, RedisRole, RedisView},
-    spec::{ClusterSpec, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip},
+    spec::{ClusterSpec, Durability, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip},
     status::{GroupStatus, MemberStatus, NodeStatus, StatusView},
 };
 use tokio::{
@@ -188,6 +188,7 @@ pub(super) fn pair() -> Pair {
             cold_start_wait: span(30_000),
             failover_cooldown: span(0),
         },
+        mass_failure_limit: 0,
         nodes: vec![node("a", 1), node("b", 2), node("w", 3)],
         groups: vec![GroupSpec {
             id: GroupId::new("pair"),
@@ -202,7 +203,9 @@ pub(super) fn pair() -> Pair {
                 loading_timeout: span(60_000),
             },
             max_lag: span(3_000),
+            max_lag_bytes: 0,
             min_replicas_to_write: 0,
+            durability: Durability::Async,
         }],
     };
     Pair { spec }
@@ -265,6 +268,7 @@ impl Pair {
             serving,
             takeover_failure: None,
             excluded: None,
+            loss: None,
             known: true,
         };
         GroupStatus {
@@ -286,6 +290,8 @@ impl Pair {
                 member("b", observation("rb", replica_of("10.99.0.1"), 990), None),
             ],
             hold: None,
+            durability: Durability::Async,
+            min_replicas: Some(0),
         }
     }
 

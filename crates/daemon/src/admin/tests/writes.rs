@@ -73,12 +73,15 @@ async fn every_write_reaches_the_leader_over_one_hop_with_all_it_says() {
     let duration = Some(prost_types::Duration { seconds: 600, nanos: 0 });
     let pause = pb::PauseRequest { group: String::new(), duration, forwarded: false };
     let resume = pb::ResumeRequest { group: "pair".to_owned(), forwarded: false };
+    let acknowledge =
+        pb::AcknowledgeRequest { group: String::new(), dry_run: true, forwarded: false };
     let transfer = pb::TransferLeadershipRequest { to: "w".to_owned(), forwarded: false };
     let outcomes = [
         client.switchover(switchover()).await.unwrap().into_inner().outcome,
         client.failover(failover).await.unwrap().into_inner().outcome,
         client.pause(pause).await.unwrap().into_inner().outcome,
         client.resume(resume).await.unwrap().into_inner().outcome,
+        client.acknowledge(acknowledge).await.unwrap().into_inner().outcome,
         client.transfer_leadership(transfer).await.unwrap().into_inner().outcome,
     ];
     assert!(outcomes.iter().all(|o| o.as_ref().unwrap().answered_by == "a"));
@@ -93,6 +96,7 @@ async fn every_write_reaches_the_leader_over_one_hop_with_all_it_says() {
         },
         AdminRequest::Pause { group: None, duration: Span::from_secs(600) },
         AdminRequest::Resume { group: Some(group) },
+        AdminRequest::Acknowledge { group: None, dry_run: true },
         AdminRequest::TransferLeadership { to: node_id("w") },
     ];
     assert_eq!(leader.port.requests(), expected);

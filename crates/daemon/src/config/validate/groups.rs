@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use redkeep_core::{
     GroupId, NodeId,
     ids::node_id,
-    spec::{GroupSpec, Member, NodeSpec, ProbeTiming, Vip},
+    spec::{Durability, GroupSpec, Member, NodeSpec, ProbeTiming, Vip},
 };
 use toml::Value;
 
 use super::{DurationKey, MS, absolute_path, check_name, check_readable, count, duration, known};
 use crate::config::{
     GroupAccess,
-    raw::{Problems, Section, quoted},
+    raw::{Problems, Section, Wanted, quoted},
     unit,
 };
 
@@ -50,7 +50,22 @@ pub(super) fn groups(
                 },
                 p,
             ),
+            max_lag_bytes: bytes(&mut block, "max_lag_bytes", p),
             min_replicas_to_write: count(&mut block, "min_replicas_to_write", 0..=64, 0, p),
+            durability: block.parsed(
+                Wanted {
+                    name: "durability",
+                    default: Durability::Async,
+                    parse: |t| match t {
+                        "async" => Some(Durability::Async),
+                        "strict" => Some(Durability::Strict),
+                        _ => None,
+                    },
+                    rule: "must be \"async\" or \"strict\"",
+                    mend: "write one of the two",
+                },
+                p,
+            ),
         });
         block.finish(p);
     }
@@ -76,6 +91,16 @@ fn port(block: &mut Section, p: &mut Problems) -> u16 {
             0
         }
     }
+}
+
+/// A number of bytes; 0, the default, switches the rule off.
+fn bytes(block: &mut Section, name: &'static str, p: &mut Problems) -> u64 {
+    let Some(value) = block.integer(name, p) else { return 0 };
+    u64::try_from(value).unwrap_or_else(|_| {
+        let rule = "must be a number of bytes, or 0 for none";
+        p.add(&block.key(name), value, rule, "the default is 0");
+        0
+    })
 }
 
 fn interface(block: &mut Section, p: &mut Problems) -> String {

@@ -7,7 +7,10 @@ use redkeep_agent::redis::{
     RedisAddress, RedisEndpoint, RedisFailure, Relink,
 };
 use redkeep_agent::sockdiag::SocketTable;
-use redkeep_core::{Action, ActionId, ActionOutcome, Span, effect::ActionFailure};
+use redkeep_core::{
+    Action, ActionId, ActionOutcome, Span,
+    effect::{ActionFailure, MinReplicas},
+};
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout},
@@ -78,10 +81,11 @@ impl Hand {
                 return;
             }
             Action::ReadOffset => self.read_offset().await,
-            Action::Promote { min_replicas_to_write } => {
+            Action::Promote(min_replicas) => {
                 self.shared.settling.set(false);
-                self.promote(min_replicas_to_write).await
+                self.promote(min_replicas).await
             }
+            Action::SetMinReplicas(min_replicas) => self.set_min_replicas(min_replicas).await,
             Action::Follow { master } => {
                 self.shared.settling.set(false);
                 self.follow(master).await
@@ -91,7 +95,11 @@ impl Hand {
                 self.shared.settling.set(false);
                 self.pause_and_catch_up(target, limit).await
             }
-            Action::Unpause => done("CLIENT UNPAUSE", self.control.unpause(STEP).await),
+            Action::Unpause => {
+                let unpaused = done("CLIENT UNPAUSE", self.control.unpause(STEP).await);
+                self.shared.own_pause.set(None);
+                unpaused
+            }
             Action::ShutWrites => done(
                 "min-replicas-to-write",
                 self.control.set_min_replicas_to_write(OUT_OF_REACH, STEP).await,
@@ -108,18 +116,38 @@ impl Hand {
         self.shared.probe_now.notify_one();
     }
 
-    async fn promote(&mut self, min_replicas_to_write: u32) -> Acted {
+    async fn promote(&mut self, min_replicas: MinReplicas) -> Acted {
         // A pause or a shut write gate may be left from an earlier life; the spec says what holds, not Redis.
         self.optional("CLIENT UNPAUSE", false).await?;
-        match self.control.set_min_replicas_to_write(min_replicas_to_write, STEP).await {
-            Err(error) if not_permitted(&error) && min_replicas_to_write == 0 => {
-                tracing::warn!(group = %self.shared.group, %error, "min-replicas-to-write cannot be set: redis.conf rules");
-            }
-            other => {
-                done("min-replicas-to-write", other)?;
-            }
-        }
+        self.set_min_replicas(min_replicas).await?;
         done("REPLICAOF NO ONE", self.control.promote(STEP).await)
+    }
+
+    /// Where nothing is asked for, an ACL that forbids to say so is no reason to stop.
+    async fn set_min_replicas(&mut self, min_replicas: MinReplicas) -> Acted {
+        let MinReplicas { to_write, max_lag_s } = min_replicas;
+        // First: with 0 there the number would mean nothing.
+        if let Some(seconds) = max_lag_s {
+            let set = self.control.set_min_replicas_max_lag(seconds, STEP).await;
+            self.set_or_unneeded("min-replicas-max-lag", to_write, set)?;
+        }
+        let set = self.control.set_min_replicas_to_write(to_write, STEP).await;
+        self.set_or_unneeded("min-replicas-to-write", to_write, set)
+    }
+
+    fn set_or_unneeded(
+        &self,
+        what: &'static str,
+        to_write: u32,
+        set: Result<Outcome<()>, ControlError>,
+    ) -> Acted {
+        match set {
+            Err(error) if not_permitted(&error) && to_write == 0 => {
+                tracing::warn!(group = %self.shared.group, %error, "{what} cannot be set: redis.conf rules");
+                Ok(ActionOutcome::Done)
+            }
+            other => done(what, other),
+        }
     }
 
     async fn follow(&mut self, master: SocketAddr) -> Acted {
@@ -163,6 +191,8 @@ impl Hand {
         let limit = Duration::from_nanos(limit.0);
         let deadline = Instant::now() + limit;
         let poll = self.open_poll(self.towards(target), limit).await?;
+        // The pause begins within the first step, and a probe may see its end a little late.
+        self.shared.own_pause.set(Some(deadline + STEP * 2));
         let paused = match self.control.pause_writes(limit, STEP).await {
             Ok(Outcome::Done(paused)) => paused,
             other => return done("CLIENT PAUSE", other),

@@ -27,13 +27,14 @@ pub(super) fn to_proto(report: &Report) -> pb::Report {
 }
 
 fn group_to_proto(report: &GroupReport) -> pb::GroupReport {
-    let GroupReport { group, redis, fenced, serving, takeover_failure } = report;
+    let GroupReport { group, redis, fenced, serving, takeover_failure, min_replicas } = report;
     pb::GroupReport {
         group: name(group),
         redis: Some(view_to_proto(redis)),
         fenced: fenced.map(fenced_to_proto),
         serving: serving.map(|e| e.0),
         takeover_failure: takeover_to_proto(*takeover_failure).into(),
+        min_replicas: *min_replicas,
     }
 }
 
@@ -132,6 +133,7 @@ fn failure_to_proto(failure: ProbeFailure) -> pb::ProbeFailure {
         ProbeFailure::Busy => pb::ProbeFailure::Busy,
         ProbeFailure::Misconfigured => pb::ProbeFailure::Misconfigured,
         ProbeFailure::Denied => pb::ProbeFailure::Denied,
+        ProbeFailure::WritesHeld => pb::ProbeFailure::WritesHeld,
         ProbeFailure::Protocol => pb::ProbeFailure::Protocol,
     }
 }
@@ -143,6 +145,7 @@ fn down_to_proto(reason: DownReason) -> pb::DownReason {
         DownReason::LoadingTooLong => pb::DownReason::LoadingTooLong,
         DownReason::DiskError => pb::DownReason::DiskError,
         DownReason::Denied => pb::DownReason::Denied,
+        DownReason::WritesHeld => pb::DownReason::WritesHeld,
         DownReason::Protocol => pb::DownReason::Protocol,
     }
 }
@@ -180,13 +183,14 @@ pub(super) fn from_proto(report: pb::Report) -> Result<Report, DecodeError> {
 }
 
 fn group_from_proto(report: pb::GroupReport) -> Result<GroupReport, DecodeError> {
-    let pb::GroupReport { group, redis, fenced, serving, takeover_failure } = report;
+    let pb::GroupReport { group, redis, fenced, serving, takeover_failure, min_replicas } = report;
     Ok(GroupReport {
         group: group_id(&group, "report.groups.group")?,
         redis: view_from_proto(need(redis, "report.groups.redis")?)?,
         fenced: fenced.map(|f| fenced_from_proto(&f)).transpose()?,
         serving: serving.map(Epoch),
         takeover_failure: takeover_from_proto(takeover_failure)?,
+        min_replicas,
     })
 }
 
@@ -281,6 +285,7 @@ fn failure_from_proto(value: i32) -> Result<ProbeFailure, DecodeError> {
         Ok(pb::ProbeFailure::Busy) => Ok(ProbeFailure::Busy),
         Ok(pb::ProbeFailure::Misconfigured) => Ok(ProbeFailure::Misconfigured),
         Ok(pb::ProbeFailure::Denied) => Ok(ProbeFailure::Denied),
+        Ok(pb::ProbeFailure::WritesHeld) => Ok(ProbeFailure::WritesHeld),
         Ok(pb::ProbeFailure::Protocol) => Ok(ProbeFailure::Protocol),
         Ok(pb::ProbeFailure::Unspecified) | Err(_) => {
             Err(DecodeError::UnknownValue { field: "doubtful.failure", value })
@@ -295,6 +300,7 @@ fn down_from_proto(value: i32) -> Result<DownReason, DecodeError> {
         Ok(pb::DownReason::LoadingTooLong) => Ok(DownReason::LoadingTooLong),
         Ok(pb::DownReason::DiskError) => Ok(DownReason::DiskError),
         Ok(pb::DownReason::Denied) => Ok(DownReason::Denied),
+        Ok(pb::DownReason::WritesHeld) => Ok(DownReason::WritesHeld),
         Ok(pb::DownReason::Protocol) => Ok(DownReason::Protocol),
         Ok(pb::DownReason::Unspecified) | Err(_) => {
             Err(DecodeError::UnknownValue { field: "redis_view.down", value })

@@ -14,7 +14,7 @@ use redkeep_proto::peer::v1 as pb;
 
 use super::{DecodeError, decode, encode};
 
-const FAILURES: [ProbeFailure; 8] = [
+const FAILURES: [ProbeFailure; 9] = [
     ProbeFailure::Timeout,
     ProbeFailure::Refused,
     ProbeFailure::Closed,
@@ -23,14 +23,16 @@ const FAILURES: [ProbeFailure; 8] = [
     ProbeFailure::Misconfigured,
     ProbeFailure::Denied,
     ProbeFailure::Protocol,
+    ProbeFailure::WritesHeld,
 ];
-const DOWNS: [DownReason; 6] = [
+const DOWNS: [DownReason; 7] = [
     DownReason::Dead,
     DownReason::Hung,
     DownReason::LoadingTooLong,
     DownReason::DiskError,
     DownReason::Denied,
     DownReason::Protocol,
+    DownReason::WritesHeld,
 ];
 const CAUSES: [FenceCause; 7] = [
     FenceCause::RedisDead,
@@ -147,6 +149,7 @@ fn message(n: u64) -> PeerMessage {
                 fenced: (n % 12 > 5).then_some(fenced),
                 serving: (n.is_multiple_of(5)).then_some(Epoch(n)),
                 takeover_failure: TAKEOVERS[pick(5)],
+                min_replicas: n.is_multiple_of(3).then_some(2),
             };
             PeerMessage::Report(Report { incarnation: n, seq: n, applied: n, groups: vec![report] })
         }

@@ -1,0 +1,113 @@
+//! A Redis that lives and is no use as a master: how long it takes, and what becomes of it.
+
+mod world;
+
+use redkeep_core::ids::node_id;
+use redkeep_core::observe::{DownReason, ProbeFailure, RedisView};
+use redkeep_core::*;
+use world::World;
+
+fn view(w: &mut World, node: &str) -> RedisView {
+    let status = w.pair_status().expect("a leader");
+    let member = status.members.into_iter().find(|m| m.node == node_id(node));
+    member.expect("a member").redis
+}
+
+fn follows(w: &mut World, name: &str) -> usize {
+    w.host(name).actions.iter().filter(|a| matches!(a, Action::Follow { .. })).count()
+}
+
+/// Two probes of 50 ms: `fall` is 2.
+#[test]
+fn a_master_that_answers_and_holds_writes_back_is_replaced_and_follows() {
+    let mut w = World::settled_pair();
+    w.redis("a").no_writes = Some((ProbeFailure::WritesHeld, false));
+    let ms = w.until("b is writable", 1000, |w| {
+        assert!(!(w.writable("a") && w.writable("b")), "two writers");
+        w.writable("b")
+    });
+    assert!(ms <= 110, "{ms} ms");
+    w.until("a follows", 2000, |w| w.redis("a").master.is_some());
+    w.until("a is eligible", 5000, |w| w.pair_status().is_some_and(|g| g.eligible.len() == 1));
+    assert!(matches!(view(&mut w, "a"), RedisView::Up(_)));
+}
+
+/// It refuses PING as a replica, too: nobody sees whom it follows, and it is told once.
+#[test]
+fn a_master_that_cannot_write_its_disk_is_replaced_and_told_once_to_follow() {
+    let mut w = World::settled_pair();
+    w.redis("a").no_writes = Some((ProbeFailure::Misconfigured, true));
+    let ms = w.until("b is writable", 1000, |w| w.writable("b"));
+    assert!(ms <= 110, "{ms} ms");
+    w.until("a follows", 2000, |w| w.redis("a").master.is_some());
+    w.run(5000);
+    assert_eq!(follows(&mut w, "a"), 1);
+    assert_eq!(view(&mut w, "a"), RedisView::Down(DownReason::DiskError));
+    assert!(w.pair_status().unwrap().eligible.is_empty(), "it would refuse writes again");
+    w.redis("a").no_writes = None;
+    w.until("a is eligible", 5000, |w| w.pair_status().is_some_and(|g| g.eligible.len() == 1));
+}
+
+#[test]
+fn a_master_that_loads_for_too_long_is_replaced_and_before_that_it_is_not() {
+    let mut spec = world::spec();
+    spec.groups[0].probe.loading_timeout = Span::from_millis(1000);
+    let mut w = World::settled(World::pair_of(&spec));
+    w.redis("a").no_writes = Some((ProbeFailure::Loading, true));
+    w.run(900);
+    assert_eq!(w.serving(), Some("a"));
+    w.redis("a").no_writes = None;
+    w.run(500);
+    w.redis("a").no_writes = Some((ProbeFailure::Loading, true));
+    let ms = w.until("b is writable", 3000, |w| w.writable("b"));
+    assert!((1000..=1160).contains(&ms), "{ms} ms");
+    assert_eq!(view(&mut w, "a"), RedisView::Down(DownReason::LoadingTooLong));
+    w.redis("a").no_writes = None;
+    w.until("a is eligible", 5000, |w| w.pair_status().is_some_and(|g| g.eligible.len() == 1));
+}
+
+#[test]
+fn a_master_that_somebody_made_a_replica_fences_at_the_second_look_and_goes_on_as_master() {
+    let mut w = World::settled_pair();
+    let b = std::net::SocketAddr::from(([10, 99, 0, 2], 16465));
+    w.redis("a").master = Some(b);
+    let ms = w.until("a is master again", 1000, |w| {
+        assert!(!w.writable("b"), "nobody needs another master");
+        w.writable("a")
+    });
+    assert!(ms <= 110, "{ms} ms");
+    w.until("a serves", 1000, |w| w.serving() == Some("a"));
+    let told = w
+        .host("a")
+        .log
+        .iter()
+        .any(|e| e.kind == EventKind::Fencing { cause: observe::FenceCause::WrongRole });
+    assert!(told);
+}
+
+/// Nobody can promote anybody, and nothing is promoted: an operator decides.
+#[test]
+fn when_both_data_sets_are_doubtful_an_operator_decides() {
+    let mut w = World::settled_pair();
+    w.kill_redis("b");
+    w.until("b left", 5000, |w| w.pair_status().is_some_and(|g| g.eligible.is_empty()));
+    w.kill_redis("a");
+    w.run(300);
+    // The last master comes back empty, and who has data is not in the set.
+    w.start_redis("a", true);
+    w.start_redis("b", false);
+    w.run(40_000);
+    let group = w.pair_status().unwrap();
+    assert_eq!(group.hold, Some(plan::HoldReason::EmptyDataSet));
+    assert!(!w.writable("a") && !w.writable("b"));
+    let leader = w.leader().unwrap();
+    let request = AdminRequest::Failover {
+        group: GroupId::new("pair"),
+        to: Some(node_id("b")),
+        allow_data_loss: true,
+        dry_run: false,
+    };
+    w.feed(leader, Input::Admin { id: RequestId(1), request });
+    w.until("b serves", 3000, |w| w.serving() == Some("b"));
+    w.until("a has its data", 3000, |w| w.redis("a").keys == 10);
+}
