@@ -82,8 +82,8 @@ fn master_that_cannot_write_its_disk_is_replaced_and_comes_back_when_it_can() ->
             // A snapshot that was under way has put its file there.
             spoil(&file).ok()?;
         }
-        let reply = order(&pair, &old, &["SET", "detect", "1"]).ok()?;
-        let misconf = matches!(&reply, Reply::Error(text) if text.starts_with("MISCONF"));
+        let reply = order(&pair, &old, &["SET", "detect", "1"]);
+        let misconf = matches!(&reply, Ok(Reply::Error(text)) if text.starts_with("MISCONF"));
         let down = told(&pair, &old, "Redis is down: DiskError", begun);
         (misconf || down).then(Mono::now)
     };

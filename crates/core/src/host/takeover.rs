@@ -90,7 +90,6 @@ impl HostGroup {
         self.lapse(cx);
         let granted = cx.holder.has_grant(cx.now.boot, &self.spec.id, a.epoch);
         let now = cx.now.boot;
-        let id = self.spec.id.clone();
         let Some(t) = self.takeover.as_mut() else { return };
         if granted && t.forbid.due(now) {
             t.forbid = Work::Locking;

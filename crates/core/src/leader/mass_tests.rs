@@ -119,8 +119,10 @@ impl Bench {
 
     /// Reports come in and all groups are planned. Who is assigned.
     fn look(&mut self) -> Vec<(usize, &'static str)> {
-        for node in ["a", "b"].into_iter().filter(|n| self.is_heard(n)) {
-            self.reported(node);
+        for node in ["a", "b"] {
+            if self.is_heard(node) {
+                self.reported(node);
+            }
         }
         let now = Now { boot: self.now, raw: self.now, unix_ms: 0 };
         let wishes = self.with_round(|leader, round, _| leader.plan_all(round));
