@@ -12,6 +12,8 @@ use crate::{
 pub(crate) struct Detector {
     timing: ProbeTiming,
     view: RedisView,
+    /// The last good observation of this life.
+    last: Option<RedisObservation>,
     /// The last life seen that is not known to be over.
     life: Option<RunId>,
     /// Offset of the last good probe; bytes. Outlives the process, for the fence's report.
@@ -25,6 +27,7 @@ impl Detector {
         Self {
             timing,
             view: RedisView::Unknown,
+            last: None,
             life: None,
             last_offset: 0,
             failures: 0,
@@ -34,6 +37,18 @@ impl Detector {
 
     pub(crate) fn view(&self) -> &RedisView {
         &self.view
+    }
+
+    /// What was last seen of a Redis that answers and, as a master, refuses writes for its disk. As a replica it would not.
+    pub(crate) fn cannot_save(&self) -> Option<&RedisObservation> {
+        match &self.view {
+            RedisView::Doubtful(o, ProbeFailure::Misconfigured) => Some(o),
+            RedisView::Down(DownReason::DiskError) => self.last.as_ref(),
+            RedisView::Unknown
+            | RedisView::Up(_)
+            | RedisView::Doubtful(..)
+            | RedisView::Down(_) => None,
+        }
     }
 
     pub(crate) fn life(&self) -> Option<&RunId> {
@@ -49,6 +64,7 @@ impl Detector {
         self.loading_since = None;
         self.life = Some(o.run_id.clone());
         self.last_offset = o.offset;
+        self.last = Some(o.clone());
         self.view = RedisView::Up(o);
     }
 
@@ -57,7 +73,7 @@ impl Detector {
         let often = self.failures >= self.timing.fall;
         let down = match failure {
             ProbeFailure::Refused => {
-                self.life = None;
+                (self.life, self.last) = (None, None);
                 Some(DownReason::Dead)
             }
             ProbeFailure::Loading => {
@@ -85,7 +101,7 @@ impl Detector {
         if life.is_some() && self.life.is_some() && self.life.as_ref() != life {
             return false;
         }
-        self.life = None;
+        (self.life, self.last) = (None, None);
         self.view = RedisView::Down(DownReason::Dead);
         true
     }

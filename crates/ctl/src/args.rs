@@ -121,6 +121,9 @@ pub(crate) enum Verb {
     /// Raft leadership
     #[command(subcommand)]
     Leader(Leader),
+    /// Data sets of old masters that were kept aside before they were overwritten
+    #[command(subcommand)]
+    Quarantine(Quarantine),
     /// Print a completion script
     Completions {
         /// The shell
@@ -137,6 +140,15 @@ pub(crate) enum Leader {
         /// Wait until it leads
         #[arg(long)]
         wait: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Quarantine {
+    /// Those of the asked node
+    List {
+        /// Only this group's
+        group: Option<String>,
     },
 }
 

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use tonic::{Response, Status};
 
 use crate::{
-    args::{Args, Leader, Verb},
+    args::{Args, Leader, Quarantine, Verb},
     connect::{Client, Target},
     failure::{Failure, Meaning, meaning},
     out::Out,
@@ -41,6 +41,9 @@ pub(crate) async fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
         Verb::Resume { group } => change::resume(&target, group.as_deref(), out).await,
         Verb::Leader(Leader::Transfer { node, wait }) => {
             change::transfer(&target, node, *wait, out).await
+        }
+        Verb::Quarantine(Quarantine::List { group }) => {
+            read::quarantine(&target, group.as_deref(), out).await
         }
         Verb::Completions { .. } => Ok(()),
     }

@@ -7,6 +7,7 @@ mod event;
 mod explain;
 mod history;
 mod outcome;
+mod quarantine;
 mod status;
 mod time;
 
@@ -14,6 +15,7 @@ pub(crate) use event::EventView;
 pub(crate) use explain::ExplainView;
 pub(crate) use history::{HistoryView, RecordView};
 pub(crate) use outcome::OutcomeView;
+pub(crate) use quarantine::QuarantineView;
 pub(crate) use status::{FreshnessView, GroupView, MemberView, ProblemView, RedisView, StatusView};
 
 /// The word of an enum value: `CAUSE_MASTER_DOWN` becomes `master_down`; none for UNSPECIFIED.

@@ -13,6 +13,7 @@ mod history;
 mod outcome;
 pub(crate) mod port;
 mod problems;
+mod quarantine;
 mod server;
 mod service;
 mod spec;

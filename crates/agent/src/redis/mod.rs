@@ -4,6 +4,7 @@
 //! - [`Control`]: the one connection for commands that change something, under the rule that a command once sent is never
 //!   forgotten.
 //! - [`OffsetPoll`]: the tight wait for equal offsets in a planned switchover.
+//! - [`Snapshot`]: the data set, written into Redis's own file.
 //!
 //! Everything runs on the caller's tokio runtime. Each type owns its connection: a command that Redis holds back delays
 //! only the commands behind it on the same connection.
@@ -22,6 +23,7 @@ mod observation;
 mod offset;
 mod probe;
 mod secret;
+mod snapshot;
 
 pub use connection::Connection;
 pub use control::Control;
@@ -38,3 +40,4 @@ pub use observation::{
 pub use offset::{OffsetPoll, OffsetReached};
 pub use probe::Probe;
 pub use secret::{Secret, SecretError, SecretFile};
+pub use snapshot::{Snapshot, SnapshotError};

@@ -6,6 +6,7 @@
 
 mod fence;
 mod lag;
+mod quarantine;
 mod replica;
 mod start;
 mod takeover;
@@ -31,6 +32,7 @@ use crate::{
 
 use fence::Fence;
 use lag::Lag;
+use quarantine::Quarantine;
 use replica::ReplicaSide;
 use takeover::Takeover;
 
@@ -100,6 +102,7 @@ pub(crate) struct HostGroup {
     fence: Option<Fence>,
     takeover: Option<Takeover>,
     replica: ReplicaSide,
+    quarantine: Quarantine,
     planned: Option<Planned>,
     /// The removal of an address that was up, until it is done.
     removing: Option<ActionId>,
@@ -126,6 +129,7 @@ impl HostGroup {
             fence: None,
             takeover: None,
             replica: ReplicaSide::new(!at_start.replica),
+            quarantine: Quarantine::default(),
             planned: None,
             removing: None,
             guarded: at_start.guarded,
@@ -151,6 +155,9 @@ impl HostGroup {
         let Some(group) = self.model(cx) else { return };
         let Some(a) = &group.assignment else { return };
         self.guard(cx, a);
+        if a.master == self.me && self.detector.life() == Some(&a.run_id) {
+            self.quarantine.leads(&a.run_id);
+        }
         if !may_act {
             return;
         }
@@ -268,6 +275,7 @@ impl HostGroup {
                 let serving = self.takeover.as_ref().is_some_and(|t| t.serving);
                 self.wrong_role = if serving && !o.is_master() { self.wrong_role + 1 } else { 0 };
                 self.replica.observed(&o);
+                self.quarantine.sees(&o.run_id);
                 self.tell_bypass(cx, &o.bypass);
                 self.detector.observed(o);
             }
@@ -309,6 +317,7 @@ impl HostGroup {
         let before = view_name(self.detector.view());
         if self.detector.died(life) {
             self.replica.redis_died();
+            self.quarantine.redis_died();
             if self.guarded {
                 // What starts next may be a master by its file, or empty.
                 cx.sink.lock(LockOp::ForbidReplica { item: lock_item(&self.spec, 0) });
@@ -346,7 +355,9 @@ impl HostGroup {
     }
 
     pub(crate) fn action_done(&mut self, cx: &mut Cx<'_>, id: ActionId, outcome: &ActionOutcome) {
-        if let ActionOutcome::Failed(f) = outcome {
+        if let ActionOutcome::Failed(f) = outcome
+            && !self.quarantine.waits_for(id)
+        {
             self.tell(cx, EventKind::ActionFailed { action: "action", text: f.text.clone() });
         }
         if let ActionOutcome::Rival(who) = outcome {
@@ -359,6 +370,7 @@ impl HostGroup {
         self.fence_action_done(cx, id, outcome);
         self.takeover_action_done(cx, id, outcome);
         self.replica_action_done(cx, id, outcome);
+        self.quarantine_action_done(cx, id, outcome);
     }
 
     pub(crate) fn burned(&mut self, epoch: Epoch) {
@@ -428,7 +440,9 @@ impl HostGroup {
             ActionOutcome::Offset(_)
             | ActionOutcome::Failed(_)
             | ActionOutcome::Done
-            | ActionOutcome::Rival(_) => {}
+            | ActionOutcome::Rival(_)
+            | ActionOutcome::Compared(_)
+            | ActionOutcome::Kept(_) => {}
         }
     }
 
@@ -452,7 +466,8 @@ impl HostGroup {
             .and_then(|_| holder.open_until(self.id()));
         let steps = self.takeover.as_ref().and_then(Takeover::deadline);
         let fence = self.fence.as_ref().and_then(Fence::deadline);
-        [lapse, steps, fence, self.replica.deadline()].into_iter().flatten().min()
+        let others = [self.replica.deadline(), self.quarantine.deadline()];
+        [lapse, steps, fence].into_iter().chain(others).flatten().min()
     }
 
     fn tell(&self, cx: &mut Cx<'_>, kind: EventKind) {

@@ -28,6 +28,8 @@ pub(super) struct ReplicaSide {
     destroying: Option<ActionId>,
     follow: Option<ActionId>,
     follow_retry: Option<Mono>,
+    /// Epoch of the last `follow`, and whether it was carried out by this life of Redis.
+    followed: (Epoch, bool),
     relinked_at: Option<Mono>,
     permitted_at: Option<Mono>,
     /// An observation came since the element was last renewed, and since the last role-changing command was answered.
@@ -43,6 +45,7 @@ impl ReplicaSide {
             destroying: None,
             follow: None,
             follow_retry: None,
+            followed: (Epoch::NONE, false),
             relinked_at: None,
             permitted_at: None,
             fresh: false,
@@ -79,6 +82,7 @@ impl ReplicaSide {
         self.taint();
         self.follow = None;
         self.follow_retry = None;
+        self.followed.1 = false;
     }
 
     pub(super) fn forbidden(&mut self) {
@@ -117,13 +121,20 @@ impl HostGroup {
     }
 
     pub(super) fn as_replica(&mut self, cx: &mut Cx<'_>, a: &Assignment) {
-        let RedisView::Up(o) = self.detector.view() else { return };
-        let o = o.clone();
-        self.follow(cx, a, &o);
-        self.permit(cx, a, &o);
+        if let RedisView::Up(o) = self.detector.view() {
+            let o = o.clone();
+            self.follow(cx, a, &o);
+            self.permit(cx, a, &o);
+        } else if self.replica.followed != (a.epoch, true)
+            && let Some(o) = self.detector.cannot_save()
+        {
+            // Its role is not seen any more: once is enough.
+            let o = o.clone();
+            self.follow(cx, a, &o);
+        }
     }
 
-    /// VIP first: only a master whose `Serving` is committed is followed.
+    /// VIP first: only a master whose `Serving` is committed is followed. And nothing is overwritten that only this Redis holds.
     fn follow(&mut self, cx: &mut Cx<'_>, a: &Assignment, o: &RedisObservation) {
         let serving = a.serving || cx.mutations.skip_serving();
         let Some(master) = cx.cluster.redis_addr(a.master, &self.spec) else { return };
@@ -131,9 +142,13 @@ impl HostGroup {
         if !serving || waiting || self.replica.follow.is_some() || follows(o, master) {
             return;
         }
+        if !self.may_overwrite(cx, a, o, master) {
+            return;
+        }
         self.replica.follow_retry = None;
         let id = cx.sink.act(&self.spec.id, Action::Follow { master });
         self.replica.follow = Some(id);
+        self.replica.followed = (a.epoch, false);
         self.replica.role_ordered(id);
         self.tell(cx, EventKind::Following { master });
     }
@@ -193,6 +208,7 @@ impl HostGroup {
         }
         if self.replica.follow == Some(id) {
             self.replica.follow = None;
+            self.replica.followed.1 = ok;
             self.replica.follow_retry = Some(Mono(cx.now.boot.0 + FOLLOW_RETRY.0));
             if ok {
                 self.probe_now(cx);

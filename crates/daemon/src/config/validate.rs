@@ -19,6 +19,7 @@ use super::{
 };
 
 mod groups;
+mod quarantine;
 
 use groups::{check_groups, groups};
 
@@ -63,6 +64,7 @@ pub(super) fn validate(file: Document) -> Result<Config, Vec<Problem>> {
         },
         p,
     );
+    let quarantine = quarantine::quarantine(&mut root, &data_dir, p);
     let (name, timing) = cluster(&mut root, p);
     let nodes = nodes(raw::blocks("node", file.nodes, p), p);
     let (groups, access) = groups(&mut root, &nodes, &node, p);
@@ -72,7 +74,17 @@ pub(super) fn validate(file: Document) -> Result<Config, Vec<Problem>> {
     if problems.0.is_empty() {
         let node_id = node_id(&node);
         let spec = ClusterSpec { name, timing, nodes, groups };
-        Ok(Config { node, node_id, data_dir, transport, log_format, on_stop, spec, groups: access })
+        Ok(Config {
+            node,
+            node_id,
+            data_dir,
+            transport,
+            log_format,
+            on_stop,
+            quarantine,
+            spec,
+            groups: access,
+        })
     } else {
         Err(problems.0)
     }

@@ -146,6 +146,8 @@ impl KernelThread {
             Action::Promote { .. }
             | Action::Follow { .. }
             | Action::Relink { .. }
+            | Action::Compare { .. }
+            | Action::KeepAside { .. }
             | Action::PauseAndCatchUp { .. }
             | Action::Unpause
             | Action::ReadOffset

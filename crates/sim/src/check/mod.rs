@@ -6,6 +6,7 @@
 pub mod ledger;
 pub mod orders;
 pub mod progress;
+pub mod tails;
 
 use redkeep_core::{Epoch, NodeId, Span, spec::ClusterSpec};
 
@@ -38,6 +39,10 @@ pub enum Violation {
         "group {group}: write {write}, lost at epoch {epoch}, was acknowledged {before_end} before the old master's end; the bound is {bound}"
     )]
     LostTooOld { group: usize, epoch: Epoch, write: WriteId, before_end: Span, bound: Span },
+    #[error(
+        "group {group}: host {host} follows the master of epoch {epoch} without its {writes} acknowledged writes being kept that only it holds"
+    )]
+    TailDropped { group: usize, host: usize, epoch: Epoch, writes: usize },
     #[error("group {group}: {gets} writes that began anew replaced {had} on host {host}")]
     EmptyReplaced { group: usize, host: usize, had: usize, gets: usize },
     #[error(
@@ -84,6 +89,7 @@ impl Violation {
             | Self::SwitchoverLost { .. }
             | Self::ConfirmedLost { .. }
             | Self::LostTooOld { .. }
+            | Self::TailDropped { .. }
             | Self::EmptyReplaced { .. }
             | Self::EmptyServes { .. }
             | Self::MissingAtEnd { .. }
@@ -105,6 +111,7 @@ pub struct Checks {
     pub orders: orders::Orders,
     pub ledger: ledger::Ledger,
     pub progress: progress::Progress,
+    pub tails: tails::Tails,
 }
 
 impl Checks {
@@ -114,6 +121,7 @@ impl Checks {
             orders: orders::Orders::default(),
             ledger: ledger::Ledger::new(spec),
             progress: progress::Progress::new(spec.groups.len()),
+            tails: tails::Tails::default(),
         }
     }
 }

@@ -192,6 +192,7 @@ impl World {
             return;
         }
         self.note(format_args!("{host} g{group} acknowledges {write}"));
+        self.checks.tails.answered(write);
         let elsewhere = self.fullest_elsewhere(host, group);
         let log = self.hosts[host].redis[group].as_ref().map_or(&[][..], |r| &r.data.log);
         let acknowledged = Acknowledged { group, host, write, at: self.now, elsewhere };

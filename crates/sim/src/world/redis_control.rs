@@ -101,6 +101,8 @@ impl World {
             Action::Promote { .. }
             | Action::Follow { .. }
             | Action::Relink { .. }
+            | Action::Compare { .. }
+            | Action::KeepAside { .. }
             | Action::Unpause
             | Action::ReadOffset
             | Action::ShutWrites
@@ -185,6 +187,8 @@ impl World {
             Action::Unpause => Some(Change::Unpause),
             Action::ShutWrites => Some(Change::ShutWrites),
             Action::ReadOffset
+            | Action::Compare { .. }
+            | Action::KeepAside { .. }
             | Action::VerifyVip { .. }
             | Action::EnsureVip { .. }
             | Action::RemoveVip { .. }
@@ -236,6 +240,8 @@ impl World {
             Action::Promote { .. }
             | Action::Follow { .. }
             | Action::Relink { .. }
+            | Action::Compare { .. }
+            | Action::KeepAside { .. }
             | Action::PauseAndCatchUp { .. }
             | Action::Unpause
             | Action::ShutWrites
@@ -282,6 +288,7 @@ impl World {
                 if !committed || !self.checks.orders.was_up(master, group, epoch) {
                     self.fail(Violation::FollowedTooEarly { group, host, master, epoch });
                 }
+                self.check_tail(host, group, (master, epoch));
                 self.coverage.met("replica repointed");
             }
             Change::Relink { .. }
