@@ -78,6 +78,23 @@ impl Quarantine {
         }
     }
 
+    fn enter(&mut self, epoch: Epoch) {
+        if self.epoch != epoch {
+            (self.epoch, self.step, self.gap) = (epoch, Step::Due, None);
+            (self.attempts, self.told) = (0, false);
+        }
+    }
+
+    /// It follows the master of this epoch, or is about to: a later life of it holds a replica's data.
+    pub(super) fn overwritten(&mut self, epoch: Epoch) {
+        self.enter(epoch);
+        match self.step {
+            Step::Due | Step::DueAt(_) => self.step = Step::Clear,
+            // It was made a replica by hand. What is under way comes to its end.
+            Step::Comparing(_) | Step::Keeping(_) | Step::Clear => {}
+        }
+    }
+
     pub(super) fn redis_died(&mut self) {
         match self.step {
             // It may have died of it: by what the copy of its memory cost.
@@ -129,13 +146,11 @@ impl HostGroup {
         master: SocketAddr,
     ) -> bool {
         if !o.is_master() || o.keys == 0 || cx.mutations.follow_at_once() {
+            self.quarantine.overwritten(a.epoch);
             return true;
         }
         let q = &mut self.quarantine;
-        if q.epoch != a.epoch {
-            (q.epoch, q.step, q.gap) = (a.epoch, Step::Due, None);
-            (q.attempts, q.told) = (0, false);
-        }
+        q.enter(a.epoch);
         match q.step {
             Step::Clear => return true,
             Step::Comparing(_) | Step::Keeping(_) => return false,

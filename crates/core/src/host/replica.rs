@@ -139,7 +139,11 @@ impl HostGroup {
         let serving = a.serving || cx.mutations.skip_serving();
         let Some(master) = cx.cluster.redis_addr(a.master, &self.spec) else { return };
         let waiting = self.replica.follow_retry.is_some_and(|at| cx.now.boot < at);
-        if !serving || waiting || self.replica.follow.is_some() || follows(o, master) {
+        let follows = follows(o, master);
+        if serving && follows {
+            self.quarantine.overwritten(a.epoch);
+        }
+        if !serving || waiting || self.replica.follow.is_some() || follows {
             return;
         }
         if !self.may_overwrite(cx, a, o, master) {

@@ -27,7 +27,7 @@ impl World {
         host: Endpoint,
         group: Group,
         id: ActionId,
-        action: Action,
+        action: &Action,
     ) {
         if let Action::Compare { master } = action {
             let node = self.spec.nodes.iter().position(|n| n.peer.ip() == master.ip());
@@ -37,6 +37,7 @@ impl World {
             self.process_after(host, took, ProcessEvent::Aside { group, id, work });
         }
         if let Action::KeepAside { epoch, .. } = action {
+            let epoch = *epoch;
             self.checks.tails.attempted(host, group, epoch);
             let redis = self.hosts[host].redis[group].as_ref().filter(|r| r.runs());
             let (life, log) = redis.map_or((0, Vec::new()), |r| (r.life, r.data.log.clone()));

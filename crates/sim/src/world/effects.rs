@@ -241,7 +241,7 @@ impl World {
         let view = Self::view_of(views, group);
         self.note(format_args!("{host} g{group} act {id:?} {action:?}"));
         if matches!(action, Action::Compare { .. } | Action::KeepAside { .. }) {
-            return self.aside_order(host, group, id, action);
+            return self.aside_order(host, group, id, &action);
         }
         if action.is_redis() {
             return self.control_order(host, group, (id, action), view);
