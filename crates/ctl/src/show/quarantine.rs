@@ -4,13 +4,14 @@ use crate::{out::Paint, table::Table, view::QuarantineView};
 
 pub(crate) fn quarantine(view: &QuarantineView, paint: Paint) -> String {
     let QuarantineView { node, directory, max_bytes, max_files, entries } = view;
-    let bounds = match max_bytes {
-        0 => paint.warn("nothing is kept (max_bytes is 0)"),
-        _ => format!("at most {max_files} files of a group, {max_bytes} bytes in all"),
+    let head = match max_bytes {
+        0 => paint.warn(&format!("{node} keeps nothing of an old master (max_bytes is 0)")),
+        _ => format!(
+            "{node} keeps at most {max_files} files of a group and {max_bytes} bytes in all, in {directory}"
+        ),
     };
-    let head = format!("kept on {node} in {directory}: {bounds}\n");
     if entries.is_empty() {
-        return format!("{head}\nno data set of an old master is kept there\n");
+        return format!("{head}\n\nnothing is there\n");
     }
     let mut table = Table::new(&["TIME", "GROUP", "EPOCH", "GAP BYTES", "SIZE BYTES", "PATH"]);
     for entry in entries {
@@ -23,5 +24,5 @@ pub(crate) fn quarantine(view: &QuarantineView, paint: Paint) -> String {
             entry.path.clone(),
         ]);
     }
-    format!("{head}\n{}", table.render(""))
+    format!("{head}\n\n{}", table.render(""))
 }
