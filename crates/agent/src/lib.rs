@@ -7,6 +7,7 @@
 pub mod announce;
 pub mod lock;
 pub mod process;
+pub mod quarantine;
 pub mod redis;
 pub mod sockdiag;
 pub mod sys;

@@ -7,6 +7,7 @@ use redkeep_consensus::{NodeId, Span};
 use crate::{
     admin::AdminReply,
     ids::{ArmId, Epoch, Generation, GroupId, RequestId, RunId},
+    lineage::Compared,
     message::PeerMessage,
     observe::FenceCause,
     spec::{ClusterSpec, Vip},
@@ -157,6 +158,19 @@ pub enum Action {
     ReadOffset,
     /// Raise `min-replicas-to-write` beyond reach; `Promote` sets it back. Best effort.
     ShutWrites,
+    // Redis, beside that connection: nothing waits for them.
+    /// `INFO` of the local Redis and of the one at `master`: what would following it overwrite? A failure with `retry` = the
+    /// master, or the local one, did not answer.
+    Compare {
+        master: SocketAddr,
+    },
+    /// `BGSAVE`, and its file into the quarantine directory, named by group, `epoch` and `gap`. Bounded in time; ended
+    /// by a change of role.
+    KeepAside {
+        epoch: Epoch,
+        /// Bytes beyond the master's history; none = unknown.
+        gap: Option<u64>,
+    },
     // Kernel, in order.
     /// Add or refresh with a finite lifetime, in whole seconds.
     EnsureVip {
@@ -191,7 +205,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// True for what the control connection to Redis does; false for the kernel's.
+    /// True for what is done with Redis; false for the kernel's.
     #[must_use]
     pub const fn is_redis(&self) -> bool {
         match self {
@@ -203,6 +217,8 @@ impl Action {
             | Self::Unpause
             | Self::ReadOffset
             | Self::ShutWrites
+            | Self::Compare { .. }
+            | Self::KeepAside { .. }
             | Self::VerifyVip { .. } => true,
             Self::EnsureVip { .. }
             | Self::RemoveVip { .. }
@@ -230,7 +246,19 @@ pub enum ActionOutcome {
     Offset(u64),
     /// `ProbeRival`: somebody answered.
     Rival(String),
+    /// `Compare`.
+    Compared(Box<Compared>),
+    /// `KeepAside`.
+    Kept(Kept),
     Failed(ActionFailure),
+}
+
+/// A data set that was kept aside.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Kept {
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
 }
 
 /// Why an action failed; the text is for operators.
@@ -317,6 +345,19 @@ pub enum EventKind {
         text: String,
     },
     BypassClosed,
+    /// A data set was kept aside before it is overwritten.
+    Quarantined {
+        /// Bytes that the new master lacks; none = unknown.
+        gap: Option<u64>,
+        /// Of the file; bytes.
+        size: u64,
+        path: String,
+    },
+    /// It was not, and is overwritten.
+    QuarantineFailed {
+        gap: Option<u64>,
+        reason: String,
+    },
     /// A write of the log took so long; votes, fences and decisions waited. Told by the daemon.
     DiskStalled {
         took: Span,

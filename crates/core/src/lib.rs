@@ -20,6 +20,7 @@ pub mod ids;
 pub mod input;
 mod leader;
 pub mod lease;
+pub mod lineage;
 pub mod message;
 pub mod model;
 mod mutations;

@@ -63,6 +63,8 @@ mutations! {
     lead_unheard,
     /// No bug: a replica's dead link to its master is left to TCP.
     never_relink,
+    /// The tail of an old master is overwritten without being kept aside.
+    follow_at_once,
     /// Any reporting member may be promoted.
     ignore_eligible,
     /// The n of `WAIT` counts the attached replicas alone.

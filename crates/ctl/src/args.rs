@@ -135,6 +135,9 @@ pub(crate) enum Verb {
     /// Nodes with a Redis of a group
     #[command(subcommand)]
     Member(Member),
+    /// Data sets of old masters that were kept aside before they were overwritten
+    #[command(subcommand)]
+    Quarantine(Quarantine),
     /// Print a completion script
     Completions {
         /// The shell
@@ -151,6 +154,15 @@ pub(crate) enum Leader {
         /// Wait until it leads
         #[arg(long)]
         wait: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Quarantine {
+    /// Those of the asked node
+    List {
+        /// Only this group's
+        group: Option<String>,
     },
 }
 

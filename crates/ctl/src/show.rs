@@ -2,10 +2,12 @@
 
 mod explain;
 mod history;
+mod quarantine;
 mod status;
 
 pub(crate) use explain::explain;
 pub(crate) use history::{event, history};
+pub(crate) use quarantine::quarantine;
 pub(crate) use status::status;
 
 use crate::{

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use tonic::{Response, Status};
 
 use crate::{
-    args::{Args, Leader, Verb},
+    args::{Args, Leader, Quarantine, Verb},
     connect::{Client, Target},
     failure::{Failure, Meaning, meaning},
     out::Out,
@@ -48,6 +48,9 @@ pub(crate) async fn run(args: &Args, out: &mut Out) -> Result<(), Failure> {
         }
         Verb::Node(verb) => node::change(&target, verb, out).await,
         Verb::Member(verb) => node::change_member(&target, verb, out).await,
+        Verb::Quarantine(Quarantine::List { group }) => {
+            read::quarantine(&target, group.as_deref(), out).await
+        }
         Verb::Completions { .. } => Ok(()),
     }
 }

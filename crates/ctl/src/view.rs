@@ -7,6 +7,7 @@ mod event;
 mod explain;
 mod history;
 mod outcome;
+mod quarantine;
 mod status;
 mod time;
 
@@ -14,6 +15,7 @@ pub(crate) use event::EventView;
 pub(crate) use explain::{CandidateView, ExplainView};
 pub(crate) use history::{HistoryView, RecordView};
 pub(crate) use outcome::OutcomeView;
+pub(crate) use quarantine::QuarantineView;
 pub(crate) use status::{
     FreshnessView, GroupView, MemberView, NodeView, ProblemView, RedisView, StatusView,
 };

@@ -14,6 +14,7 @@ mod nodes;
 mod outcome;
 pub(crate) mod port;
 mod problems;
+mod quarantine;
 mod server;
 mod service;
 mod spec;

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use redkeep_core::{GroupId, NodeId, spec::ClusterSpec};
+use redkeep_core::{GroupId, NodeId, Span, spec::ClusterSpec};
 
 mod raw;
 mod show;
@@ -33,6 +33,7 @@ pub(crate) struct Config {
     pub(crate) transport: Transport,
     pub(crate) log_format: LogFormat,
     pub(crate) on_stop: OnStop,
+    pub(crate) quarantine: Quarantine,
     /// What the first leader writes into the log.
     pub(crate) spec: ClusterSpec,
     /// How this host talks to the Redis of each group; not replicated.
@@ -65,6 +66,18 @@ pub(crate) enum OnStop {
     Keep,
     /// Hand every master of this host over first.
     Switchover,
+}
+
+/// What of a returning old master is kept on this host.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Quarantine {
+    pub(crate) dir: PathBuf,
+    /// Files of one group.
+    pub(crate) max_files: u32,
+    /// All files together; bytes, 0 = nothing is kept.
+    pub(crate) max_bytes: u64,
+    /// How long the old master may stay without a role for it.
+    pub(crate) timeout: Span,
 }
 
 /// Access to the local Redis of one group.

@@ -28,7 +28,7 @@ use crate::{
         disk::{DiskQueue, DiskWork},
         kernel::{KernelQueue, KernelWork},
         lock::Lock,
-        redis::{Access, GroupRedis},
+        redis::{Access, GroupRedis, Quarantine},
     },
     front::Front,
     inbox::{Inbox, Outlet, Post},
@@ -55,6 +55,7 @@ pub(crate) struct Hands {
     /// Told the peer server which nodes there are.
     pub(crate) nodes: watch::Sender<Vec<NodeSpec>>,
     pub(crate) access: BTreeMap<GroupId, Access>,
+    pub(crate) quarantine: Arc<Quarantine>,
 }
 
 /// A group that has a Redis on this host.
@@ -251,7 +252,13 @@ impl Driver {
             let none = || Access { group: GroupAccess::default(), password: None::<Secret> };
             let access = self.hands.access.get(&group.id).cloned().unwrap_or_else(none);
             let inbox = self.hands.inbox.clone();
-            let redis = GroupRedis::start(&self.hands.runtime, (addr, group), &access, inbox);
+            let redis = GroupRedis::start(
+                &self.hands.runtime,
+                (addr, group),
+                &access,
+                &self.hands.quarantine,
+                inbox,
+            );
             let local = LocalGroup { spec: (*group).clone(), redis, probed: Mono(0) };
             self.groups.insert(group.id.clone(), local);
         }

@@ -10,13 +10,14 @@ use std::{
     time::Duration,
 };
 
+use redkeep_agent::quarantine::Store;
 use redkeep_core::{
     AdminReply, AdminRequest, Event, Input, Mono, RequestId, model::Record, status::StatusView,
 };
 use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::{
-    admin::port::{AdminPort, StampedEvent},
+    admin::port::{AdminPort, Kept, StampedEvent},
     clock,
     inbox::Inbox,
 };
@@ -35,10 +36,11 @@ pub(crate) struct Front {
     leader_heard: AtomicU64,
     requests: Mutex<BTreeMap<RequestId, oneshot::Sender<AdminReply>>>,
     next: AtomicU64,
+    kept: Arc<Store>,
 }
 
 impl Front {
-    pub(crate) fn new(inbox: Inbox, status: StatusView) -> Self {
+    pub(crate) fn new(inbox: Inbox, status: StatusView, kept: Arc<Store>) -> Self {
         Self {
             inbox,
             status: watch::Sender::new(Arc::new(status)),
@@ -47,6 +49,7 @@ impl Front {
             leader_heard: AtomicU64::new(0),
             requests: Mutex::default(),
             next: AtomicU64::new(1),
+            kept,
         }
     }
 
@@ -108,6 +111,10 @@ impl AdminPort for Front {
     fn leader_heard_ago(&self) -> Option<Duration> {
         let at = self.leader_heard.load(Ordering::Relaxed);
         (at != 0).then(|| Duration::from_nanos(clock::boot().0.saturating_sub(at)))
+    }
+
+    fn kept(&self) -> std::io::Result<Kept> {
+        Ok(Kept { settings: self.kept.settings().clone(), entries: self.kept.entries()? })
     }
 
     async fn submit(&self, request: AdminRequest, limit: Duration) -> AdminReply {

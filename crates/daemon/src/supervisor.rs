@@ -13,7 +13,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use redkeep_agent::redis::Secret;
+use redkeep_agent::{
+    quarantine::{Settings, Store},
+    redis::Secret,
+};
 use redkeep_core::{Boot, Core, Epoch, GroupId, spec::NodeSpec};
 use redkeep_wal::{Identity, OpenError, State, Wal};
 use tokio::{net::TcpListener, runtime::Handle, sync::watch};
@@ -24,7 +27,12 @@ use crate::{
     clock::Clocks,
     config::{Config, Transport},
     driver::{Driver, Hands},
-    executor::{disk::DiskQueue, kernel::KernelQueue, lock::Lock, redis::Access},
+    executor::{
+        disk::DiskQueue,
+        kernel::KernelQueue,
+        lock::Lock,
+        redis::{Access, Quarantine},
+    },
     front::Front,
     host_lock::HostLock,
     inbox::inbox,
@@ -130,7 +138,9 @@ impl Start {
         let operators = self.listen(&threads.operators, |n| n.admin)?;
         let mut clocks = Clocks::default();
         let mut core = self.core(at_start, &mut clocks)?;
-        let front = Arc::new(Front::new(inbox.clone(), core.status(clocks.now())));
+        let quarantine = Arc::new(self.quarantine());
+        let kept = Arc::clone(&quarantine.store);
+        let front = Arc::new(Front::new(inbox.clone(), core.status(clocks.now()), kept));
         let admin = AdminServer::new(Arc::clone(&front), &self.config.node, local.tls.clone());
         let mut until = stopped;
         let admin = threads.operators.spawn(admin.serve(operators, async move {
@@ -147,6 +157,7 @@ impl Start {
             inbox: inbox.clone(),
             nodes,
             access: access(&self.config)?,
+            quarantine,
         };
         let service = ServiceManager::from_env();
         service.ready();
@@ -180,6 +191,19 @@ impl Start {
         let (cluster, node) = (spec.name.clone(), self.config.node_id);
         let (lease_ttl, receipts) = (spec.timing.lease_ttl, Arc::default());
         Ok(Local { cluster, node, tls, lease_ttl, receipts })
+    }
+
+    fn quarantine(&self) -> Quarantine {
+        let config = &self.config.quarantine;
+        let id = self.state.dir_id.to_be_bytes();
+        let settings = Settings {
+            directory: config.dir.clone(),
+            max_files: usize::try_from(config.max_files).unwrap_or(usize::MAX),
+            max_bytes: config.max_bytes,
+            log: u32::from_be_bytes([id[0], id[1], id[2], id[3]]),
+        };
+        let timeout = Duration::from_nanos(config.timeout.0);
+        Quarantine { store: Arc::new(Store::new(settings)), timeout }
     }
 
     fn listen(

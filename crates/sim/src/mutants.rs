@@ -93,6 +93,7 @@ fn list() -> Vec<Mutant> {
         core("one_generation", "L7", |m| m.one_generation = true),
         core("skip_serving", "VIP first", |m| m.skip_serving = true),
         core("keep_replica_element", "takeover order", |m| m.keep_replica_element = true),
+        core("follow_at_once", "quarantine", |m| m.follow_at_once = true),
         core("ignore_eligible", "eligible set", |m| m.ignore_eligible = true),
         core("wait_for_attached", "n of WAIT", |m| m.wait_for_attached = true),
         core("lower_before_commit", "durability strict", |m| m.lower_before_commit = true),

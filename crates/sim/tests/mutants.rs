@@ -56,6 +56,11 @@ fn a_broken_order_of_takeover_is_caught() {
     assert_caught(&["skip_serving", "keep_replica_element", "ignore_eligible", "ignore_run_id"]);
 }
 
+#[test]
+fn a_tail_that_is_overwritten_without_being_kept_is_caught() {
+    assert_caught(&["follow_at_once"]);
+}
+
 /// A member that handed over and has not attached yet has to count.
 #[test]
 fn an_n_of_wait_that_counts_attached_replicas_alone_is_caught() {

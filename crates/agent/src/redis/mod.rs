@@ -5,6 +5,7 @@
 //! - [`Control`]: the one connection for commands that change something, under the rule that a command once sent is never
 //!   forgotten.
 //! - [`OffsetPoll`]: the tight wait for equal offsets in a planned switchover.
+//! - [`Snapshot`]: the data set, written into Redis's own file.
 //!
 //! Everything runs on the caller's tokio runtime. Each type owns its connection: a command that Redis holds back delays
 //! only the commands behind it on the same connection.
@@ -23,6 +24,7 @@ mod observation;
 mod offset;
 mod probe;
 mod secret;
+mod snapshot;
 mod writes;
 
 pub use connection::Connection;
@@ -40,4 +42,5 @@ pub use observation::{
 pub use offset::{OffsetPoll, OffsetReached};
 pub use probe::Probe;
 pub use secret::{Secret, SecretError, SecretFile};
+pub use snapshot::{Snapshot, SnapshotError};
 pub use writes::WriteCheck;

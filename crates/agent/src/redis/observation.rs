@@ -163,6 +163,16 @@ pub enum InfoError {
     },
 }
 
+impl Persistence {
+    /// Reads `INFO persistence`.
+    ///
+    /// # Errors
+    /// [`InfoError`] names the field.
+    pub fn parse(info: &str) -> Result<Self, InfoError> {
+        Fields::read(info).persistence()
+    }
+}
+
 impl Observation {
     /// Reads one or several sections of `INFO`, concatenated: server, replication, persistence, keyspace.
     ///

@@ -149,7 +149,11 @@ impl HostGroup {
         match outcome {
             ActionOutcome::Offset(offset) => f.offset = *offset,
             // Not read: the target cannot be said to have it all, so the old master is named again.
-            ActionOutcome::Failed(_) | ActionOutcome::Done | ActionOutcome::Rival(_) => {
+            ActionOutcome::Failed(_)
+            | ActionOutcome::Done
+            | ActionOutcome::Rival(_)
+            | ActionOutcome::Compared(_)
+            | ActionOutcome::Kept(_) => {
                 f.planned_offset = None;
             }
         }

@@ -7,6 +7,7 @@
 mod durable;
 mod fence;
 mod lag;
+mod quarantine;
 mod replica;
 mod start;
 mod takeover;
@@ -33,6 +34,7 @@ use crate::{
 use durable::Told;
 use fence::Fence;
 use lag::Lag;
+use quarantine::Quarantine;
 use replica::ReplicaSide;
 use takeover::Takeover;
 
@@ -102,6 +104,7 @@ pub(crate) struct HostGroup {
     fence: Option<Fence>,
     takeover: Option<Takeover>,
     replica: ReplicaSide,
+    quarantine: Quarantine,
     planned: Option<Planned>,
     /// The removal of an address that was up, until it is done.
     removing: Option<ActionId>,
@@ -130,6 +133,7 @@ impl HostGroup {
             fence: None,
             takeover: None,
             replica: ReplicaSide::new(!at_start.replica),
+            quarantine: Quarantine::default(),
             planned: None,
             removing: None,
             guarded: at_start.guarded,
@@ -156,6 +160,9 @@ impl HostGroup {
         let Some(group) = self.model(cx) else { return };
         let Some(a) = &group.assignment else { return };
         self.guard(cx, a);
+        if a.master == self.me && self.detector.life() == Some(&a.run_id) {
+            self.quarantine.leads(&a.run_id);
+        }
         if !may_act {
             return;
         }
@@ -275,6 +282,7 @@ impl HostGroup {
                 let serving = self.takeover.as_ref().is_some_and(|t| t.serving);
                 self.wrong_role = if serving && !o.is_master() { self.wrong_role + 1 } else { 0 };
                 self.replica.observed(&o);
+                self.quarantine.sees(&o.run_id);
                 self.tell_bypass(cx, &o.bypass);
                 self.detector.observed(o);
             }
@@ -317,6 +325,7 @@ impl HostGroup {
         if self.detector.died(life) {
             self.replica.redis_died();
             self.told = Told::default();
+            self.quarantine.redis_died();
             if self.guarded {
                 // What starts next may be a master by its file, or empty.
                 cx.sink.lock(LockOp::ForbidReplica { item: lock_item(&self.spec, 0) });
@@ -354,7 +363,9 @@ impl HostGroup {
     }
 
     pub(crate) fn action_done(&mut self, cx: &mut Cx<'_>, id: ActionId, outcome: &ActionOutcome) {
-        if let ActionOutcome::Failed(f) = outcome {
+        if let ActionOutcome::Failed(f) = outcome
+            && !self.quarantine.waits_for(id)
+        {
             self.tell(cx, EventKind::ActionFailed { action: "action", text: f.text.clone() });
         }
         if let ActionOutcome::Rival(who) = outcome {
@@ -368,6 +379,7 @@ impl HostGroup {
         self.fence_action_done(cx, id, outcome);
         self.takeover_action_done(cx, id, outcome);
         self.replica_action_done(cx, id, outcome);
+        self.quarantine_action_done(cx, id, outcome);
     }
 
     pub(crate) fn burned(&mut self, epoch: Epoch) {
@@ -437,7 +449,9 @@ impl HostGroup {
             ActionOutcome::Offset(_)
             | ActionOutcome::Failed(_)
             | ActionOutcome::Done
-            | ActionOutcome::Rival(_) => {}
+            | ActionOutcome::Rival(_)
+            | ActionOutcome::Compared(_)
+            | ActionOutcome::Kept(_) => {}
         }
     }
 
@@ -463,7 +477,8 @@ impl HostGroup {
         let steps = self.takeover.as_ref().and_then(Takeover::deadline);
         let fence = self.fence.as_ref().and_then(Fence::deadline);
         let told = self.takeover.as_ref().and_then(|_| self.told.deadline());
-        [lapse, steps, fence, told, self.replica.deadline()].into_iter().flatten().min()
+        let others = [told, self.replica.deadline(), self.quarantine.deadline()];
+        [lapse, steps, fence].into_iter().chain(others).flatten().min()
     }
 
     fn tell(&self, cx: &mut Cx<'_>, kind: EventKind) {

@@ -132,12 +132,19 @@ impl HostGroup {
         }
     }
 
-    /// VIP first: only a master whose `Serving` is committed is followed.
+    /// VIP first: only a master whose `Serving` is committed is followed. And nothing is overwritten that only this Redis holds.
     fn follow(&mut self, cx: &mut Cx<'_>, a: &Assignment, o: &RedisObservation) {
         let serving = a.serving || cx.mutations.skip_serving();
         let Some(master) = cx.cluster.redis_addr(a.master, &self.spec) else { return };
         let waiting = self.replica.follow_retry.is_some_and(|at| cx.now.boot < at);
-        if !serving || waiting || self.replica.follow.is_some() || follows(o, master) {
+        let follows = follows(o, master);
+        if serving && follows {
+            self.quarantine.overwritten(a.epoch);
+        }
+        if !serving || waiting || self.replica.follow.is_some() || follows {
+            return;
+        }
+        if !self.may_overwrite(cx, a, o, master) {
             return;
         }
         self.replica.follow_retry = None;

@@ -17,7 +17,7 @@ use redkeep_core::spec::{
 use redkeep_core::*;
 
 pub(crate) use lock::Lock;
-pub(crate) use redis::Redis;
+pub(crate) use redis::{Keeping, Redis};
 
 pub(crate) const MS: u64 = 1_000_000;
 
@@ -82,6 +82,10 @@ pub(crate) struct Host {
     pub incarnation: u64,
     pub log: Vec<Event>,
     pub actions: Vec<Action>,
+    /// Of the last attempt to keep a data set aside.
+    pub keep_id: Option<ActionId>,
+    /// Offsets of the data sets that were kept aside, with the gap.
+    pub kept: Vec<(u64, Option<u64>)>,
     pub replies: Vec<AdminReply>,
 }
 
@@ -90,6 +94,8 @@ pub(crate) struct World {
     pub hosts: BTreeMap<&'static str, Host>,
     queue: VecDeque<(&'static str, Input)>,
     pub cut: BTreeSet<(&'static str, &'static str)>,
+    /// What becomes of an attempt to keep a data set aside.
+    pub keeping: Keeping,
     /// Replicas cannot attach, whatever they follow.
     pub no_replication: bool,
     /// Every message that was sent, for those who ask for it.
@@ -115,6 +121,7 @@ impl World {
             hosts: BTreeMap::new(),
             queue: VecDeque::new(),
             cut: BTreeSet::new(),
+            keeping: Keeping::Succeeds,
             no_replication: false,
             said: None,
             runs: 2,
@@ -131,6 +138,8 @@ impl World {
                     offset: 1000,
                     keys: 10,
                     history: "h1".into(),
+                    previous: None,
+                    append_only: false,
                     bypass: Vec::new(),
                     backlog_from: 1,
                     stuck_since: None,
@@ -159,6 +168,8 @@ impl World {
             incarnation: 1,
             log: Vec::new(),
             actions: Vec::new(),
+            keep_id: None,
+            kept: Vec::new(),
             replies: Vec::new(),
         };
         self.hosts.insert(name, host);
@@ -258,6 +269,9 @@ impl World {
             }
             Effect::Lock(op) => Some(Input::Lock(self.host(name).lock.run(t, op))),
             Effect::Act { group, id, action } => {
+                if matches!(action, Action::KeepAside { .. }) {
+                    self.host(name).keep_id = Some(id);
+                }
                 let outcome = self.act(name, &action);
                 self.host(name).actions.push(action);
                 outcome.map(|outcome| Input::ActionDone { group, id, outcome })

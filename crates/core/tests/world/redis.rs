@@ -3,10 +3,26 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 
-use redkeep_core::observe::{AttachedReplica, Bypass, ProbeFailure, RedisObservation, RedisRole};
+use redkeep_core::effect::{ActionFailure, Kept};
+use redkeep_core::lineage::{Compared, Lineage};
+use redkeep_core::observe::{
+    AttachedReplica, Bypass, PreviousHistory, ProbeFailure, RedisObservation, RedisRole,
+};
 use redkeep_core::*;
 
 use super::{MS, World};
+
+/// What becomes of an attempt to keep a data set aside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Keeping {
+    Succeeds,
+    /// With or without hope for the next attempt.
+    Fails {
+        retry: bool,
+    },
+    /// It goes on.
+    Lasts,
+}
 
 #[derive(Clone, Debug)]
 pub(crate) struct Redis {
@@ -19,12 +35,29 @@ pub(crate) struct Redis {
     pub offset: u64,
     pub keys: u64,
     pub history: String,
+    /// The history before, and the first offset that is no longer of it.
+    pub previous: Option<(String, u64)>,
+    pub append_only: bool,
     pub bypass: Vec<Bypass>,
     pub backlog_from: u64,
     pub min_replicas: u32,
     pub min_replicas_max_lag: Option<u32>,
     /// Its link to the master was cut then, and waits for TCP until it is made anew.
     pub stuck_since: Option<u64>,
+}
+
+impl Redis {
+    fn lineage(&self) -> Lineage {
+        let previous = self.previous.clone();
+        Lineage {
+            replication_id: self.history.clone(),
+            previous: previous.map(|(replication_id, until_offset)| PreviousHistory {
+                replication_id,
+                until_offset,
+            }),
+            offset: self.offset,
+        }
+    }
 }
 
 impl World {
@@ -43,6 +76,7 @@ impl World {
                 let r = self.redis(name);
                 (r.min_replicas, r.min_replicas_max_lag) = (min.to_write, min.max_lag_s);
                 if r.master.take().is_some() {
+                    r.previous = Some((r.history.clone(), r.offset + 1));
                     r.history = format!("h{}-{}", r.run, r.offset);
                 }
             }
@@ -55,6 +89,8 @@ impl World {
                 (r.min_replicas, r.min_replicas_max_lag) = (min.to_write, min.max_lag_s);
             }
             Action::Relink { .. } => self.redis(name).stuck_since = None,
+            Action::Compare { .. } => return Some(self.compare(name)),
+            Action::KeepAside { gap, .. } => return self.keep_aside(name, *gap),
             Action::PauseAndCatchUp { .. } | Action::ReadOffset => {
                 return Some(ActionOutcome::Offset(self.redis(name).offset));
             }
@@ -68,6 +104,39 @@ impl World {
             | Action::VerifyVip { .. } => {}
         }
         Some(ActionOutcome::Done)
+    }
+
+    fn compare(&mut self, name: &'static str) -> ActionOutcome {
+        let other = if name == "a" { "b" } else { "a" };
+        let reached = !self.cut.contains(&(name, other)) && self.is_open(other);
+        let master = self.redis(other).clone();
+        if !reached || !master.alive || master.hung || master.master.is_some() {
+            let text = "the master does not answer".to_owned();
+            return ActionOutcome::Failed(ActionFailure { retry: true, text });
+        }
+        let own = self.redis(name).clone();
+        ActionOutcome::Compared(Box::new(Compared {
+            run_id: RunId::new(&format!("run{}", own.run)),
+            own: own.lineage(),
+            master: master.lineage(),
+            keys: own.keys,
+            append_only: own.append_only,
+        }))
+    }
+
+    fn keep_aside(&mut self, name: &'static str, gap: Option<u64>) -> Option<ActionOutcome> {
+        match self.keeping {
+            Keeping::Succeeds => {
+                let offset = self.redis(name).offset;
+                self.host(name).kept.push((offset, gap));
+                Some(ActionOutcome::Kept(Kept { path: format!("/kept/{offset}"), size: 100 }))
+            }
+            Keeping::Fails { retry } => {
+                let text = "no room".to_owned();
+                Some(ActionOutcome::Failed(ActionFailure { retry, text }))
+            }
+            Keeping::Lasts => None,
+        }
     }
 
     /// A replica whose master's port is open follows it at once.
@@ -87,6 +156,7 @@ impl World {
                 && r.stuck_since.is_none()
             {
                 (r.offset, r.keys, r.history) = (master.offset, master.keys, master.history);
+                r.previous = master.previous;
             }
         }
     }
@@ -158,7 +228,7 @@ impl World {
                     },
                 },
                 replication_id: me.history.clone(),
-                previous: None,
+                previous: me.lineage().previous,
                 offset: me.offset,
                 keys: me.keys,
                 backlog_from: NonZeroU64::new(me.backlog_from),
@@ -181,8 +251,8 @@ impl World {
         self.runs += 1;
         let run = self.runs;
         let r = self.redis(name);
-        (r.run, r.alive, r.hung, r.master, r.history) =
-            (run, true, false, None, format!("fresh{run}"));
+        (r.run, r.alive, r.hung, r.master, r.history, r.previous) =
+            (run, true, false, None, format!("fresh{run}"), None);
         if empty {
             (r.keys, r.offset) = (0, 0);
         }

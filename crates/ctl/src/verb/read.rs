@@ -1,6 +1,8 @@
 //! Verbs that change nothing.
 
-use redkeep_proto::admin::v1::{ExplainRequest, GetHistoryRequest, GetStatusRequest};
+use redkeep_proto::admin::v1::{
+    ExplainRequest, GetHistoryRequest, GetStatusRequest, ListQuarantineRequest,
+};
 
 use super::{Kind, ask, name};
 use crate::{
@@ -8,7 +10,7 @@ use crate::{
     failure::Failure,
     out::Out,
     show,
-    view::{ExplainView, HistoryView, StatusView},
+    view::{ExplainView, HistoryView, QuarantineView, StatusView},
 };
 
 pub(super) async fn status(
@@ -55,4 +57,18 @@ pub(super) async fn explain(
     })
     .await?;
     out.answer(&ExplainView::from(answer), show::explain)
+}
+
+pub(super) async fn quarantine(
+    target: &Target,
+    group: Option<&str>,
+    out: &mut Out,
+) -> Result<(), Failure> {
+    let request = ListQuarantineRequest { group: name(group) };
+    let answer = ask(target, Kind::Question, |mut client| {
+        let request = request.clone();
+        async move { client.list_quarantine(request).await }
+    })
+    .await?;
+    out.answer(&QuarantineView::from(answer), show::quarantine)
 }

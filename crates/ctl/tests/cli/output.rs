@@ -146,6 +146,36 @@ fn explain_names_the_rule_for_each_candidate() {
 }
 
 #[test]
+fn quarantine_lists_what_the_asked_node_keeps() {
+    let entry = |epoch, gap_bytes| pb::QuarantineEntry {
+        group: "pair".to_owned(),
+        epoch,
+        gap_bytes,
+        size_bytes: 1_048_576,
+        time: at(1_700_000_000_000),
+        path: format!("/var/lib/redkeep/quarantine/pair,epoch={epoch}.rdb"),
+    };
+    let quarantine = pb::ListQuarantineResponse {
+        node: "a".to_owned(),
+        directory: "/var/lib/redkeep/quarantine".to_owned(),
+        max_bytes: 20 << 30,
+        max_files: 4,
+        entries: vec![entry(4, Some(38_211)), entry(7, None)],
+    };
+    let off =
+        pb::ListQuarantineResponse { max_bytes: 0, entries: Vec::new(), ..quarantine.clone() };
+    let server = Supervisor::start(Prepared { quarantine, ..serving(healthy()) });
+    let told = server.run(&["quarantine", "list", "pair"]);
+    assert_eq!((told.code, told.stderr.as_str()), (0, ""));
+    golden("quarantine.txt", &told.stdout);
+    golden("quarantine.json", &server.run(&["-o", "json", "quarantine", "list"]).stdout);
+    let asked = server.asked();
+    assert!(asked[0].contains("group: \"pair\""), "{asked:?}");
+    let server = Supervisor::start(Prepared { quarantine: off, ..serving(healthy()) });
+    golden("quarantine-off.txt", &server.run(&["quarantine", "list"]).stdout);
+}
+
+#[test]
 fn help_and_completions_name_every_verb() {
     let help = crate::support::redkeepctl(&[], &["--help"]);
     assert_eq!(help.code, 0);
@@ -153,7 +183,16 @@ fn help_and_completions_name_every_verb() {
     for shell in ["bash", "zsh", "fish"] {
         let script = crate::support::redkeepctl(&[], &["completions", shell]);
         assert_eq!(script.code, 0);
-        for verb in ["status", "history", "events", "explain", "switchover", "failover", "pause"] {
+        for verb in [
+            "status",
+            "history",
+            "events",
+            "explain",
+            "switchover",
+            "failover",
+            "pause",
+            "quarantine",
+        ] {
             assert!(script.stdout.contains(verb), "{shell} misses {verb}");
         }
     }

@@ -29,6 +29,7 @@ pub(crate) struct Prepared {
     pub(crate) history: Vec<pb::HistoryRecord>,
     pub(crate) explain: Option<pb::ExplainResponse>,
     pub(crate) events: Vec<pb::Event>,
+    pub(crate) quarantine: pb::ListQuarantineResponse,
     /// To every write.
     pub(crate) outcome: Option<Result<pb::Outcome, Status>>,
     /// Writes never end.
@@ -96,6 +97,14 @@ impl AdminService for Service {
     async fn explain(&self, request: Request<pb::ExplainRequest>) -> Answer<pb::ExplainResponse> {
         self.0.note(&request.into_inner());
         Ok(Response::new(self.0.explain.clone().unwrap()))
+    }
+
+    async fn list_quarantine(
+        &self,
+        request: Request<pb::ListQuarantineRequest>,
+    ) -> Answer<pb::ListQuarantineResponse> {
+        self.0.note(&request.into_inner());
+        Ok(Response::new(self.0.quarantine.clone()))
     }
 
     async fn switchover(

@@ -51,6 +51,8 @@ const fn kind_of(kind: &EventKind) -> pb::EventKind {
         EventKind::Bypass { .. } => pb::EventKind::Bypass,
         EventKind::BypassClosed => pb::EventKind::BypassClosed,
         EventKind::DiskStalled { .. } => pb::EventKind::DiskStalled,
+        EventKind::Quarantined { .. } => pb::EventKind::Quarantined,
+        EventKind::QuarantineFailed { .. } => pb::EventKind::QuarantineFailed,
     }
 }
 
@@ -109,6 +111,21 @@ fn sentence(view: &View, kind: &EventKind) -> String {
         EventKind::DiskStalled { took } => {
             format!("the disk of the log stalled: one write took {} ms", took.as_millis())
         }
+        EventKind::Quarantined { gap, size, path } => {
+            let lacks = lacks(*gap);
+            format!("{lacks}: the data set is kept as {path} ({size} bytes)")
+        }
+        EventKind::QuarantineFailed { gap, reason } => {
+            let lacks = lacks(*gap);
+            format!("{lacks}, and the data set is overwritten without being kept: {reason}")
+        }
+    }
+}
+
+fn lacks(gap: Option<u64>) -> String {
+    match gap {
+        Some(gap) => format!("the new master lacks {gap} bytes of what was written here"),
+        None => "the new master may lack some of what was written here".to_owned(),
     }
 }
 

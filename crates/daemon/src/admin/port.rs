@@ -4,6 +4,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use redkeep_agent::quarantine::{Entry, Settings};
 use redkeep_core::{AdminReply, AdminRequest, Event, model::Record, status::StatusView};
 use tokio::sync::{broadcast, watch};
 
@@ -15,6 +16,8 @@ pub(crate) trait AdminPort: Send + Sync + 'static {
     fn history(&self) -> Arc<Vec<Record>>;
     /// Since this node last heard the leader; none = never since it started, or it leads itself.
     fn leader_heard_ago(&self) -> Option<Duration>;
+    /// What is kept aside on this host. It reads a directory, so it may block.
+    fn kept(&self) -> std::io::Result<Kept>;
     /// Give a request to the core and wait for its outcome; `AdminReply::Unknown` when `limit` passes first.
     fn submit(
         &self,
@@ -23,6 +26,14 @@ pub(crate) trait AdminPort: Send + Sync + 'static {
     ) -> impl Future<Output = AdminReply> + Send;
     /// Events from now on. A reader that falls too far behind is told so by the channel.
     fn events(&self) -> broadcast::Receiver<Arc<StampedEvent>>;
+}
+
+/// The quarantine directory of this host.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Kept {
+    pub(crate) settings: Settings,
+    /// Oldest first.
+    pub(crate) entries: Vec<Entry>,
 }
 
 /// An event of this node with the instant it was taken from the core.

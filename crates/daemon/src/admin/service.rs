@@ -19,6 +19,7 @@ use super::{
     forward::LeaderLink,
     history, nodes, outcome,
     port::{AdminPort, StampedEvent},
+    quarantine,
     time::{span, to_span},
     view::View,
     write::Write,
@@ -198,6 +199,21 @@ impl<P: AdminPort> AdminService for Service<P> {
         let status = view.status.groups.iter().find(|g| g.group == id);
         let status = status.ok_or_else(outcome::not_ready)?;
         Ok(Response::new(explanation(&view, status, note)))
+    }
+
+    async fn list_quarantine(
+        &self,
+        request: Request<pb::ListQuarantineRequest>,
+    ) -> Answer<pb::ListQuarantineResponse> {
+        let pb::ListQuarantineRequest { group: wanted } = request.into_inner();
+        group_or_all(&self.view(), &wanted)?;
+        let port = Arc::clone(&self.port);
+        let kept = tokio::task::spawn_blocking(move || port.kept()).await;
+        let kept = kept.map_err(|_ended| Status::unavailable("the supervisor is stopping"))?;
+        let unread =
+            |error| Status::internal(format!("the quarantine directory cannot be read: {error}"));
+        let kept = kept.map_err(unread)?;
+        Ok(Response::new(quarantine::listing(&self.me, &wanted, kept)))
     }
 
     async fn switchover(

@@ -26,6 +26,10 @@ pub(super) fn unix_ms(ms: u64) -> Timestamp {
     Timestamp { seconds: signed(ms / 1_000), nanos: below_a_second(ms % 1_000 * 1_000_000) }
 }
 
+pub(super) const fn unix_s(seconds: i64) -> Timestamp {
+    Timestamp { seconds, nanos: 0 }
+}
+
 pub(super) fn unix_us(us: u64) -> Timestamp {
     Timestamp { seconds: signed(us / 1_000_000), nanos: below_a_second(us % 1_000_000 * 1_000) }
 }

@@ -8,8 +8,8 @@ use redkeep_core::{
 };
 
 use super::{
-    Config, GroupAccess, LogFormat, OnStop, Transport,
-    unit::{show_duration, show_ppm},
+    Config, GroupAccess, LogFormat, OnStop, Quarantine, Transport,
+    unit::{show_bytes, show_duration, show_ppm},
 };
 
 /// The whole file, defaults written out; it reads back to the same configuration.
@@ -30,6 +30,11 @@ pub(crate) fn effective(config: &Config) -> String {
             }
         }
     }
+    o.push_str("\n[quarantine]\n");
+    line(o, "dir", &quote(&config.quarantine.dir.to_string_lossy()));
+    line(o, "max_files", &config.quarantine.max_files.to_string());
+    line(o, "max_bytes", &quote(&show_bytes(config.quarantine.max_bytes)));
+    span(o, "timeout", config.quarantine.timeout);
     o.push_str("\n[cluster]\n");
     line(o, "name", &quote(&config.spec.name));
     timing(o, &config.spec.timing);
@@ -172,6 +177,7 @@ pub(crate) fn consequences(config: &Config) -> String {
         "writes acknowledged by a master that is cut off can be lost for at most {} before the cut is fenced by its kernel",
         show_duration(timing.lease_ttl)
     ));
+    say(quarantine(&config.quarantine));
     for group in &config.spec.groups {
         say(format!("group {}:", group.id));
         say("  Redis dies:           no timer is waited for".to_owned());
@@ -199,4 +205,17 @@ pub(crate) fn consequences(config: &Config) -> String {
         }
     }
     out
+}
+
+fn quarantine(quarantine: &Quarantine) -> String {
+    let Quarantine { dir, max_files, max_bytes, timeout } = quarantine;
+    if *max_bytes == 0 {
+        return "writes that only a returning old master holds are not kept (quarantine.max_bytes is 0)".to_owned();
+    }
+    format!(
+        "writes that only a returning old master holds are kept in {}: {max_files} files of a group and {} in all at most; it waits for that up to {} before it follows",
+        dir.display(),
+        show_bytes(*max_bytes),
+        show_duration(*timeout),
+    )
 }

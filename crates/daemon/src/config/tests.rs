@@ -163,6 +163,12 @@ const WRONG: &[(&str, &str, &str)] = &[
         "group[0].rename_commands.CONFIG",
     ),
     ("insecure = true", "insecure = true\non_stop = \"leave\"", "on_stop"),
+    ("[cluster]", "[quarantine]\ndir = \"kept\"\n[cluster]", "quarantine.dir"),
+    ("[cluster]", "[quarantine]\nmax_files = 0\n[cluster]", "quarantine.max_files"),
+    ("[cluster]", "[quarantine]\nmax_bytes = 100\n[cluster]", "quarantine.max_bytes"),
+    ("[cluster]", "[quarantine]\nmax_bytes = \"1GB\"\n[cluster]", "quarantine.max_bytes"),
+    ("[cluster]", "[quarantine]\ntimeout = \"10ms\"\n[cluster]", "quarantine.timeout"),
+    ("[cluster]", "[quarantine]\nmax_file = 1\n[cluster]", "quarantine.max_file"),
     (
         "insecure = true",
         "insecure = true\ntls = { ca = \"/a\", cert = \"/b\", key = \"/c\" }",
@@ -243,6 +249,26 @@ fn the_consequences_name_the_wait_for_a_silent_holder() {
     let text = consequences(&config);
     assert!(text.contains("355ms"), "{text}");
     assert!(text.contains("850ms"), "{text}");
+}
+
+#[test]
+fn what_is_kept_of_an_old_master_has_defaults_and_can_be_switched_off() {
+    let text = example(&password_file("quarantine"));
+    let config = parse(&text).unwrap();
+    let Quarantine { dir, max_files, max_bytes, timeout } = &config.quarantine;
+    assert_eq!(dir, Path::new("/var/lib/redkeep/quarantine"));
+    assert_eq!((*max_files, *max_bytes, timeout.0), (4, 20 << 30, 60_000_000_000));
+    assert!(
+        consequences(&config).contains("/var/lib/redkeep/quarantine: 4 files of a group and 20GiB")
+    );
+    let own = "[quarantine]\ndir = \"/kept\"\nmax_files = 9\nmax_bytes = \"0\"\ntimeout = \"5m\"\n[cluster]";
+    let config = parse(&text.replace("[cluster]", own)).unwrap();
+    let Quarantine { dir, max_files, max_bytes, timeout } = &config.quarantine;
+    assert_eq!(dir, Path::new("/kept"));
+    assert_eq!((*max_files, *max_bytes, timeout.0), (9, 0, 300_000_000_000));
+    assert!(consequences(&config).contains("are not kept"));
+    let again = parse(&effective(&config)).unwrap();
+    assert_eq!(again.quarantine, config.quarantine);
 }
 
 #[test]

@@ -53,6 +53,26 @@ pub(super) fn show_duration(span: Span) -> String {
     format!("{}us", text.trim_end_matches('0'))
 }
 
+/// `"20GiB"`, or `"0"`; units KiB, MiB, GiB, TiB, whole numbers.
+pub(super) fn bytes(text: &str) -> Option<u64> {
+    if text == "0" {
+        return Some(0);
+    }
+    let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(unit_at);
+    let (_, size) = BYTES.iter().find(|(name, _)| *name == unit)?;
+    number.parse::<u64>().ok()?.checked_mul(*size)
+}
+
+const BYTES: [(&str, u64); 4] =
+    [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+
+/// The shortest form that [`bytes`] reads back.
+pub(super) fn show_bytes(bytes: u64) -> String {
+    let whole = BYTES.iter().find(|(_, size)| bytes > 0 && bytes.is_multiple_of(*size));
+    whole.map_or_else(|| bytes.to_string(), |(name, size)| format!("{}{name}", bytes / size))
+}
+
 /// `"10%"` or `"0.5%"` in parts per million.
 pub(super) fn percent_ppm(text: &str) -> Option<u64> {
     let number = text.strip_suffix('%')?.trim_end();
@@ -118,6 +138,24 @@ mod tests {
         let even = [0, 1_000, 300_000_000, 1_500_000_000, 90_000_000_000, 3_600_000_000_000];
         for ns in odd.into_iter().chain(even) {
             assert_eq!(duration(&show_duration(Span(ns))), Some(Span(ns)));
+        }
+    }
+
+    #[test]
+    fn sizes_need_a_unit_and_read_back() {
+        for (text, bytes_of) in [
+            ("0", 0),
+            ("1KiB", 1 << 10),
+            ("20GiB", 20 << 30),
+            ("3TiB", 3 << 40),
+            ("1500MiB", 1500 << 20),
+        ] {
+            assert_eq!(bytes(text), Some(bytes_of), "{text}");
+            assert_eq!(show_bytes(bytes_of), text);
+        }
+        assert_eq!(bytes("0GiB"), Some(0));
+        for text in ["", "20", "GiB", "1.5GiB", "20GB", "20 GiB", "-1KiB", "99999999999TiB"] {
+            assert_eq!(bytes(text), None, "{text}");
         }
     }
 

@@ -19,6 +19,7 @@ use super::{
 };
 
 mod groups;
+mod quarantine;
 
 use groups::{check_groups, groups};
 
@@ -64,6 +65,7 @@ pub(super) fn validate(file: Document) -> Result<Config, Vec<Problem>> {
         },
         p,
     );
+    let quarantine = quarantine::quarantine(&mut root, &data_dir, p);
     let (name, timing, mass_failure_limit) = cluster(&mut root, p);
     let nodes = nodes(raw::blocks("node", file.nodes, p), p);
     let (groups, access) = groups(&mut root, &nodes, &node, p);
@@ -81,6 +83,7 @@ pub(super) fn validate(file: Document) -> Result<Config, Vec<Problem>> {
             transport,
             log_format,
             on_stop,
+            quarantine,
             spec,
             groups: access,
         })

@@ -147,6 +147,8 @@ impl KernelThread {
             | Action::SetMinReplicas(_)
             | Action::Follow { .. }
             | Action::Relink { .. }
+            | Action::Compare { .. }
+            | Action::KeepAside { .. }
             | Action::PauseAndCatchUp { .. }
             | Action::Unpause
             | Action::ReadOffset

@@ -40,9 +40,11 @@ use super::{MARK, OWN_SOURCE};
 use crate::{config::GroupAccess, inbox::Inbox};
 
 mod around;
+mod aside;
 mod control;
 
 use around::Around;
+pub(crate) use aside::Quarantine;
 
 /// The Redis of one group, as the driver sees it. Dropping it ends both tasks.
 #[derive(Debug)]
@@ -158,6 +160,7 @@ impl GroupRedis {
         runtime: &Handle,
         (addr, spec): (SocketAddr, &GroupSpec),
         access: &Access,
+        quarantine: &Arc<Quarantine>,
         inbox: Inbox,
     ) -> Self {
         let (deaths, died) = mpsc::unbounded_channel();
@@ -179,7 +182,12 @@ impl GroupRedis {
         });
         let tasks = [
             runtime.spawn(Prober::new(Arc::clone(&shared), spec.port).run()),
-            runtime.spawn(control::run(Arc::clone(&shared), auth, queue, died)),
+            runtime.spawn(control::run(
+                (Arc::clone(&shared), Arc::clone(quarantine)),
+                auth,
+                queue,
+                died,
+            )),
         ];
         Self { shared, actions, tasks }
     }

@@ -7,6 +7,7 @@ pub mod ledger;
 pub mod orders;
 pub mod progress;
 pub mod strict;
+pub mod tails;
 
 use redkeep_core::{Epoch, NodeId, Span, spec::ClusterSpec};
 
@@ -43,6 +44,10 @@ pub enum Violation {
         "group {group}: host {host} acknowledged write {write} with {attached} replicas attached; its eligible set has {members} and durability is strict"
     )]
     StrictBroken { group: usize, host: usize, write: WriteId, attached: u64, members: u64 },
+    #[error(
+        "group {group}: host {host} follows the master of epoch {epoch} without its {writes} acknowledged writes being kept that only it holds"
+    )]
+    TailDropped { group: usize, host: usize, epoch: Epoch, writes: usize },
     #[error("group {group}: {gets} writes that began anew replaced {had} on host {host}")]
     EmptyReplaced { group: usize, host: usize, had: usize, gets: usize },
     #[error(
@@ -90,6 +95,7 @@ impl Violation {
             | Self::ConfirmedLost { .. }
             | Self::LostTooOld { .. }
             | Self::StrictBroken { .. }
+            | Self::TailDropped { .. }
             | Self::EmptyReplaced { .. }
             | Self::EmptyServes { .. }
             | Self::MissingAtEnd { .. }
@@ -112,6 +118,7 @@ pub struct Checks {
     pub ledger: ledger::Ledger,
     pub progress: progress::Progress,
     pub strict: strict::Strict,
+    pub tails: tails::Tails,
 }
 
 impl Checks {
@@ -122,6 +129,7 @@ impl Checks {
             ledger: ledger::Ledger::new(spec),
             progress: progress::Progress::new(spec.groups.len()),
             strict: strict::Strict::default(),
+            tails: tails::Tails::default(),
         }
     }
 }

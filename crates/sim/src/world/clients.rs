@@ -196,6 +196,7 @@ impl World {
         }
         self.note(format_args!("{host} g{group} acknowledges {write}"));
         self.check_strict(host, group, write);
+        self.checks.tails.answered(write);
         let elsewhere = self.fullest_elsewhere(host, group);
         let log = self.hosts[host].redis[group].as_ref().map_or(&[][..], |r| &r.data.log);
         let acknowledged = Acknowledged { group, host, write, at: self.now, elsewhere };

@@ -139,6 +139,7 @@ impl World {
             ProcessEvent::Announce { group, number, step } => {
                 self.announce(host, group, number, step);
             }
+            ProcessEvent::Aside { group, id, work } => self.aside_done(host, group, id, work),
             ProcessEvent::ProbeDue { group, extra } => self.probe_due(host, group, extra),
             ProcessEvent::ProbeTimeout { group, redis_life } => {
                 self.probe_timeout(host, group, redis_life);

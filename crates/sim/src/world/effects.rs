@@ -219,6 +219,9 @@ impl World {
             if self.checks.ledger.goes_on(group, host, view.epoch) {
                 self.coverage.met("old master went on after a switchover");
             }
+            if let Some(redis) = &self.hosts[host].redis[group] {
+                self.checks.tails.opened(host, group, (redis.life, view.epoch));
+            }
             self.note(format_args!("{host} g{group} opens at epoch {}", view.epoch));
         }
         self.pump_soon(host, group);
@@ -237,6 +240,9 @@ impl World {
         let (id, action) = order;
         let view = Self::view_of(views, group);
         self.note(format_args!("{host} g{group} act {id:?} {action:?}"));
+        if matches!(action, Action::Compare { .. } | Action::KeepAside { .. }) {
+            return self.aside_order(host, group, id, &action);
+        }
         if action.is_redis() {
             return self.control_order(host, group, (id, action), view);
         }
@@ -311,6 +317,8 @@ impl World {
             | Action::SetMinReplicas(_)
             | Action::Follow { .. }
             | Action::Relink { .. }
+            | Action::Compare { .. }
+            | Action::KeepAside { .. }
             | Action::PauseAndCatchUp { .. }
             | Action::Unpause
             | Action::ReadOffset

@@ -1,6 +1,6 @@
 //! What can happen in the world: a closed set.
 
-use redkeep_core::{Input, Span, message::PeerMessage};
+use redkeep_core::{ActionId, Epoch, Input, Span, message::PeerMessage};
 
 use crate::{
     clock::Real,
@@ -126,6 +126,25 @@ pub(crate) enum ProcessEvent {
     ProbeTimeout {
         group: Group,
         redis_life: u64,
+    },
+    /// What was ordered beside the control connection comes to its end.
+    Aside {
+        group: Group,
+        id: ActionId,
+        work: AsideWork,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum AsideWork {
+    Compare {
+        master: Endpoint,
+    },
+    /// The data set of this life of Redis as it was when its snapshot began.
+    Keep {
+        epoch: Epoch,
+        life: u64,
+        log: Vec<WriteId>,
     },
 }
 

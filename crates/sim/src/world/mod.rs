@@ -3,6 +3,7 @@
 //! Owned by the runner; one event at a time, no threads, no wall clock. It carries out every effect of every core and
 //! asks the checkers after each event. Invariant: a run is a function of its plan alone.
 
+mod aside;
 mod clients;
 mod driver;
 mod effects;
@@ -62,6 +63,7 @@ struct Dice {
     process: Rng,
     faults: Rng,
     starts: Rng,
+    aside: Rng,
 }
 
 impl Dice {
@@ -77,6 +79,7 @@ impl Dice {
             process: stream(16),
             faults: stream(17),
             starts: stream(18),
+            aside: stream(29),
         }
     }
 }
@@ -117,6 +120,8 @@ pub struct World {
     trace: Trace,
     coverage: Coverage,
     failure: Option<Violation>,
+    /// What Redis starts with comes from an append-only file.
+    append_only: bool,
     ending: sample::Ending,
     done: bool,
 }
@@ -140,6 +145,7 @@ impl World {
         let mut dice = Dice::new(plan.seed);
         let spec = layout::spec(plan.layout, &knobs);
         let hosts = layout::hosts(&spec, &knobs, switches.lock, &mut dice.faults);
+        let append_only = dice.aside.chance(400_000);
         let machines = hosts.len() + 1;
         let clients = Clients::new(&spec, hosts.len());
         let checks = Checks::new(&spec);
@@ -160,6 +166,7 @@ impl World {
             trace: Trace::new(lines),
             coverage: Coverage::default(),
             failure: None,
+            append_only,
             ending: sample::Ending::default(),
             done: false,
             plan,

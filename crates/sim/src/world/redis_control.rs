@@ -102,6 +102,8 @@ impl World {
             | Action::SetMinReplicas(_)
             | Action::Follow { .. }
             | Action::Relink { .. }
+            | Action::Compare { .. }
+            | Action::KeepAside { .. }
             | Action::Unpause
             | Action::ReadOffset
             | Action::ShutWrites
@@ -185,6 +187,8 @@ impl World {
             Action::Unpause => Some(Change::Unpause),
             Action::ShutWrites => Some(Change::ShutWrites),
             Action::ReadOffset
+            | Action::Compare { .. }
+            | Action::KeepAside { .. }
             | Action::VerifyVip { .. }
             | Action::EnsureVip { .. }
             | Action::RemoveVip { .. }
@@ -237,6 +241,8 @@ impl World {
             | Action::SetMinReplicas(_)
             | Action::Follow { .. }
             | Action::Relink { .. }
+            | Action::Compare { .. }
+            | Action::KeepAside { .. }
             | Action::PauseAndCatchUp { .. }
             | Action::Unpause
             | Action::ShutWrites
@@ -283,6 +289,7 @@ impl World {
                 if !committed || !self.checks.orders.was_up(master, group, epoch) {
                     self.fail(Violation::FollowedTooEarly { group, host, master, epoch });
                 }
+                self.check_tail(host, group, (master, epoch));
                 self.coverage.met("replica repointed");
             }
             Change::SetMinReplicas(_)

@@ -43,7 +43,7 @@ impl World {
     }
 
     /// A connection from the replica to the master's port can be made.
-    fn reachable(&self, group: Group, master: Endpoint, replica: Endpoint) -> bool {
+    pub(super) fn reachable(&self, group: Group, master: Endpoint, replica: Endpoint) -> bool {
         let up = self.hosts[master].redis[group].as_ref().is_some_and(crate::redis::Redis::runs);
         up && self.net.both_ways(master, replica)
             && self.hosts[master].passes(self.port(group), self.now)

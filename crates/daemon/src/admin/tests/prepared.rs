@@ -27,7 +27,7 @@ use tokio::{
 use crate::{
     admin::{
         AdminServer,
-        port::{AdminPort, StampedEvent},
+        port::{AdminPort, Kept, StampedEvent},
     },
     tls::TlsFiles,
 };
@@ -43,6 +43,7 @@ pub(super) struct Prepared {
     events: broadcast::Sender<Arc<StampedEvent>>,
     replies: Mutex<VecDeque<AdminReply>>,
     requests: Mutex<Vec<AdminRequest>>,
+    kept: Option<Kept>,
     /// Told at each request.
     pub(super) asked: Notify,
 }
@@ -57,6 +58,7 @@ impl Prepared {
             events: broadcast::Sender::new(EVENTS_KEPT),
             replies: Mutex::default(),
             requests: Mutex::default(),
+            kept: None,
             asked: Notify::new(),
         }
     }
@@ -65,6 +67,11 @@ impl Prepared {
     pub(super) fn will_reply(self, reply: AdminReply) -> Self {
         self.replies.lock().unwrap_or_else(PoisonError::into_inner).push_back(reply);
         self
+    }
+
+    /// This is in the quarantine directory; without it, that cannot be read.
+    pub(super) fn keeping(self, kept: Kept) -> Self {
+        Self { kept: Some(kept), ..self }
     }
 
     pub(super) fn requests(&self) -> Vec<AdminRequest> {
@@ -91,6 +98,10 @@ impl AdminPort for Prepared {
 
     fn leader_heard_ago(&self) -> Option<Duration> {
         Some(Duration::from_millis(1_250))
+    }
+
+    fn kept(&self) -> std::io::Result<Kept> {
+        self.kept.clone().ok_or_else(|| std::io::Error::other("no disk"))
     }
 
     async fn submit(&self, request: AdminRequest, limit: Duration) -> AdminReply {

@@ -1,7 +1,8 @@
 //! Reads: from the leader where it can be had, else from the own view, and always said which.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{net::SocketAddr, path::PathBuf, time::Instant};
 
+use redkeep_agent::quarantine::{Entry, Name, Settings};
 use redkeep_core::{
     Epoch,
     ids::node_id,
@@ -16,6 +17,7 @@ use super::{
     LONG, client,
     prepared::{Prepared, Running, pair},
 };
+use crate::admin::port::Kept;
 
 async fn status(server: &Running, local_only: bool) -> pb::Status {
     let request = pb::GetStatusRequest { local_only, group: String::new() };
@@ -220,4 +222,41 @@ async fn a_node_without_the_spec_says_so() {
     let explain = pb::ExplainRequest { local_only: false, group: "pair".to_owned() };
     let error = client(&server).await.explain(explain).await.unwrap_err();
     assert_eq!(error.code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn what_is_kept_aside_is_listed_by_the_node_that_was_asked() {
+    let entry = |group: &str, epoch, gap| {
+        let name = Name { group: group.to_owned(), epoch, gap, log: 7 };
+        let path = PathBuf::from(format!("/kept/{group}-{epoch}.rdb"));
+        Entry { name, size: 4_096, unix_s: 1_700_000_000, path }
+    };
+    let directory = PathBuf::from("/kept");
+    let settings = Settings { directory, max_files: 4, max_bytes: 1 << 30, log: 7 };
+    let entries =
+        vec![entry("pair", 3, None), entry("other", 2, Some(1)), entry("pair", 4, Some(38))];
+    let port = Prepared::new(pair().leading()).keeping(Kept { settings, entries });
+    let server = Running::start(port).await;
+    let ask = |group: &str| pb::ListQuarantineRequest { group: group.to_owned() };
+    let mut client = client(&server).await;
+    let all = client.list_quarantine(ask("")).await.unwrap().into_inner();
+    assert_eq!((all.node.as_str(), all.directory.as_str()), ("a", "/kept"));
+    assert_eq!((all.max_bytes, all.max_files, all.entries.len()), (1 << 30, 4, 3));
+    let of_pair = client.list_quarantine(ask("pair")).await.unwrap().into_inner();
+    let known: Vec<_> = of_pair.entries.iter().map(|e| (e.epoch, e.gap_bytes)).collect();
+    assert_eq!(known, [(3, None), (4, Some(38))]);
+    let last = &of_pair.entries[1];
+    assert_eq!((last.size_bytes, last.path.as_str()), (4_096, "/kept/pair-4.rdb"));
+    assert_eq!(last.time.unwrap().seconds, 1_700_000_000);
+    let unknown = client.list_quarantine(ask("none")).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_quarantine_directory_that_cannot_be_read_is_an_error_and_not_empty() {
+    let server = Running::start(Prepared::new(pair().leading())).await;
+    let ask = pb::ListQuarantineRequest::default();
+    let error = client(&server).await.list_quarantine(ask).await.unwrap_err();
+    assert_eq!(error.code(), Code::Internal);
+    assert!(error.message().contains("no disk"), "{}", error.message());
 }

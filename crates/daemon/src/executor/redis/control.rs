@@ -16,7 +16,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::Shared;
+use super::{
+    Shared,
+    aside::{Aside, Quarantine},
+};
 
 /// How long one command may take before the core hears "not yet".
 const STEP: Duration = Duration::from_millis(250);
@@ -30,13 +33,14 @@ const QUIET: Duration = Duration::from_secs(2);
 const OUT_OF_REACH: u32 = 1_000_000;
 
 pub(super) async fn run(
-    shared: Arc<Shared>,
+    (shared, quarantine): (Arc<Shared>, Arc<Quarantine>),
     auth: Option<MasterAuth>,
     mut queue: mpsc::UnboundedReceiver<(ActionId, Action)>,
     mut died: mpsc::UnboundedReceiver<u32>,
 ) {
     let control = Control::new(shared.endpoint.clone());
-    let mut hand = Hand { shared, control, auth };
+    let aside = Aside::new(Arc::clone(&shared), quarantine);
+    let mut hand = Hand { shared, control, auth, aside };
     let mut pause = Duration::ZERO;
     loop {
         tokio::select! {
@@ -63,12 +67,13 @@ pub(super) async fn run(
 }
 
 /// What an action came to: an outcome, or why not.
-type Acted = Result<ActionOutcome, ActionFailure>;
+pub(super) type Acted = Result<ActionOutcome, ActionFailure>;
 
 struct Hand {
     shared: Arc<Shared>,
     control: Control,
     auth: Option<MasterAuth>,
+    aside: Aside,
 }
 
 impl Hand {
@@ -80,14 +85,18 @@ impl Hand {
                 tokio::spawn(verify(Arc::clone(&self.shared), id, SocketAddr::new(vip.addr, port)));
                 return;
             }
+            Action::Compare { master } => return self.aside.compare(id, self.towards(master)),
+            Action::KeepAside { epoch, gap } => return self.aside.keep(id, epoch, gap),
             Action::ReadOffset => self.read_offset().await,
             Action::Promote(min_replicas) => {
                 self.shared.settling.set(false);
+                self.aside.end();
                 self.promote(min_replicas).await
             }
             Action::SetMinReplicas(min_replicas) => self.set_min_replicas(min_replicas).await,
             Action::Follow { master } => {
                 self.shared.settling.set(false);
+                self.aside.end();
                 self.follow(master).await
             }
             Action::Relink { master } => self.relink(master).await,
@@ -280,7 +289,7 @@ async fn verify(shared: Arc<Shared>, id: ActionId, addr: SocketAddr) {
     }
 }
 
-fn failure(retry: bool, text: impl Into<String>) -> ActionFailure {
+pub(super) fn failure(retry: bool, text: impl Into<String>) -> ActionFailure {
     ActionFailure { retry, text: text.into() }
 }
 

@@ -1,0 +1,264 @@
+//! Data sets of old masters that were kept aside: one directory, bounded in files and bytes.
+//!
+//! Synchronous: for a blocking thread. A file appears under its name only when all of it is on disk. Where the directory is on
+//! the file system of Redis it costs a hard link and no copy: Redis renames each new file over its old one and never writes
+//! into it. A copy is written out in small pieces, so that whoever else syncs on that disk (the log of the supervisor) never waits
+//! for the whole of it.
+//!
+//! Deliberately absent: reading what is in a file, and deciding what is kept.
+
+mod name;
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+pub use name::Name;
+
+/// Read and written at once.
+const PIECE: usize = 1 << 20;
+/// Written out after so many pieces.
+const PIECES_A_SYNC: usize = 16;
+
+/// Where, and how much at most.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The directory; made when the first file is kept.
+    pub directory: PathBuf,
+    /// Files of one group.
+    pub max_files: usize,
+    /// All files together, bytes; 0 = nothing is kept.
+    pub max_bytes: u64,
+    /// Identity of the log whose epochs are meant.
+    pub log: u32,
+}
+
+/// One data set that was kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// What the file's name says.
+    pub name: Name,
+    /// Bytes.
+    pub size: u64,
+    /// When it was written; seconds since 1970 by the wall clock, for display and for the order of removal.
+    pub unix_s: i64,
+    /// The file.
+    pub path: PathBuf,
+}
+
+/// Why a data set was not kept.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    /// By configuration.
+    #[error("quarantine is switched off on this node (max_bytes = \"0\")")]
+    Off,
+    /// More than all files together may have.
+    #[error("its file has {size} bytes, and max_bytes is {max}")]
+    TooLarge {
+        /// Of the file; bytes.
+        size: u64,
+        /// The bound; bytes.
+        max: u64,
+    },
+    /// The caller does not want it any more.
+    #[error("it took too long, or another change of role came first")]
+    Stopped,
+    /// A file could not be read, written or moved.
+    #[error("{step} {path}", path = path.display())]
+    File {
+        /// What was tried.
+        step: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn failed<'a>(step: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> KeepError + 'a {
+    move |source| KeepError::File { step, path: path.to_owned(), source }
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Store {
+    settings: Settings,
+    /// Groups return together when their host does: one of them at a time makes room.
+    making_room: Mutex<()>,
+}
+
+impl Store {
+    /// Removes what an earlier process left unfinished.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let store = Self { settings, making_room: Mutex::default() };
+        for file in fs::read_dir(&store.settings.directory).into_iter().flatten().flatten() {
+            if name::is_part(&file.file_name()) {
+                let _ = fs::remove_file(file.path());
+            }
+        }
+        store
+    }
+
+    /// Where, and how much at most.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Whether nothing is to be kept.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.settings.max_bytes == 0
+    }
+
+    /// What is kept, oldest first.
+    ///
+    /// # Errors
+    /// The directory is there and cannot be read.
+    pub fn entries(&self) -> io::Result<Vec<Entry>> {
+        let files = match fs::read_dir(&self.settings.directory) {
+            Ok(files) => files,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut entries = Vec::new();
+        for file in files {
+            let file = file?;
+            let Some(name) = Name::read(&file.file_name()) else { continue };
+            match file.metadata() {
+                Ok(found) => entries.push(Entry {
+                    name,
+                    size: found.len(),
+                    unix_s: found.mtime(),
+                    path: file.path(),
+                }),
+                // Removed meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        entries.sort_by(|a, b| (a.unix_s, &a.name).cmp(&(b.unix_s, &b.name)));
+        Ok(entries)
+    }
+
+    /// What was kept of `group` at `epoch` of the present log.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn find(&self, group: &str, epoch: u64) -> io::Result<Option<Entry>> {
+        let wanted = |e: &Entry| {
+            e.name.group == group && e.name.epoch == epoch && e.name.log == self.settings.log
+        };
+        Ok(self.entries()?.into_iter().find(wanted))
+    }
+
+    /// Keeps the file of Redis at `saved`. Oldest ones make room. `go_on` is asked all the time.
+    ///
+    /// # Errors
+    /// [`KeepError`]; nothing of it is left then.
+    pub fn keep(
+        &self,
+        saved: &Path,
+        (group, epoch, gap): (&str, u64, Option<u64>),
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Entry, KeepError> {
+        let max = self.settings.max_bytes;
+        if max == 0 {
+            return Err(KeepError::Off);
+        }
+        let source = File::open(saved).map_err(failed("open", saved))?;
+        let size = source.metadata().map_err(failed("look at", saved))?.len();
+        if size > max {
+            return Err(KeepError::TooLarge { size, max });
+        }
+        let name = Name { group: group.to_owned(), epoch, gap, log: self.settings.log };
+        let directory = &self.settings.directory;
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(directory).map_err(failed("make", directory))?;
+        self.make_room(group, size)?;
+        let part = directory.join(name.part());
+        let path = directory.join(name.file());
+        let placed = bring((saved, source), &part, go_on)
+            .and_then(|()| fs::rename(&part, &path).map_err(failed("rename", &part)));
+        if let Err(error) = placed {
+            let _ = fs::remove_file(&part);
+            return Err(error);
+        }
+        let synced = File::open(directory).and_then(|d| d.sync_all());
+        synced.map_err(failed("sync", directory))?;
+        let found = fs::metadata(&path).map_err(failed("look at", &path))?;
+        Ok(Entry { name, size: found.len(), unix_s: found.mtime(), path })
+    }
+
+    /// Removes oldest files until one more of `group`, of `size` bytes, is within the bounds.
+    fn make_room(&self, group: &str, size: u64) -> Result<(), KeepError> {
+        let _alone = self.making_room.lock().unwrap_or_else(PoisonError::into_inner);
+        let directory = &self.settings.directory;
+        let mut entries = self.entries().map_err(failed("read", directory))?;
+        loop {
+            let of_group = entries.iter().filter(|e| e.name.group == group).count();
+            let total: u64 = entries.iter().map(|e| e.size).sum();
+            let oldest = if of_group >= self.settings.max_files.max(1) {
+                entries.iter().position(|e| e.name.group == group)
+            } else if total.saturating_add(size) > self.settings.max_bytes {
+                Some(0).filter(|_| !entries.is_empty())
+            } else {
+                None
+            };
+            let Some(oldest) = oldest else { return Ok(()) };
+            let gone = entries.remove(oldest);
+            tracing::info!(path = %gone.path.display(), size = gone.size, "removed, the oldest, to make room");
+            match fs::remove_file(&gone.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("remove", &gone.path)(error));
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+}
+
+/// The same file under another name, or a copy; on disk when this returns.
+fn bring(
+    (saved, mut source): (&Path, File),
+    part: &Path,
+    go_on: &dyn Fn() -> bool,
+) -> Result<(), KeepError> {
+    if !go_on() {
+        return Err(KeepError::Stopped);
+    }
+    let _ = fs::remove_file(part);
+    if fs::hard_link(saved, part).is_ok() {
+        let (link, found) = (fs::metadata(part), source.metadata());
+        let same = |a: fs::Metadata, b: fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+        if link.ok().zip(found.ok()).is_some_and(|(a, b)| same(a, b)) {
+            return source.sync_all().map_err(failed("sync", saved));
+        }
+        // Redis has written another one meanwhile.
+        fs::remove_file(part).map_err(failed("remove", part))?;
+    }
+    let options = OpenOptions::new().write(true).create_new(true).mode(0o600).open(part);
+    let mut copy = options.map_err(failed("make", part))?;
+    let mut piece = vec![0; PIECE];
+    for number in 1.. {
+        if !go_on() {
+            return Err(KeepError::Stopped);
+        }
+        let read = source.read(&mut piece).map_err(failed("read", saved))?;
+        if read == 0 {
+            break;
+        }
+        copy.write_all(&piece[..read]).map_err(failed("write", part))?;
+        if number % PIECES_A_SYNC == 0 {
+            copy.sync_data().map_err(failed("sync", part))?;
+        }
+    }
+    copy.sync_all().map_err(failed("sync", part))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+//! The directory and its bounds, with files of a few bytes.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::*;
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// A directory with a file of Redis in it, and a store beside; removed when dropped.
+struct Bench {
+    directory: PathBuf,
+    saved: PathBuf,
+    store: Store,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+impl Bench {
+    fn new(max_files: usize, max_bytes: u64) -> Self {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir()
+            .join(format!("redkeep-quarantine-{}-{number}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let settings = Settings { directory: directory.join("kept"), max_files, max_bytes, log: 7 };
+        Self { saved: directory.join("dump.rdb"), directory, store: Store::new(settings) }
+    }
+
+    /// Redis renames a new file into place.
+    fn save(&self, content: &[u8]) {
+        let new = self.directory.join("temp.rdb");
+        fs::write(&new, content).unwrap();
+        fs::rename(&new, &self.saved).unwrap();
+    }
+
+    fn keep(&self, group: &str, epoch: u64, content: &[u8]) -> Result<Entry, KeepError> {
+        self.save(content);
+        self.store.keep(&self.saved, (group, epoch, Some(epoch * 10)), &|| true)
+    }
+
+    fn kept(&self) -> Vec<(String, u64)> {
+        let mut kept: Vec<_> = self.names().into_iter().map(|n| (n.group, n.epoch)).collect();
+        kept.sort();
+        kept
+    }
+
+    fn names(&self) -> Vec<Name> {
+        self.store.entries().unwrap().into_iter().map(|e| e.name).collect()
+    }
+}
+
+#[test]
+fn what_is_kept_is_not_changed_by_what_redis_writes_later() {
+    let b = Bench::new(4, 1000);
+    assert_eq!(b.store.entries().unwrap(), Vec::new(), "no directory is an empty one");
+    let entry = b.keep("pair", 3, b"first").unwrap();
+    assert_eq!((entry.size, entry.name.gap), (5, Some(30)));
+    b.save(b"second");
+    assert_eq!(fs::read(&entry.path).unwrap(), b"first");
+    assert_eq!(b.store.find("pair", 3).unwrap(), Some(entry));
+    assert_eq!(b.store.find("pair", 4).unwrap(), None);
+    let mode = fs::metadata(b.directory.join("kept")).unwrap().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+/// Where the directory is on another file system; and where Redis replaced its file in between.
+#[test]
+fn a_copy_is_whole_and_ends_when_it_is_not_wanted_any_more() {
+    let b = Bench::new(4, u64::MAX);
+    let content: Vec<u8> = (0..PIECE * 2 + 77).map(|n| (n % 251) as u8).collect();
+    b.save(&content);
+    let opened = || File::open(&b.saved).unwrap();
+    let part = b.directory.join("part");
+    // The path does not lead to what was opened: no link can be made of it.
+    let elsewhere = b.directory.join("elsewhere");
+    bring((&elsewhere, opened()), &part, &|| true).unwrap();
+    assert_eq!(fs::read(&part).unwrap(), content);
+    fs::write(&elsewhere, b"newer").unwrap();
+    bring((&elsewhere, opened()), &part, &|| true).unwrap();
+    assert_eq!(fs::read(&part).unwrap(), content, "what was opened, not what came after");
+    let asked = AtomicU32::new(0);
+    let twice = || asked.fetch_add(1, Ordering::Relaxed) < 2;
+    fs::remove_file(&elsewhere).unwrap();
+    let stopped = bring((&elsewhere, opened()), &part, &twice);
+    assert!(matches!(stopped, Err(KeepError::Stopped)), "{stopped:?}");
+}
+
+#[test]
+fn nothing_is_left_of_what_was_not_kept() {
+    let b = Bench::new(4, 10);
+    b.save(b"12345");
+    let stopped = b.store.keep(&b.saved, ("pair", 1, None), &|| false);
+    assert!(matches!(stopped, Err(KeepError::Stopped)), "{stopped:?}");
+    let large = b.keep("pair", 1, b"12345678901");
+    assert!(matches!(large, Err(KeepError::TooLarge { size: 11, max: 10 })), "{large:?}");
+    let missing = b.store.keep(Path::new("/nonexistent/dump.rdb"), ("pair", 1, None), &|| true);
+    assert!(matches!(missing, Err(KeepError::File { step: "open", .. })), "{missing:?}");
+    assert_eq!(fs::read_dir(b.directory.join("kept")).unwrap().count(), 0);
+}
+
+#[test]
+fn the_oldest_make_room_for_the_newest() {
+    let b = Bench::new(2, 100);
+    for epoch in 1..=3 {
+        b.keep("pair", epoch, b"12345").unwrap();
+    }
+    b.keep("other", 9, b"12345").unwrap();
+    let of = |group: &str, epoch| (group.to_owned(), epoch);
+    assert_eq!(b.kept(), [of("other", 9), of("pair", 2), of("pair", 3)], "of its own group");
+    // 95 bytes leave room for one of five.
+    b.keep("other", 10, &[7; 95]).unwrap();
+    assert_eq!(b.kept().len(), 2);
+    assert!(b.kept().contains(&of("other", 10)));
+}
+
+#[test]
+fn a_bound_of_no_bytes_keeps_nothing() {
+    let b = Bench::new(2, 0);
+    assert!(b.store.is_off());
+    assert!(matches!(b.keep("pair", 1, b""), Err(KeepError::Off)));
+}
+
+#[test]
+fn what_a_dead_process_left_is_removed_and_files_of_others_stay() {
+    let b = Bench::new(2, 100);
+    let kept = b.keep("pair", 1, b"1").unwrap();
+    let directory = b.directory.join("kept");
+    let part = directory.join(Name { epoch: 2, ..kept.name.clone() }.part());
+    fs::write(&part, b"half").unwrap();
+    fs::write(directory.join("notes.txt"), b"mine").unwrap();
+    let again = Store::new(b.store.settings().clone());
+    assert!(!part.exists() && directory.join("notes.txt").exists());
+    assert_eq!(again.entries().unwrap(), [kept]);
+}

@@ -1,0 +1,136 @@
+//! A data set on its way from a running Redis into the quarantine directory and back into another Redis.
+#![allow(clippy::unwrap_used)]
+
+mod redis_support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use redis_support::{Server, info, run, wait_until};
+use redkeep_agent::quarantine::{Settings, Store};
+use redkeep_agent::redis::{RedisFailure, Snapshot, SnapshotError};
+
+const PATIENT: Duration = Duration::from_secs(20);
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+async fn take(server: &Server) -> Result<PathBuf, SnapshotError> {
+    let snapshot = Snapshot::open(server.endpoint()).await.unwrap();
+    tokio::time::timeout(PATIENT, snapshot.take()).await.unwrap()
+}
+
+fn fill(server: &Server, keys: usize) {
+    let mut client = server.client();
+    for key in 0..keys {
+        run(&mut client, &["SET", &format!("key-{key}"), "value"]);
+    }
+}
+
+/// Removed when dropped.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("redkeep-kept-{}-{number}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&directory).unwrap();
+        Self(directory)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Keys in a Redis that is started from a copy of `file`.
+fn keys_in(file: &Path) -> String {
+    let scratch = Scratch::new();
+    std::fs::copy(file, scratch.0.join("dump.rdb")).unwrap();
+    let server = Server::start_in(&scratch.0, &[]);
+    wait_until("the file is loaded", || server.raw("PING").as_deref() == Some("+PONG"));
+    server.raw("DBSIZE").unwrap()
+}
+
+#[tokio::test]
+async fn what_is_kept_is_the_data_set_as_it_was_and_loads() {
+    let server = Server::start(&[]);
+    fill(&server, 20);
+    let saved = take(&server).await.unwrap();
+    assert_eq!(saved, server.directory.join("dump.rdb"));
+    let scratch = Scratch::new();
+    let settings =
+        Settings { directory: scratch.0.clone(), max_files: 4, max_bytes: 1 << 30, log: 1 };
+    let store = Store::new(settings);
+    let kept = store.keep(&saved, ("pair", 2, Some(77)), &|| true).unwrap();
+    // Redis goes on, and overwrites its own file.
+    run(&mut server.client(), &["FLUSHALL"]);
+    take(&server).await.unwrap();
+    assert_eq!(keys_in(&kept.path), ":20");
+    assert_eq!(store.entries().unwrap(), [kept]);
+}
+
+/// One that began before the last writes is not enough.
+#[tokio::test]
+async fn a_snapshot_under_way_is_waited_for_and_taken_anew() {
+    let server = Server::start(&[]);
+    fill(&server, 50);
+    let mut client = server.client();
+    run(&mut client, &["CONFIG", "SET", "rdb-key-save-delay", "4000"]);
+    run(&mut client, &["BGSAVE"]);
+    run(&mut client, &["SET", "late", "value"]);
+    assert_eq!(info(&mut client, "persistence", "rdb_bgsave_in_progress"), "1");
+    let saved = take(&server).await.unwrap();
+    assert_eq!(keys_in(&saved), ":51");
+}
+
+/// While the append-only file is rewritten, Redis puts a snapshot off.
+#[tokio::test]
+async fn a_rewrite_of_the_append_only_file_is_waited_for() {
+    let server = Server::start(&["--appendonly", "yes"]);
+    fill(&server, 50);
+    let mut client = server.client();
+    run(&mut client, &["CONFIG", "SET", "rdb-key-save-delay", "4000"]);
+    run(&mut client, &["BGREWRITEAOF"]);
+    run(&mut client, &["SET", "late", "value"]);
+    assert_eq!(info(&mut client, "persistence", "aof_rewrite_in_progress"), "1");
+    let saved = take(&server).await.unwrap();
+    assert_eq!(keys_in(&saved), ":51");
+}
+
+#[tokio::test]
+async fn a_snapshot_that_fails_is_told_by_its_cause() {
+    // Redis writes into a directory that is not there any more.
+    let server = Server::start(&[]);
+    std::fs::remove_dir_all(&server.directory).unwrap();
+    let gone = take(&server).await.unwrap_err();
+    assert!(matches!(gone, SnapshotError::NotVisible { .. }), "{gone:?}");
+
+    let server = Server::start(&[]);
+    // Its temporary file cannot be renamed over a directory.
+    std::fs::create_dir(server.directory.join("dump.rdb")).unwrap();
+    let failed = take(&server).await.unwrap_err();
+    assert!(matches!(failed, SnapshotError::Failed), "{failed:?}");
+
+    let server = Server::start(&["--rename-command", "CONFIG", ""]);
+    let unknown = take(&server).await.unwrap_err();
+    let SnapshotError::Redis { command: "CONFIG", source } = unknown else { panic!("{unknown:?}") };
+    assert!(matches!(source, RedisFailure::UnknownCommand { .. }), "{source:?}");
+}
+
+/// As in a container: the path is there for both, and leads to two places.
+#[tokio::test]
+async fn another_file_system_under_the_same_path_is_noticed() {
+    let server = Server::start(&[]);
+    let directory = server.directory.display().to_string();
+    let mount = |words: &[&str]| Command::new(words[0]).args(&words[1..]).status().unwrap();
+    assert!(mount(&["mount", "-t", "tmpfs", "none", &directory]).success());
+    let hidden = take(&server).await;
+    assert!(mount(&["umount", &directory]).success());
+    let hidden = hidden.unwrap_err();
+    assert!(matches!(hidden, SnapshotError::NotVisible { .. }), "{hidden:?}");
+}
