@@ -5,6 +5,7 @@ use redkeep_core::{
     ids::node_id,
     observe::Bypass,
     plan::{Exclusion, HoldReason},
+    spec::{Member, NodeSpec},
 };
 use redkeep_proto::{admin::v1 as pb, details::decode_refusal};
 use tokio::net::TcpListener;
@@ -53,12 +54,12 @@ async fn the_leader_decides_by_itself() {
 #[tokio::test]
 async fn every_write_reaches_the_leader_over_one_hop_with_all_it_says() {
     let mut leader = Prepared::new(pair().leading());
-    for _ in 0..5 {
+    for _ in 0..10 {
         leader = leader.will_reply(done());
     }
     let leader = Running::start(leader).await;
     let mut follower = Prepared::new(pair().following_at(leader.addr));
-    for _ in 0..5 {
+    for _ in 0..10 {
         follower = follower.will_reply(elsewhere());
     }
     let follower = Running::start(follower).await;
@@ -76,6 +77,7 @@ async fn every_write_reaches_the_leader_over_one_hop_with_all_it_says() {
     let acknowledge =
         pb::AcknowledgeRequest { group: String::new(), dry_run: true, forwarded: false };
     let transfer = pb::TransferLeadershipRequest { to: "w".to_owned(), forwarded: false };
+    let (add, remove, join, leave) = changes_of_membership();
     let outcomes = [
         client.switchover(switchover()).await.unwrap().into_inner().outcome,
         client.failover(failover).await.unwrap().into_inner().outcome,
@@ -83,6 +85,10 @@ async fn every_write_reaches_the_leader_over_one_hop_with_all_it_says() {
         client.resume(resume).await.unwrap().into_inner().outcome,
         client.acknowledge(acknowledge).await.unwrap().into_inner().outcome,
         client.transfer_leadership(transfer).await.unwrap().into_inner().outcome,
+        client.add_node(add).await.unwrap().into_inner().outcome,
+        client.remove_node(remove).await.unwrap().into_inner().outcome,
+        client.add_member(join).await.unwrap().into_inner().outcome,
+        client.remove_member(leave).await.unwrap().into_inner().outcome,
     ];
     assert!(outcomes.iter().all(|o| o.as_ref().unwrap().answered_by == "a"));
     let group = GroupId::new("pair");
@@ -95,11 +101,68 @@ async fn every_write_reaches_the_leader_over_one_hop_with_all_it_says() {
             dry_run: true,
         },
         AdminRequest::Pause { group: None, duration: Span::from_secs(600) },
-        AdminRequest::Resume { group: Some(group) },
+        AdminRequest::Resume { group: Some(group.clone()) },
         AdminRequest::Acknowledge { group: None, dry_run: true },
         AdminRequest::TransferLeadership { to: node_id("w") },
+        AdminRequest::AddNode { node: newcomer(), dry_run: true },
+        AdminRequest::RemoveNode { node: node_id("w"), dry_run: false },
+        AdminRequest::AddMember {
+            group: group.clone(),
+            member: Member { node: node_id("w"), priority: 7 },
+            dry_run: false,
+        },
+        AdminRequest::RemoveMember { group, node: node_id("b"), dry_run: true },
     ];
     assert_eq!(leader.port.requests(), expected);
+}
+
+fn newcomer() -> NodeSpec {
+    NodeSpec {
+        id: node_id("x"),
+        name: "x".to_owned(),
+        peer: ([10, 99, 0, 4], 7600).into(),
+        admin: ([10, 99, 0, 4], 7601).into(),
+        added: true,
+    }
+}
+
+fn changes_of_membership()
+-> (pb::AddNodeRequest, pb::RemoveNodeRequest, pb::AddMemberRequest, pb::RemoveMemberRequest) {
+    let forwarded = false;
+    let NodeSpec { name, peer, admin, .. } = newcomer();
+    let (peer, admin) = (peer.to_string(), admin.to_string());
+    let (w, pair) = ("w".to_owned(), "pair".to_owned());
+    (
+        pb::AddNodeRequest { name, peer, admin, dry_run: true, forwarded },
+        pb::RemoveNodeRequest { name: w.clone(), dry_run: false, forwarded },
+        pb::AddMemberRequest {
+            group: pair.clone(),
+            node: w,
+            priority: 7,
+            dry_run: false,
+            forwarded,
+        },
+        pb::RemoveMemberRequest { group: pair, node: "b".to_owned(), dry_run: true, forwarded },
+    )
+}
+
+/// A wrong name or address is told before anybody is asked.
+#[tokio::test]
+async fn a_newcomer_without_a_usable_name_or_address_is_refused_with_the_value_and_the_rule() {
+    let server = Running::start(Prepared::new(pair().leading())).await;
+    let mut client = client(&server).await;
+    let (add, ..) = changes_of_membership();
+    let cases = [
+        (pb::AddNodeRequest { name: "a b".to_owned(), ..add.clone() }, "\"a b\" is no name"),
+        (pb::AddNodeRequest { peer: "host:1".to_owned(), ..add.clone() }, "peer is \"host:1\""),
+        (pb::AddNodeRequest { admin: "0.0.0.0:1".to_owned(), ..add }, "admin is \"0.0.0.0:1\""),
+    ];
+    for (request, told) in cases {
+        let error = client.add_node(request).await.unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument);
+        assert!(error.message().starts_with(told), "{error}");
+    }
+    assert!(server.port.requests().is_empty());
 }
 
 #[tokio::test]
