@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use redkeep_lab::{
-    ClusterFile, Lab, LostWrite, Mono, PASSWORD, Pair, RedisOptions, Reply, ctl, slowed, wait_until,
+    ClusterFile, DataSet, GROUP, Lab, LostWrite, Mono, PASSWORD, Pair, RedisOptions, Reply, ctl,
+    slowed, wait_until,
 };
 use serde_json::Value;
 
@@ -27,7 +28,11 @@ struct Returned {
     lost: Vec<LostWrite>,
 }
 
-fn cut_off_and_back(mut pair: Pair) -> Result<Returned> {
+/// `behind`: what happens to the old master behind the cut.
+fn cut_off_and_back(
+    mut pair: Pair,
+    behind: impl FnOnce(&mut Pair, &str) -> Result<()>,
+) -> Result<Returned> {
     pair.start_writers(&["na", "nb"])?;
     let old = pair.master()?;
     ensure!(kept(&pair, &old)?.is_empty(), "something is kept already");
@@ -37,6 +42,7 @@ fn cut_off_and_back(mut pair: Pair) -> Result<Returned> {
         pair.wait_taken_over(&old, fault).with_context(|| pair.story(begun, Mono::now()))?;
     let new = taken.server.split(':').next().unwrap_or_default().to_owned();
     pair.keep_writing(slowed(LEASE))?;
+    behind(&mut pair, &old)?;
     pair.lab().heal(&old)?;
     pair.wait_replica(&old, &new, "w").with_context(|| pair.story(begun, Mono::now()))?;
     pair.keep_writing(Duration::from_millis(100))?;
@@ -100,20 +106,37 @@ fn read_back(pair: &Pair, file: &Path, lost: &[LostWrite]) -> Result<usize> {
 
 #[test]
 fn writes_that_only_the_old_master_has_are_kept_before_it_is_repointed() -> Result<()> {
-    let Returned { pair, old, begun, lost } = cut_off_and_back(Pair::start("300ms")?)?;
-    let entries = kept(&pair, &old)?;
+    let returned = cut_off_and_back(Pair::start("300ms")?, |_, _| Ok(()))?;
+    ensure_all_kept(&returned)
+}
+
+/// It saves its data set, tail included, and reads it again. From Redis 7 on the file says of which history it is.
+#[test]
+fn a_tail_that_was_saved_by_a_restart_behind_the_cut_is_kept() -> Result<()> {
+    let restart = |pair: &mut Pair, old: &str| {
+        pair.redis(old)?.process().terminate()?;
+        pair.redis(old)?.process().wait(LIMIT)?;
+        pair.restart_redis(old, DataSet::Kept).map(drop)
+    };
+    ensure_all_kept(&cut_off_and_back(Pair::start("300ms")?, restart)?)
+}
+
+/// One file at the old master's node, kept before it was repointed, with every lost write in it.
+fn ensure_all_kept(returned: &Returned) -> Result<()> {
+    let Returned { pair, old, begun, lost } = returned;
+    let entries = kept(pair, old)?;
     ensure!(entries.len() == 1, "{entries:#?}");
     let entry = &entries[0];
     let gap = entry["gap_bytes"].as_u64().context("the gap is not known")?;
     ensure!(gap > 0 && entry["epoch"].as_u64() == Some(2), "{entry:#}");
-    let events = told(&pair, &old, begun);
+    let events = told(pair, old, *begun);
     let (quarantined, following) =
         (position(&events, "quarantined")?, position(&events, "following")?);
     ensure!(quarantined < following, "repointed before: {events:#?}");
     let text = events[quarantined]["text"].as_str().unwrap_or_default();
     ensure!(text.contains(&format!("{gap} bytes")), "{text}");
     let path = entry["path"].as_str().context("no path")?;
-    let found = read_back(&pair, Path::new(path), &lost)?;
+    let found = read_back(pair, Path::new(path), lost)?;
     let stamp = |at: usize| events[at]["mono_ns"].as_u64().unwrap_or_default();
     let serving = events.iter().rposition(|event| event["kind"].as_str() == Some("serving"));
     let took = serving.map(|at| stamp(quarantined).saturating_sub(stamp(at)) / 1_000_000);
@@ -132,7 +155,7 @@ fn a_data_set_beyond_the_bound_is_told_and_overwritten() -> Result<()> {
     let mut file = ClusterFile::founding(&lab, "300ms")?;
     file.extra.push_str("\n[quarantine]\nmax_bytes = \"1KiB\"\n");
     let pair = Pair::start_in(lab, &file, &RedisOptions::default())?;
-    let Returned { pair, old, begun, .. } = cut_off_and_back(pair)?;
+    let Returned { pair, old, begun, .. } = cut_off_and_back(pair, |_, _| Ok(()))?;
     ensure!(kept(&pair, &old)?.is_empty(), "kept beyond the bound");
     let events = told(&pair, &old, begun);
     let (failed, following) =
@@ -144,5 +167,31 @@ fn a_data_set_beyond_the_bound_is_told_and_overwritten() -> Result<()> {
         "{text}"
     );
     println!("{text}");
+    Ok(())
+}
+
+/// Expired keys make a master's offset grow by itself; a master that hands over is paused, so nothing expires in between.
+#[test]
+fn a_switchover_while_keys_expire_keeps_nothing_aside() -> Result<()> {
+    let mut pair = Pair::start("300ms")?;
+    pair.start_writers(&[])?;
+    let old = pair.master()?;
+    let begun = Mono::now();
+    let mut connection = pair.host("c")?.connect(pair.vip(), PASSWORD)?;
+    for number in 0..3000 {
+        let (key, life_ms) = (format!("short:{number}"), (50 + number % 2000).to_string());
+        connection.call(&["SET", &key, "value", "PX", &life_ms])?;
+    }
+    let said = pair.ctl(&["switchover", GROUP])?;
+    ensure!(said.code == Some(0), "{said:?}");
+    let taken = pair.wait_taken_over(&old, begun)?;
+    let new = taken.server.split(':').next().unwrap_or_default().to_owned();
+    pair.wait_replica(&old, &new, "w").with_context(|| pair.story(begun, Mono::now()))?;
+    let events = told(&pair, &old, begun);
+    ensure!(position(&events, "following").is_ok(), "not repointed: {events:#?}");
+    for kind in ["quarantined", "quarantine_failed"] {
+        ensure!(position(&events, kind).is_err(), "{kind} in a switchover: {events:#?}");
+    }
+    ensure!(kept(&pair, &old)?.is_empty(), "kept for nothing");
     Ok(())
 }

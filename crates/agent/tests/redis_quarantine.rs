@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use redis_support::{Server, info, run, wait_until};
-use redkeep_agent::quarantine::{Settings, Store};
+use redkeep_agent::quarantine::{KeepError, Settings, Store};
 use redkeep_agent::redis::{RedisFailure, Snapshot, SnapshotError};
 
 const PATIENT: Duration = Duration::from_secs(20);
@@ -120,6 +120,51 @@ async fn a_snapshot_that_fails_is_told_by_its_cause() {
     let unknown = take(&server).await.unwrap_err();
     let SnapshotError::Redis { command: "CONFIG", source } = unknown else { panic!("{unknown:?}") };
     assert!(matches!(source, RedisFailure::UnknownCommand { .. }), "{source:?}");
+}
+
+/// A file system of its own, for as long as the value lives.
+struct Tmpfs(Scratch);
+
+impl Tmpfs {
+    fn of(size: &str) -> Self {
+        let scratch = Scratch::new();
+        let options = format!("size={size}");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &options, "none"]).arg(&scratch.0);
+        assert!(mount.status().unwrap().success());
+        Self(scratch)
+    }
+
+    fn store(&self) -> Store {
+        let directory = self.0.0.join("kept");
+        Store::new(Settings { directory, max_files: 4, max_bytes: 1 << 30, log: 1 })
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0.0).status();
+    }
+}
+
+#[tokio::test]
+async fn a_directory_on_another_file_system_gets_a_copy_and_a_full_one_keeps_nothing() {
+    let server = Server::start(&["--rdbcompression", "no"]);
+    let mut client = server.client();
+    run(&mut client, &["SET", "large", &"x".repeat(3 << 20)]);
+    fill(&server, 10);
+    let saved = take(&server).await.unwrap();
+
+    let large = Tmpfs::of("16m");
+    let kept = large.store().keep(&saved, ("pair", 2, None), &|| true).unwrap();
+    assert_eq!(keys_in(&kept.path), ":11");
+
+    let full = Tmpfs::of("1m");
+    let store = full.store();
+    let error = store.keep(&saved, ("pair", 2, None), &|| true).unwrap_err();
+    let KeepError::File { source, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(source.kind(), std::io::ErrorKind::StorageFull, "{error:?}");
+    assert_eq!(std::fs::read_dir(full.0.0.join("kept")).unwrap().count(), 0, "a piece was left");
 }
 
 /// As in a container: the path is there for both, and leads to two places.

@@ -160,9 +160,7 @@ impl HostGroup {
         let Some(group) = self.model(cx) else { return };
         let Some(a) = &group.assignment else { return };
         self.guard(cx, a);
-        if a.master == self.me && self.detector.life() == Some(&a.run_id) {
-            self.quarantine.leads(&a.run_id);
-        }
+        self.note_master(a);
         if !may_act {
             return;
         }

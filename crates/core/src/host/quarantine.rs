@@ -72,7 +72,7 @@ impl Quarantine {
     }
 
     /// This life is the master by assignment.
-    pub(super) fn leads(&mut self, life: &RunId) {
+    fn leads(&mut self, life: &RunId) {
         if self.led.as_ref() != Some(life) {
             self.led = Some(life.clone());
         }
@@ -137,6 +137,12 @@ impl Quarantine {
 }
 
 impl HostGroup {
+    pub(super) fn note_master(&mut self, a: &Assignment) {
+        if a.master == self.me && self.detector.life() == Some(&a.run_id) {
+            self.quarantine.leads(&a.run_id);
+        }
+    }
+
     /// Whether the data set of this Redis may be overwritten by that of `master`. If not, what is missing for it is under way.
     pub(super) fn may_overwrite(
         &mut self,
