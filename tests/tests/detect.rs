@@ -82,8 +82,8 @@ fn master_that_cannot_write_its_disk_is_replaced_and_comes_back_when_it_can() ->
             // A snapshot that was under way has put its file there.
             spoil(&file).ok()?;
         }
-        let reply = order(&pair, &old, &["SET", "detect", "1"]).ok()?;
-        let misconf = matches!(&reply, Reply::Error(text) if text.starts_with("MISCONF"));
+        let reply = order(&pair, &old, &["SET", "detect", "1"]);
+        let misconf = matches!(&reply, Ok(Reply::Error(text)) if text.starts_with("MISCONF"));
         let down = told(&pair, &old, "Redis is down: DiskError", begun);
         (misconf || down).then(Mono::now)
     };
@@ -125,10 +125,8 @@ fn master_that_is_made_a_replica_by_hand_serves_again_and_keeps_its_data() -> Re
 /// `DEBUG RELOAD` loads in the same process; a delay for each key makes it long.
 #[test]
 fn master_that_loads_for_longer_than_its_timeout_is_replaced() -> Result<()> {
-    let debug = [
-        ("enable-debug-command", "yes"),
-        ("loading-process-events-interval-bytes", "1024"),
-    ];
+    let debug =
+        [("enable-debug-command", "yes"), ("loading-process-events-interval-bytes", "1024")];
     let pair = pair_with("loading_timeout = \"1s\"\n", &debug)?;
     let old = pair.assignment("w")?.master;
     order(&pair, &old, &["DEBUG", "POPULATE", "6000"])?;
@@ -181,8 +179,8 @@ fn another_machine_at_the_vip_is_told_at_the_takeover() -> Result<()> {
     let fault = pair.redis(&old)?.process().kill()?;
     let new = pair.other(&old)?.to_owned();
     let rival = || told(&pair, &new, "another host answers for the VIP", fault).then(Mono::now);
-    let seen = wait_until("the event", LIMIT, rival)
-        .with_context(|| pair.story(fault, Mono::now()))?;
+    let seen =
+        wait_until("the event", LIMIT, rival).with_context(|| pair.story(fault, Mono::now()))?;
     let mut figure = Figure::new("rival told, from the fault");
     figure.add(seen.since(fault));
     figure.print();
