@@ -23,7 +23,7 @@ fn is_cooling(w: &mut World) -> bool {
 }
 
 fn acknowledge(w: &mut World, group: Option<GroupId>, dry_run: bool) -> String {
-    let leader = w.leader().unwrap();
+    let leader = w.leader().expect("a leader");
     let request = AdminRequest::Acknowledge { group, dry_run };
     w.host(leader).replies.clear();
     w.feed(leader, Input::Admin { id: RequestId(1), request });
@@ -79,5 +79,8 @@ fn an_acknowledgement_of_a_group_that_is_not_there_is_refused() {
     w.feed(leader, Input::Admin { id: RequestId(1), request });
     let refused = AdminReply::Refused(Refusal::NoSuchGroup(GroupId::new("x")));
     assert_eq!(w.host(leader).replies.last(), Some(&refused));
-    assert_eq!(acknowledge(&mut w, None, true), "nothing of all groups waits for an acknowledgement");
+    assert_eq!(
+        acknowledge(&mut w, None, true),
+        "nothing of all groups waits for an acknowledgement"
+    );
 }

@@ -23,7 +23,7 @@ fn strict_pair() -> World {
 /// Members of the set, as the supervisor of `name` has applied it.
 fn members(w: &mut World, name: &str) -> usize {
     let now = w.now();
-    w.host(name).core.status(now).groups[0].eligible.len()
+    w.host(name).core.status(now).groups.first().map_or(0, |g| g.eligible.len())
 }
 
 #[test]

@@ -11,7 +11,7 @@ mod status;
 mod time;
 
 pub(crate) use event::EventView;
-pub(crate) use explain::ExplainView;
+pub(crate) use explain::{CandidateView, ExplainView};
 pub(crate) use history::{HistoryView, RecordView};
 pub(crate) use outcome::OutcomeView;
 pub(crate) use status::{FreshnessView, GroupView, MemberView, ProblemView, RedisView, StatusView};

@@ -221,7 +221,7 @@ impl Core {
                 ends.push(format!("the cooldown of {id} ends {left} early"));
             }
             if self.leader.as_ref().is_some_and(|l| l.counts(id)) {
-                ends.push(format!("the failure of {id} holds nobody back"));
+                ends.push(format!("the failure of {id} counts no more"));
             }
         }
         let what = group.as_ref().map_or("all groups".to_owned(), ToString::to_string);

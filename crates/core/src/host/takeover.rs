@@ -81,12 +81,7 @@ impl Takeover {
 }
 
 impl HostGroup {
-    pub(super) fn drive_takeover(
-        &mut self,
-        cx: &mut Cx<'_>,
-        group: &GroupModel,
-        a: &Assignment,
-    ) {
+    pub(super) fn drive_takeover(&mut self, cx: &mut Cx<'_>, group: &GroupModel, a: &Assignment) {
         if self.takeover.as_ref().is_none_or(|t| t.epoch != a.epoch) {
             self.takeover = Some(Takeover::new(a.epoch));
             self.told.begin();
@@ -95,7 +90,6 @@ impl HostGroup {
         self.lapse(cx);
         let granted = cx.holder.has_grant(cx.now.boot, &self.spec.id, a.epoch);
         let now = cx.now.boot;
-        let id = self.spec.id.clone();
         let Some(t) = self.takeover.as_mut() else { return };
         if granted && t.forbid.due(now) {
             t.forbid = Work::Locking;

@@ -23,12 +23,14 @@ impl Leader {
             return;
         }
         for id in round.model.groups.keys() {
+            self.groups.entry(id.clone()).or_default();
             let fails = self.fails(round, id);
+            let known = round.recent.acknowledged_just_now(round.now.boot, id);
             let lead = self.groups.entry(id.clone()).or_default();
             // An acknowledgement ends with the failure that it is about.
             lead.acknowledged &= fails;
-            lead.counts = fails && !self.is_acknowledged(round, id);
-            self.failing += usize::from(self.counts(id));
+            lead.counts = fails && !lead.acknowledged && !known;
+            self.failing += usize::from(lead.counts);
         }
     }
 

@@ -119,8 +119,10 @@ impl Bench {
 
     /// Reports come in and all groups are planned. Who is assigned.
     fn look(&mut self) -> Vec<(usize, &'static str)> {
-        for node in ["a", "b"].into_iter().filter(|n| self.is_heard(n)) {
-            self.reported(node);
+        for node in ["a", "b"] {
+            if self.is_heard(node) {
+                self.reported(node);
+            }
         }
         let now = Now { boot: self.now, raw: self.now, unix_ms: 0 };
         let wishes = self.with_round(|leader, round, _| leader.plan_all(round));
@@ -148,7 +150,7 @@ impl Bench {
 
     /// Time goes by, and masters that are well are granted on.
     fn later(&mut self, by: Span) {
-        self.now = self.now + by;
+        self.now += by;
         for n in 0..GROUPS.len() {
             let master = self.model.groups[&group(n)].master().unwrap();
             let name = if master == node_id("a") { "a" } else { "b" };
@@ -183,8 +185,7 @@ impl Bench {
             }
         };
         let groups = (0..GROUPS.len()).map(of).collect();
-        let report =
-            Report { incarnation: 1, seq: self.now.0, applied: self.index, groups };
+        let report = Report { incarnation: 1, seq: self.now.0, applied: self.index, groups };
         self.leader.reported(self.now, node_id(node), report, &self.model);
     }
 
@@ -260,8 +261,7 @@ fn an_operator_s_order_is_not_held() {
     b.later(MOMENT);
     b.dead = [true, true, false];
     assert_eq!(b.look(), []);
-    let order =
-        Forced { request: RequestId(1), to: Some(node_id("b")), allow_data_loss: false };
+    let order = Forced { request: RequestId(1), to: Some(node_id("b")), allow_data_loss: false };
     b.leader.force(&group(0), order);
     b.later(MOMENT);
     // The other is then the only one, and goes too.
@@ -324,7 +324,7 @@ fn masters_that_are_heard_again_go_on_at_their_own_node() {
     assert_eq!(b.look(), []);
     assert_eq!(b.holds(), [mass(3, 1), mass(3, 1), mass(3, 1)]);
     b.a_silent = false;
-    b.now = b.now + MOMENT;
+    b.now += MOMENT;
     assert_eq!(b.look(), [(0, "a"), (1, "a"), (2, "a")]);
 }
 

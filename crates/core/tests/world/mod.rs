@@ -11,7 +11,9 @@ use std::net::SocketAddr;
 use redkeep_consensus::Recovered;
 use redkeep_core::ids::node_id;
 use redkeep_core::message::PeerMessage;
-use redkeep_core::spec::{ClusterSpec, Durability, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip};
+use redkeep_core::spec::{
+    ClusterSpec, Durability, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip,
+};
 use redkeep_core::*;
 
 pub(crate) use lock::Lock;

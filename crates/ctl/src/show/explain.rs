@@ -14,7 +14,8 @@ pub(crate) fn explain(view: &ExplainView, paint: Paint) -> String {
     let from_leader = fresh.source.as_deref() == Some("leader");
     let mut text = format!("{}\n{}\n\n", paint.strong(summary), freshness(fresh, paint));
     text.push_str(&status::group(group, paint));
-    let mut table = Table::new(&["CANDIDATE", "OFFSET", "WOULD LOSE", "PRIORITY", "ELIGIBLE", "VERDICT"]);
+    let mut table =
+        Table::new(&["CANDIDATE", "OFFSET", "WOULD LOSE", "PRIORITY", "ELIGIBLE", "VERDICT"]);
     for c in candidates {
         let verdict = match &c.excluded {
             Some(why) => why.text.clone(),

@@ -8,8 +8,8 @@ use std::{
 };
 
 use redkeep_proto::admin::v1::{
-    self as pb, AcknowledgeRequest, FailoverRequest, GetStatusRequest, PauseRequest, RedisHealth, ResumeRequest,
-    SwitchoverRequest, TransferLeadershipRequest,
+    self as pb, AcknowledgeRequest, FailoverRequest, GetStatusRequest, PauseRequest, RedisHealth,
+    ResumeRequest, SwitchoverRequest, TransferLeadershipRequest,
 };
 
 use super::{Kind, ask, name, pause_before_next_look};

@@ -64,10 +64,7 @@ fn every_verb_says_what_it_was_told() {
             "PauseRequest { group: \"\", duration: Some(Duration { seconds: 1, nanos: 500000000 }), forwarded: false }",
         ),
         (&["resume"], "ResumeRequest { group: \"\", forwarded: false }"),
-        (
-            &["acknowledge"],
-            "AcknowledgeRequest { group: \"\", dry_run: false, forwarded: false }",
-        ),
+        (&["acknowledge"], "AcknowledgeRequest { group: \"\", dry_run: false, forwarded: false }"),
         (
             &["acknowledge", "pair", "--dry-run"],
             "AcknowledgeRequest { group: \"pair\", dry_run: true, forwarded: false }",

@@ -123,7 +123,8 @@ fn not_strict(view: &View, group: &GroupStatus) -> Option<Problem> {
             "durability is strict, and Redis at {name} does not ask for {} attached replicas",
             group.eligible.len()
         );
-        let help = "journalctl -u redkeepd says what it answered: ACL, rename_commands (on that node)";
+        let help =
+            "journalctl -u redkeepd says what it answered: ACL, rename_commands (on that node)";
         report.say(Severity::Warning, &name, text, help.to_owned())
     })
 }
@@ -307,7 +308,9 @@ impl Reporter<'_> {
             }
             // One of many: the look at all of them comes first.
             HoldReason::MassFailure { .. } => {
-                format!("redkeepctl status, then acknowledge [{group}]; failover {group} does not wait")
+                format!(
+                    "redkeepctl status, then acknowledge [{group}]; failover {group} does not wait"
+                )
             }
             HoldReason::Bypass { open, .. } => mends(open),
             HoldReason::OldLease { .. }

@@ -9,10 +9,8 @@ fn candidates_are_ordered_by_what_they_have_of_the_master_s_history() {
     type Data = (&'static str, u64, Option<(&'static str, u64)>);
     let with = |name: &str, (id, offset, before): Data| RedisObservation {
         replication_id: id.into(),
-        previous: before.map(|(id, until_offset)| PreviousHistory {
-            replication_id: id.into(),
-            until_offset,
-        }),
+        previous: before
+            .map(|(id, until_offset)| PreviousHistory { replication_id: id.into(), until_offset }),
         ..redis(name, offset, name == "a")
     };
     let old: Data = ("h", 1000, None);
@@ -96,7 +94,8 @@ fn what_is_lost_is_counted_in_the_master_s_history_from_the_fence_on_and_has_an_
     case.seen_before.insert("a", redis("a", 980, true));
     case.reports.get_mut("a").unwrap().0 = Mono(99 * SEC);
     let previous = Some(PreviousHistory { replication_id: "h".into(), until_offset: 901 });
-    let apart = RedisObservation { replication_id: "own".into(), previous, ..redis("b", 5000, false) };
+    let apart =
+        RedisObservation { replication_id: "own".into(), previous, ..redis("b", 5000, false) };
     case.report("b").redis = RedisView::Up(apart);
     let nodes = case.nodes();
     let c = case.candidates(&nodes);

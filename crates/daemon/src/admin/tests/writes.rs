@@ -53,12 +53,12 @@ async fn the_leader_decides_by_itself() {
 #[tokio::test]
 async fn every_write_reaches_the_leader_over_one_hop_with_all_it_says() {
     let mut leader = Prepared::new(pair().leading());
-    for _ in 0..5 {
+    for _ in 0..6 {
         leader = leader.will_reply(done());
     }
     let leader = Running::start(leader).await;
     let mut follower = Prepared::new(pair().following_at(leader.addr));
-    for _ in 0..5 {
+    for _ in 0..6 {
         follower = follower.will_reply(elsewhere());
     }
     let follower = Running::start(follower).await;
