@@ -19,7 +19,7 @@ fn strict_pair(extra: &str) -> Result<Pair> {
     file.groups[0].extra.push_str(extra);
     let mut pair = Pair::start_in(lab, &file, &RedisOptions::default())?;
     pair.start_writers(&[])?;
-    wait_asked(&pair, "a", "1")?;
+    wait_asked(&pair, "a", 1)?;
     Ok(pair)
 }
 
@@ -31,12 +31,13 @@ fn asked(pair: &Pair, host: &str) -> Result<String> {
     reply.elements().get(1).and_then(Reply::text).context("no such setting")
 }
 
-fn wait_asked(pair: &Pair, host: &str, number: &str) -> Result<()> {
-    let it = || asked(pair, host).ok().filter(|it| it == number);
+fn wait_asked(pair: &Pair, host: &str, number: u64) -> Result<()> {
+    let text = number.to_string();
+    let it = || asked(pair, host).ok().filter(|it| *it == text);
     wait_until(&format!("{host} to ask for {number} replicas"), LIMIT, it)?;
     let shown = |status: &serde_json::Value| {
         let group = &status["groups"][0];
-        group["durability"] == "strict" && group["min_replicas"].to_string() == number
+        group["durability"] == "strict" && group["min_replicas"] == number
     };
     wait_status(pair.lab(), "w", "the status to say so", LIMIT, shown).map(drop)
 }
@@ -78,10 +79,10 @@ fn silent_replica_stops_writes_until_its_loss_is_committed() -> Result<()> {
         figure.print();
     }
     ensure!(stopped.since(cut) < Duration::from_secs(6), "{:?}", stopped.since(cut));
-    wait_asked(&pair, "a", "0")?;
+    wait_asked(&pair, "a", 0)?;
     pair.lab().heal_all()?;
     pair.wait_replica("b", "a", "w")?;
-    wait_asked(&pair, "a", "1")?;
+    wait_asked(&pair, "a", 1)?;
     let verdict = pair.outcome()?.verdict(cut, Mono::now());
     ensure!(verdict.lost == 0 && verdict.service_back.is_none(), "{verdict}");
     Ok(())
@@ -98,16 +99,16 @@ fn dead_replica_costs_milliseconds_and_a_failover_loses_no_more_than_before() ->
     gap.add(verdict.write_gap);
     gap.print();
     ensure!(verdict.lost == 0 && verdict.service_back.is_none(), "{verdict}");
-    wait_asked(&pair, "a", "0")?;
+    wait_asked(&pair, "a", 0)?;
     pair.restart_redis("b", DataSet::Kept)?;
     pair.wait_replica("b", "a", "w")?;
-    wait_asked(&pair, "a", "1")?;
+    wait_asked(&pair, "a", 1)?;
     let fault = pair.redis("a")?.process().kill()?;
     pair.wait_taken_over("a", fault)?;
-    wait_asked(&pair, "b", "0")?;
+    wait_asked(&pair, "b", 0)?;
     pair.restart_redis("a", DataSet::Kept)?;
     pair.wait_replica("a", "b", "w")?;
-    wait_asked(&pair, "b", "1")?;
+    wait_asked(&pair, "b", 1)?;
     let verdict = pair.outcome()?.verdict(fault, Mono::now());
     println!("a strict pair's master killed: {verdict}");
     verdict.ensure_one_master()?;
@@ -122,7 +123,7 @@ fn switchover_of_a_strict_pair_loses_nothing_and_the_new_master_asks_for_the_old
     let said = pair.ctl(&["switchover", "pair", "--wait", "--yes"])?;
     ensure!(said.code == Some(0), "{said:?}");
     pair.wait_taken_over("a", begun)?;
-    wait_asked(&pair, "b", "1")?;
+    wait_asked(&pair, "b", 1)?;
     pair.keep_writing(Duration::from_millis(300))?;
     let verdict = pair.outcome()?.verdict(begun, Mono::now());
     println!("switchover of a strict pair: {verdict}");
@@ -148,5 +149,5 @@ fn restarted_supervisor_leaves_what_redis_was_told() -> Result<()> {
     })?;
     ensure!(lowest == "1", "it asked for {lowest}");
     pair.keep_writing(Duration::from_millis(300))?;
-    wait_asked(&pair, "a", "1")
+    wait_asked(&pair, "a", 1)
 }

@@ -18,7 +18,7 @@ pub(crate) struct Detector {
     last_offset: u64,
     failures: u32,
     loading_since: Option<Mono>,
-    /// The last observation, while Redis answers: also one that cannot write, or does not.
+    /// The last observation, while Redis answers: also one that holds writes back.
     answering: Option<RedisObservation>,
 }
 
@@ -35,7 +35,7 @@ impl Detector {
         }
     }
 
-    /// What Redis is, while it answers at all: enough to change its role.
+    /// What Redis is, while its role can be changed.
     pub(crate) fn answering(&self) -> Option<&RedisObservation> {
         self.answering.as_ref()
     }
@@ -83,7 +83,9 @@ impl Detector {
             ProbeFailure::Denied => self.life.is_none().then_some(DownReason::Denied),
             ProbeFailure::Protocol => self.life.is_none().then_some(DownReason::Protocol),
         };
-        if !matches!(failure, ProbeFailure::Misconfigured | ProbeFailure::WritesHeld) {
+        // Not one that cannot write its disk: as a replica Redis 7 ends itself at the first write that comes to it
+        // (`replica-ignore-disk-write-errors`).
+        if failure != ProbeFailure::WritesHeld {
             self.answering = None;
         }
         if let Some(reason) = down {
@@ -181,12 +183,11 @@ mod tests {
         assert_eq!(d.view(), &RedisView::Down(DownReason::LoadingTooLong));
     }
 
-    /// Found by reading: a master that could not write its disk was failed over and never followed the new one.
     #[test]
-    fn a_redis_that_answers_and_does_not_write_can_be_given_another_role() {
+    fn a_redis_that_holds_writes_back_can_be_given_another_role() {
         for (failure, answers) in [
-            (ProbeFailure::Misconfigured, true),
             (ProbeFailure::WritesHeld, true),
+            (ProbeFailure::Misconfigured, false),
             (ProbeFailure::Timeout, false),
             (ProbeFailure::Loading, false),
         ] {
@@ -199,7 +200,7 @@ mod tests {
         }
         let mut d = Detector::new(timing());
         d.observed(up("1"));
-        d.failed(Mono(0), ProbeFailure::Misconfigured);
+        d.failed(Mono(0), ProbeFailure::WritesHeld);
         d.died(None);
         assert_eq!(d.answering(), None);
     }

@@ -23,7 +23,7 @@ fn is_cooling(w: &mut World) -> bool {
 }
 
 fn acknowledge(w: &mut World, group: Option<GroupId>, dry_run: bool) -> String {
-    let leader = w.leader().unwrap();
+    let leader = w.leader().expect("a leader");
     let request = AdminRequest::Acknowledge { group, dry_run };
     w.host(leader).replies.clear();
     w.feed(leader, Input::Admin { id: RequestId(1), request });

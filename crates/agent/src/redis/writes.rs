@@ -35,7 +35,19 @@ pub struct WriteCheck {
 #[derive(Debug)]
 struct UnderWay {
     since: Instant,
-    task: JoinHandle<(Option<Arc<Connection>>, Result<(), RedisFailure>)>,
+    task: JoinHandle<Ended>,
+}
+
+/// What became of a question, and the connection for the next.
+#[derive(Debug)]
+struct Ended {
+    connection: Option<Arc<Connection>>,
+    outcome: Result<(), RedisFailure>,
+}
+
+impl Ended {
+    /// Not to be reached is for the probe to say.
+    const UNASKED: Self = Self { connection: None, outcome: Ok(()) };
 }
 
 impl Drop for UnderWay {
@@ -72,7 +84,7 @@ impl WriteCheck {
             }
             let ended = (&mut under_way.task).await;
             self.under_way = None;
-            return self.ended(now, ended.unwrap_or((None, Ok(()))));
+            return self.ended(now, ended.unwrap_or(Ended::UNASKED));
         }
         let due = self.answered.is_none_or(|at| now.duration_since(at) >= EVERY);
         if due && !self.forbidden {
@@ -98,8 +110,7 @@ impl WriteCheck {
                 Some(connection) => connection,
                 None => match Connection::open(&endpoint).await {
                     Ok(connection) => Arc::new(connection),
-                    // Not to be reached is for the probe to say.
-                    Err(_) => return (None, Ok(())),
+                    Err(_) => return Ended::UNASKED,
                 },
             };
             let mut del = connection.command("DEL");
@@ -107,16 +118,13 @@ impl WriteCheck {
             let replies = connection.call_all(&[del]).await;
             let reply = replies.map(|replies| replies.into_iter().next().unwrap_or(Value::Nil));
             let outcome = reply.and_then(|reply| checked("DEL", reply)).map(|_| ());
-            (Some(connection), outcome)
+            Ended { connection: Some(connection), outcome }
         });
         self.under_way = Some(UnderWay { since: now, task });
     }
 
-    fn ended(
-        &mut self,
-        now: Instant,
-        (connection, outcome): (Option<Arc<Connection>>, Result<(), RedisFailure>),
-    ) -> Result<(), RedisFailure> {
+    fn ended(&mut self, now: Instant, ended: Ended) -> Result<(), RedisFailure> {
+        let Ended { connection, outcome } = ended;
         self.connection = connection;
         self.answered = Some(now);
         match outcome {

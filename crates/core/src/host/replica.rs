@@ -10,7 +10,7 @@ use crate::{
     effect::{Action, ActionId, ActionOutcome, EventKind, LockOp},
     ids::Epoch,
     lease::holder::lock_item,
-    model::{Assignment, GroupModel},
+    model::Assignment,
     observe::{RedisObservation, RedisRole, RedisView},
 };
 
@@ -28,8 +28,6 @@ pub(super) struct ReplicaSide {
     destroying: Option<ActionId>,
     follow: Option<ActionId>,
     follow_retry: Option<Mono>,
-    /// Told to follow at this epoch while no probe showed whether it does.
-    followed_unseen: Option<Epoch>,
     relinked_at: Option<Mono>,
     permitted_at: Option<Mono>,
     /// An observation came since the element was last renewed, and since the last role-changing command was answered.
@@ -45,7 +43,6 @@ impl ReplicaSide {
             destroying: None,
             follow: None,
             follow_retry: None,
-            followed_unseen: None,
             relinked_at: None,
             permitted_at: None,
             fresh: false,
@@ -82,7 +79,6 @@ impl ReplicaSide {
         self.taint();
         self.follow = None;
         self.follow_retry = None;
-        self.followed_unseen = None;
     }
 
     pub(super) fn forbidden(&mut self) {
@@ -122,12 +118,8 @@ impl HostGroup {
 
     pub(super) fn as_replica(&mut self, cx: &mut Cx<'_>, a: &Assignment) {
         let Some(o) = self.detector.answering().cloned() else { return };
-        let seen = matches!(self.detector.view(), RedisView::Up(_));
-        // One that cannot write its disk refuses PING as a replica, too: what it follows then is not seen.
-        if seen || self.replica.followed_unseen != Some(a.epoch) {
-            self.follow(cx, a, &o);
-        }
-        if seen {
+        self.follow(cx, a, &o);
+        if matches!(self.detector.view(), RedisView::Up(_)) {
             self.permit(cx, a, &o);
         }
     }
@@ -211,7 +203,6 @@ impl HostGroup {
             self.replica.follow = None;
             self.replica.follow_retry = Some(Mono(cx.now.boot.0 + FOLLOW_RETRY.0));
             if ok {
-                self.replica.followed_unseen = self.model(cx).map(GroupModel::epoch);
                 self.probe_now(cx);
             }
         }

@@ -150,7 +150,7 @@ impl Bench {
 
     /// Time goes by, and masters that are well are granted on.
     fn later(&mut self, by: Span) {
-        self.now = self.now + by;
+        self.now += by;
         for n in 0..GROUPS.len() {
             let master = self.model.groups[&group(n)].master().unwrap();
             let name = if master == node_id("a") { "a" } else { "b" };
@@ -324,7 +324,7 @@ fn masters_that_are_heard_again_go_on_at_their_own_node() {
     assert_eq!(b.look(), []);
     assert_eq!(b.holds(), [mass(3, 1), mass(3, 1), mass(3, 1)]);
     b.a_silent = false;
-    b.now = b.now + MOMENT;
+    b.now += MOMENT;
     assert_eq!(b.look(), [(0, "a"), (1, "a"), (2, "a")]);
 }
 
