@@ -9,7 +9,9 @@ use redkeep_core::{
 };
 
 use crate::{
+    claims,
     disk::DiskWrite,
+    fault::FaultKind,
     lock::{Instant, KernelTime, StartGuard},
     net::Endpoint,
     world::{
@@ -64,7 +66,7 @@ impl World {
         }
     }
 
-    fn view_of(views: &[(Group, View)], group: Group) -> View {
+    pub(super) fn view_of(views: &[(Group, View)], group: Group) -> View {
         let none =
             View { epoch: redkeep_core::Epoch::NONE, master: None, cause: None, serving: false };
         views.iter().find(|(g, _)| *g == group).map_or(none, |(_, v)| *v)
@@ -85,11 +87,15 @@ impl World {
         let stalled = self.hosts[host].disk_stalled_until.since(self.now);
         if stalled > Span(0) {
             self.coverage.met("disk stalled");
+            self.moment(FaultKind::DiskStall, Some(host));
         }
         self.process_after(host, took + stalled, ProcessEvent::DiskDone);
     }
 
     pub(super) fn disk_done(&mut self, host: Endpoint) {
+        if self.disk_refuses(host) {
+            return;
+        }
         let forgotten = self.switches.burn_forgotten;
         let Some(p) = self.hosts[host].process.as_mut() else { return };
         let Some(write) = p.disk.pop_front() else { return };
@@ -100,12 +106,21 @@ impl World {
                 Input::Burned { group: group.clone(), epoch: *epoch }
             }
         };
+        self.met_snapshot(&write);
         if !(forgotten && matches!(write, DiskWrite::Burn { .. })) {
             self.hosts[host].disk.write(write);
         }
         self.take_in(host, input);
         if more {
             self.disk_next(host);
+        }
+    }
+
+    fn met_snapshot(&mut self, write: &DiskWrite) {
+        if let DiskWrite::Persist(p) = write
+            && p.snapshot.is_some()
+        {
+            self.coverage.met(if p.replace_log { claims::BY_SNAPSHOT } else { claims::COMPACTED });
         }
     }
 
@@ -141,6 +156,7 @@ impl World {
         let stalled = self.hosts[host].lock_stalled_until.since(self.now);
         if stalled > Span(0) {
             self.coverage.met("lock batch stalled");
+            self.moment(FaultKind::LockStall, Some(host));
         }
         self.process_after(host, took + stalled, ProcessEvent::LockDone);
     }
@@ -153,6 +169,7 @@ impl World {
         {
             let delay = Span(self.dice.faults.range(1_000_000, 500_000_000));
             self.after(delay, Event::LateBatch { host, job: Box::new(job) });
+            self.moment(FaultKind::KillSupervisorLateBatches, Some(host));
             return self.kill_supervisor(host, Some(away));
         }
         let more = !p.lock.is_empty();
@@ -175,6 +192,9 @@ impl World {
     }
 
     pub(super) fn late_batch(&mut self, host: Endpoint, job: &LockJob) {
+        if self.put_off(host, || Event::LateBatch { host, job: Box::new(job.clone()) }) {
+            return;
+        }
         if self.hosts[host].powered {
             self.coverage.met("batch of a dead process");
             self.note(format_args!("{host} late batch of a dead process"));
@@ -199,6 +219,9 @@ impl World {
         let at = self.hosts[host].kernel_time(self.now);
         let ok = self.hosts[host].lock.run(op, Instant { at, tick_error_ns });
         self.note(format_args!("{host} lock {op:?} ok={ok}"));
+        if ok {
+            self.note_permission(host, job, op);
+        }
         if let (LockOp::Open { items, .. }, true) = (op, ok) {
             for item in items {
                 let Some(group) = self.group_index(&item.group) else { continue };
@@ -237,6 +260,7 @@ impl World {
         let (id, action) = order;
         let view = Self::view_of(views, group);
         self.note(format_args!("{host} g{group} act {id:?} {action:?}"));
+        self.check_permission(host, group, &action, view.epoch);
         if action.is_redis() {
             return self.control_order(host, group, (id, action), view);
         }
@@ -321,7 +345,7 @@ impl World {
         ActionOutcome::Done
     }
 
-    fn watch_vip(&mut self, host: Endpoint, group: Group, ends: u64) {
+    pub(super) fn watch_vip(&mut self, host: Endpoint, group: Group, ends: u64) {
         let at = self.hosts[host].clock.boot.real_of(ends);
         self.at(at, Event::VipExpires { host, group });
     }
