@@ -11,12 +11,12 @@ impl Draft {
         let mut at = FAULTS_FROM + ms(self.rng.below(1_000));
         for _ in 0..self.rng.range(1, 3) {
             let group = self.group();
-            let lasts = match self.rng.below(8) {
+            let lasts = match self.rng.below(10) {
                 0 => self.leader_that_hands_on(at, group),
-                1 => self.unconfirmed_switchover(at, group),
-                2 | 3 => self.around_the_lock(at, group),
-                4 | 5 => self.doubtful_data(at, group),
-                6 => self.full_disk(at),
+                1..=3 => self.unconfirmed_switchover(at, group),
+                4 | 5 => self.around_the_lock(at, group),
+                6 | 7 => self.doubtful_data(at, group),
+                8 => self.full_disk(at),
                 _ => self.long_away(at),
             };
             if self.rng.chance(300_000) {
@@ -45,13 +45,13 @@ impl Draft {
     fn unconfirmed_switchover(&mut self, at: Span, group: usize) -> Span {
         let (master, replica) = (Target::Master(group), Target::Replica(group));
         self.add(at, F::Switchover, master, ms(1));
-        let slow = ms(self.rng.range(2, 14));
+        let slow = ms(self.rng.range(1, 10));
         let stalled = ms(self.rng.range(200, 600));
         self.add(at + slow, F::DiskStall, master, stalled);
-        let hangs = slow + ms(self.rng.range(2, 30));
+        let hangs = slow + ms(self.rng.range(1, 12));
         let hung = ms(self.rng.range(400, 1_500));
         self.add(at + hangs, F::FreezeRedis, master, hung);
-        let dies = slow + ms(self.rng.range(2, 60));
+        let dies = slow + ms(self.rng.range(1, 12));
         let away = ms(self.rng.range(300, 2_000));
         self.add(at + dies, F::KillRedis, replica, away);
         hung + away

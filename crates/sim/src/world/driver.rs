@@ -60,16 +60,16 @@ impl World {
         self.drain(host);
     }
 
-    /// The process dies; batches in its queues die with it, but one write may be under way.
+    /// The process dies; batches in its queues die with it, but the sync that is under way may end.
     pub(super) fn kill_supervisor(&mut self, host: Endpoint, restart: Option<Span>) {
         let Some(mut process) = self.hosts[host].process.take() else { return };
         let life = process.life;
         self.note(format_args!("{host} supervisor {life} dies"));
-        if let Some(write) = process.disk.pop_front()
-            && self.dice.disk.chance(500_000)
-        {
+        if !process.disk.is_empty() && self.dice.disk.chance(500_000) {
             self.coverage.met("write survived its process");
-            self.hosts[host].disk.write(write);
+            for write in process.disk.drain(..process.disk_batch) {
+                self.hosts[host].disk.write(write);
+            }
         }
         for notified in 0..self.hosts.len() {
             if notified != host {

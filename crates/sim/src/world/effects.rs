@@ -82,7 +82,11 @@ impl World {
         }
     }
 
+    /// All that waits when the disk is free shares one sync, as in the daemon.
     fn disk_next(&mut self, host: Endpoint) {
+        if let Some(p) = self.hosts[host].process.as_mut() {
+            p.disk_batch = p.disk.len();
+        }
         let took = Span(self.dice.disk.range(100_000, self.knobs.disk_max.0));
         let stalled = self.hosts[host].disk_stalled_until.since(self.now);
         if stalled > Span(0) {
@@ -96,10 +100,18 @@ impl World {
         if self.disk_refuses(host) {
             return;
         }
-        let forgotten = self.switches.burn_forgotten;
         let Some(p) = self.hosts[host].process.as_mut() else { return };
-        let Some(write) = p.disk.pop_front() else { return };
-        let more = !p.disk.is_empty();
+        let more = p.disk.len() > p.disk_batch;
+        let batch: Vec<DiskWrite> = p.disk.drain(..p.disk_batch).collect();
+        for write in batch {
+            self.written(host, write);
+        }
+        if more {
+            self.disk_next(host);
+        }
+    }
+
+    fn written(&mut self, host: Endpoint, write: DiskWrite) {
         let input = match &write {
             DiskWrite::Persist(persist) => Input::Persisted { number: persist.number },
             DiskWrite::Burn { group, epoch } => {
@@ -107,13 +119,10 @@ impl World {
             }
         };
         self.met_snapshot(&write);
-        if !(forgotten && matches!(write, DiskWrite::Burn { .. })) {
+        if !(self.switches.burn_forgotten && matches!(write, DiskWrite::Burn { .. })) {
             self.hosts[host].disk.write(write);
         }
         self.take_in(host, input);
-        if more {
-            self.disk_next(host);
-        }
     }
 
     fn met_snapshot(&mut self, write: &DiskWrite) {

@@ -116,6 +116,8 @@ pub(crate) struct Process {
     /// What came due while the process was stopped.
     pub(crate) deferred: Vec<ProcessEvent>,
     pub(crate) disk: VecDeque<DiskWrite>,
+    /// So many of them are being written, by one sync.
+    pub(crate) disk_batch: usize,
     pub(crate) lock: VecDeque<LockJob>,
     pub(crate) kernel: VecDeque<KernelJob>,
     pub(crate) control: Vec<Control>,
@@ -141,6 +143,7 @@ impl Process {
             wake: 0,
             deferred: Vec::new(),
             disk: VecDeque::new(),
+            disk_batch: 0,
             lock: VecDeque::new(),
             kernel: VecDeque::new(),
             control: (0..groups).map(|_| Control::default()).collect(),
