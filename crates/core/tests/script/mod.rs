@@ -122,7 +122,8 @@ fn of_redis(w: &mut World, words: &[&str]) -> bool {
             w.redis(name).late_bytes = bytes.parse().expect("bytes");
         }
         ["no-catching-up", name] => w.redis(name).target_lags = true,
-        ["as-master", name] => w.redis(name).master = None,
+        ["refuse-opening", name] => w.host(name).deny_open = true,
+        ["let-open", name] => w.host(name).deny_open = false,
         ["stop-supervisor", name] => w.stop_supervisor(name),
         ["start-supervisor", name] => w.start_supervisor(host(name), &world::spec()),
         _ => return false,
@@ -136,12 +137,10 @@ fn of_operator(w: &mut World, words: &[&str]) -> bool {
         ["switchover", to] => {
             AdminRequest::Switchover { group, to: Some(node_id(to)), dry_run: false }
         }
-        ["failover", to, rest @ ..] => AdminRequest::Failover {
-            group,
-            to: Some(node_id(to)),
-            allow_data_loss: rest == ["--allow-data-loss"],
-            dry_run: false,
-        },
+        ["failover", to] | ["failover", to, "--allow-data-loss"] => {
+            let allow_data_loss = words.len() == 3;
+            AdminRequest::Failover { group, to: Some(node_id(to)), allow_data_loss, dry_run: false }
+        }
         ["lead", to] => AdminRequest::TransferLeadership { to: node_id(to) },
         _ => return false,
     };
