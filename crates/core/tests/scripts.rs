@@ -5,12 +5,13 @@ mod world;
 
 use std::path::Path;
 
+#[allow(clippy::disallowed_methods, reason = "the golden text is rewritten when somebody asks for it")]
 fn check(name: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts").join(name);
-    let text = std::fs::read_to_string(&path).unwrap();
+    let text = std::fs::read_to_string(&path).expect("a script");
     let now = script::play(&text);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&path, now).unwrap();
+        std::fs::write(&path, now).expect("written");
         return;
     }
     let (want, got): (Vec<&str>, Vec<&str>) = (text.lines().collect(), now.lines().collect());
@@ -30,8 +31,8 @@ macro_rules! scripts {
         fn every_file_is_played() {
             let names = [$(concat!(stringify!($name), ".txt")),*];
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts");
-            for file in std::fs::read_dir(folder).unwrap() {
-                let file = file.unwrap().file_name();
+            for file in std::fs::read_dir(folder).expect("a folder") {
+                let file = file.expect("a file").file_name();
                 assert!(names.iter().any(|name| *name == file), "{file:?} is not listed");
             }
         }

@@ -360,7 +360,9 @@ impl World {
     }
 
     pub(super) fn vip_expires(&mut self, host: Endpoint, group: Group) {
-        let Some(ends) = self.hosts[host].vips[group] else { return };
+        // A machine that stands still is asked again when it goes on.
+        let stands = self.hosts[host].standing > 0;
+        let Some(ends) = self.hosts[host].vips[group].filter(|_| !stands) else { return };
         let at = self.hosts[host].kernel_time(self.now);
         if at < ends {
             let due = self.hosts[host].clock.boot.real_of(ends.0);
