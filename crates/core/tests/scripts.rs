@@ -5,7 +5,10 @@ mod world;
 
 use std::path::Path;
 
-#[allow(clippy::disallowed_methods, reason = "the golden text is rewritten when somebody asks for it")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the golden text is rewritten when somebody asks for it"
+)]
 fn check(name: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts").join(name);
     let text = std::fs::read_to_string(&path).expect("a script");

@@ -91,6 +91,10 @@ pub fn all() -> Vec<Mutant> {
             }
             "wait_for_attached" => mutant.hunted_in = Some((Layout::Five, Profile::HandOver)),
             "skip_read_index" => mutant.hunted_in = Some((Layout::Five, Profile::Late)),
+            // Power that goes while a commit index is not on the disk, and groups that moved just before.
+            "act_on_old_model" => {
+                mutant.hunted_in = Some((Layout::TrioThreeGroups, Profile::HandOver));
+            }
             "say_nothing" => mutant.unsafe_without = false,
             "wait_by_wall_clock" => mutant.shown_by = Shown::TwoWallClocks,
             _ => {}
@@ -156,14 +160,15 @@ pub struct Proof {
 }
 
 /// Docs/testing.md shows them as a table.
-pub const PROOFS: [Proof; 12] = [
+pub const PROOFS: [Proof; 13] = [
     proof(1, "TwoWriters", "no_start_guard"),
     proof(1, "TwoLeases", "no_expiry"),
     proof(1, "StaleAcknowledgement", "input_only"),
     proof(2, "EpochFell", "act_on_old_model"),
     proof(3, "FollowedTooEarly", "skip_serving"),
     proof(4, "ConfirmedLost", "wait_for_attached"),
-    proof(5, "EmptyServes", "ignore_run_id"),
+    proof(4, "LostTooOld", "ignore_eligible"),
+    proof(5, "EmptyReplaced", "ignore_run_id"),
     proof(6, "ActedWithoutLease", "act_by_role"),
     proof(7, "WallClockDecides", "wait_by_wall_clock"),
     proof(8, "SilentWait", "say_nothing"),
