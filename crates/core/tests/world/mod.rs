@@ -4,6 +4,7 @@
 
 mod lock;
 mod redis;
+pub(crate) mod tape;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -98,6 +99,10 @@ pub(crate) struct World {
     pub keeping: Keeping,
     /// Replicas cannot attach, whatever they follow.
     pub no_replication: bool,
+    /// Lines for those who ask for them.
+    pub tape: Option<tape::Tape>,
+    /// Messages that are held up.
+    pub post: tape::Post,
     /// Every message that was sent, for those who ask for it.
     pub said: Option<Vec<(&'static str, PeerMessage)>>,
     runs: u64,
@@ -106,7 +111,7 @@ pub(crate) struct World {
 /// Hosts of the first hour, then those that may join.
 pub(crate) const NAMES: [&str; 5] = ["a", "b", "w", "x", "y"];
 
-fn name_of(id: NodeId) -> &'static str {
+pub(crate) fn name_of(id: NodeId) -> &'static str {
     NAMES.into_iter().find(|n| node_id(n) == id).expect("known node")
 }
 
@@ -123,6 +128,8 @@ impl World {
             cut: BTreeSet::new(),
             keeping: Keeping::Succeeds,
             no_replication: false,
+            tape: None,
+            post: tape::Post::default(),
             said: None,
             runs: 2,
         };
@@ -145,6 +152,8 @@ impl World {
                     stuck_since: None,
                     min_replicas: 0,
                     min_replicas_max_lag: None,
+                    late_bytes: 0,
+                    target_lags: false,
                 }),
             };
             w.add_host(name, redis, Core::new(first_boot(name, spec), now_at(w.t)).expect("core"));
@@ -244,13 +253,16 @@ impl World {
 
     fn effect(&mut self, name: &'static str, effect: Effect) {
         let t = self.t;
+        if let Some(tape) = &mut self.tape {
+            tape.take(t, name, &effect);
+        }
         let answer = match effect {
             Effect::Send { to, message } => {
                 let to = name_of(to);
                 if let Some(said) = &mut self.said {
                     said.push((name, message.clone()));
                 }
-                if !self.cut.contains(&(name, to)) {
+                if !self.cut.contains(&(name, to)) && !self.post.holds(name, to, &message) {
                     self.queue.push_back((to, Input::Peer { from: node_id(name), message }));
                 }
                 None
@@ -290,6 +302,9 @@ impl World {
             }
             Effect::SpecChanged(_) => None,
         };
+        if let (Some(tape), Some(input)) = (&mut self.tape, &answer) {
+            tape.answered(t, name, input);
+        }
         if let Some(input) = answer {
             self.queue.push_back((name, input));
         }

@@ -44,6 +44,10 @@ pub(crate) struct Redis {
     pub min_replicas_max_lag: Option<u32>,
     /// Its link to the master was cut then, and waits for TCP until it is made anew.
     pub stuck_since: Option<u64>,
+    /// Executed just before the next look at the final offset of a switchover.
+    pub late_bytes: u64,
+    /// The target of a switchover does not get as far as this master in time.
+    pub target_lags: bool,
 }
 
 impl Redis {
@@ -91,8 +95,17 @@ impl World {
             Action::Relink { .. } => self.redis(name).stuck_since = None,
             Action::Compare { .. } => return Some(self.compare(name)),
             Action::KeepAside { gap, .. } => return self.keep_aside(name, *gap),
-            Action::PauseAndCatchUp { .. } | Action::ReadOffset => {
-                return Some(ActionOutcome::Offset(self.redis(name).offset));
+            Action::PauseAndCatchUp { .. } => {
+                let r = self.redis(name);
+                let text = "the target did not catch up in time".to_owned();
+                let late = ActionFailure { retry: false, text };
+                let got = ActionOutcome::Offset(r.offset);
+                return Some(if r.target_lags { ActionOutcome::Failed(late) } else { got });
+            }
+            Action::ReadOffset => {
+                let r = self.redis(name);
+                r.offset += std::mem::take(&mut r.late_bytes);
+                return Some(ActionOutcome::Offset(r.offset));
             }
             Action::EnsureVip { .. } => host.vip = true,
             Action::RemoveVip { .. } => host.vip = false,

@@ -74,8 +74,8 @@ impl World {
         };
         let port = self.port(group);
         let place = |e: Endpoint| (self.spec.nodes[e].peer.ip(), port);
-        let own = own.observe(self.now, true, place);
-        let other = other.observe(self.now, true, place);
+        let own = own.observe(self.now, (true, Vec::new()), place);
+        let other = other.observe(self.now, (true, Vec::new()), place);
         self.coverage.met("data sets compared");
         ActionOutcome::Compared(Box::new(Compared {
             run_id: own.run_id.clone(),

@@ -195,6 +195,9 @@ impl World {
             return;
         }
         self.note(format_args!("{host} g{group} acknowledges {write}"));
+        if self.hosts[host].is_rival(group, self.port(group)) {
+            return self.coverage.met("write of a second master before the first start");
+        }
         self.check_strict(host, group, write);
         self.checks.tails.answered(write);
         let elsewhere = self.fullest_elsewhere(host, group);
