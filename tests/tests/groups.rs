@@ -34,8 +34,14 @@ struct Stage {
 
 impl Stage {
     fn start() -> Result<Self> {
+        Self::start_with("")
+    }
+
+    /// With further lines of `[cluster]`.
+    fn start_with(extra: &str) -> Result<Self> {
         let lab = Lab::builder().build()?;
         let mut file = ClusterFile::founding(&lab, "300ms")?;
+        file.extra.push_str(extra);
         file.groups = GROUPS.into_iter().enumerate().map(group_block).collect();
         let mut redis = BTreeMap::new();
         for (index, (_, first)) in GROUPS.into_iter().enumerate() {
@@ -197,4 +203,47 @@ fn switchover_of_one_group_leaves_the_others_connections_undisturbed() -> Result
         stage.wait_settled()?;
     }
     Ok(())
+}
+
+/// `a` holds two of the three masters: with a limit of 1 both wait, and none is failed over first.
+#[test]
+fn masters_of_a_lost_host_wait_above_the_limit_until_somebody_has_looked() -> Result<()> {
+    let stage = Stage::start_with("mass_failure_limit = 1\n")?;
+    let lost = [0, 2];
+    let instances: Vec<String> = lost
+        .iter()
+        .map(|index| Ok(stage.redis.get(&(*index, "a")).context("a Redis")?.instance()))
+        .collect::<Result<_>>()?;
+    let held = |status: &Value| {
+        lost.iter().all(|index| of(status, *index)["hold"]["reason"] == "mass_failure")
+    };
+    let fault = stage.lab.power_off("a")?;
+    let status = wait_status(&stage.lab, "w", "the brake", LIMIT, held)?;
+    ensure!(of(&status, 1)["master"] == "b", "{status:#}");
+    let order = |words: &[&str]| ctl(&stage.lab, "w", "w", words);
+    let dry = order(&["acknowledge", "--dry-run"])?;
+    ensure!(
+        dry.code == Some(0) && dry.stdout.contains("the failure of one counts no more"),
+        "{dry:?}"
+    );
+    wait_status(&stage.lab, "w", "the brake still", LIMIT, held)?;
+    let asked = Mono::now();
+    let said = order(&["acknowledge"])?;
+    ensure!(said.code == Some(0), "{said:?}");
+    let mut back = Figure::new("service back, from the acknowledgement");
+    for (index, instance) in lost.iter().zip(&instances) {
+        let writer = &stage.writers[index * 2 + 1];
+        let ack = writer.wait_other_server(instance, fault, LIMIT)?;
+        ensure!(ack.seen > asked, "group {} did not wait", GROUPS[*index].0);
+        back.add(ack.seen.since(asked));
+    }
+    back.print();
+    let history = order(&["history"])?;
+    ensure!(history.stdout.contains("failures acknowledged by an operator"), "{history:?}");
+    stage.writers[3].wait_more(50, LIMIT)
+}
+
+fn of(status: &Value, index: usize) -> &Value {
+    let groups = status["groups"].as_array().map_or(&[][..], Vec::as_slice);
+    groups.iter().find(|group| group["name"] == GROUPS[index].0).unwrap_or(&Value::Null)
 }

@@ -85,6 +85,24 @@ fn the_effective_file_reads_back_to_the_same() {
 }
 
 #[test]
+fn the_data_safety_keys_are_read_shown_and_off_unless_asked_for() {
+    let text = example(&password_file("safety"));
+    let plain = parse(&text).unwrap();
+    let group = &plain.spec.groups[0];
+    assert_eq!((plain.spec.mass_failure_limit, group.max_lag_bytes), (0, 0));
+    assert_eq!(group.durability, redkeep_core::spec::Durability::Async);
+    let asked = text.replacen("name = \"demo\"", "name = \"demo\"\nmass_failure_limit = 3", 1)
+        + "max_lag_bytes = 5000000000\ndurability = \"strict\"\n";
+    let config = parse(&asked).unwrap();
+    let group = &config.spec.groups[0];
+    assert_eq!((config.spec.mass_failure_limit, group.max_lag_bytes), (3, 5_000_000_000));
+    assert_eq!(group.durability, redkeep_core::spec::Durability::Strict);
+    assert_eq!(parse(&effective(&config)).unwrap().spec, config.spec);
+    let told = consequences(&config);
+    assert!(told.contains("durability strict") && told.contains("5000000000 bytes"), "{told}");
+}
+
+#[test]
 fn every_problem_is_reported_at_once() {
     let text = example(&password_file("all"))
         .replace("300ms", "50")
@@ -156,6 +174,10 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("interface =", "priority = { z = 1 }\ninterface =", "group[0].priority.z"),
     ("interface =", "priority = { a = -1 }\ninterface =", "group[0].priority.a"),
     ("interface =", "probe_interval = \"1ms\"\ninterface =", "group[0].probe_interval"),
+    ("interface =", "max_lag_bytes = -1\ninterface =", "group[0].max_lag_bytes"),
+    ("interface =", "max_lag_bytes = \"1m\"\ninterface =", "group[0].max_lag_bytes"),
+    ("interface =", "durability = \"sync\"\ninterface =", "group[0].durability"),
+    ("lease_ttl = \"300ms\"", "mass_failure_limit = -1", "cluster.mass_failure_limit"),
     ("interface =", "unix_socket = \"redis.sock\"\ninterface =", "group[0].unix_socket"),
     (
         "interface =",

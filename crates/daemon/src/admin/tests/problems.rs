@@ -7,6 +7,7 @@ use redkeep_core::{
     ids::node_id,
     observe::{Bypass, DownReason, ProbeFailure, RedisRole, RedisView, TakeoverFailure},
     plan::HoldReason,
+    spec::Durability,
     status::StatusView,
 };
 use redkeep_proto::admin::v1::{Problem, Severity};
@@ -230,6 +231,36 @@ fn no_eligible_replica_and_a_pause_are_warnings() {
         },
         &[(Warning, "automatic failover is paused for 61 s more", "redkeepctl resume")],
     );
+}
+
+#[test]
+fn brakes_name_the_command_that_ends_them() {
+    let cooldown = HoldReason::Cooldown { left: Span::from_secs(9) };
+    let mass = HoldReason::MassFailure { failing: 3, limit: 1 };
+    for (hold, help) in [
+        (cooldown, "redkeepctl acknowledge pair ends it; failover pair does not wait"),
+        (mass, "redkeepctl status, then acknowledge [pair]; failover pair does not wait"),
+    ] {
+        assert!(hold.to_string().contains("redkeepctl acknowledge"), "{hold}");
+        let text = format!("the group waits: {hold}");
+        check(|v| v.groups[0].hold = Some(hold), &[(Warning, &text, help)]);
+    }
+}
+
+#[test]
+fn a_strict_group_whose_redis_does_not_ask_for_its_replicas_is_told() {
+    let text = "durability is strict, and Redis at a does not ask for 1 attached replicas";
+    let help = "journalctl -u redkeepd says what it answered: ACL, rename_commands (on that node)";
+    for told in [None, Some(0)] {
+        let change = |v: &mut StatusView| {
+            (v.groups[0].durability, v.groups[0].min_replicas) = (Durability::Strict, told);
+        };
+        check(change, &[(Warning, text, help)]);
+    }
+    let told = |v: &mut StatusView| {
+        (v.groups[0].durability, v.groups[0].min_replicas) = (Durability::Strict, Some(1));
+    };
+    check(told, &[]);
 }
 
 #[test]
