@@ -131,7 +131,7 @@ impl HostGroup {
         let waiting = self.replica.follow_retry.is_some_and(|at| cx.now.boot < at);
         let follows = follows(o, master);
         if serving && follows {
-            self.quarantine.overwritten(a.epoch);
+            self.quarantine.follows(a.epoch);
         }
         if !serving || waiting || self.replica.follow.is_some() || follows {
             return;
