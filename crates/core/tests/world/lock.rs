@@ -32,6 +32,7 @@ impl Lock {
                 for i in items.iter().filter(|_| ok) {
                     self.ask.remove(&(i.port, i.nonce));
                     self.gate.insert((generation, i.port));
+                    self.guarded.insert(i.port);
                 }
                 LockEvent::Opened { arm, groups, ok }
             }
@@ -45,6 +46,7 @@ impl Lock {
             }
             LockOp::PermitReplica { item, ttl } => {
                 self.replica.insert(item.port, t + ttl.0);
+                self.guarded.insert(item.port);
                 LockEvent::ReplicaPermitted { group: item.group, ok: true }
             }
             LockOp::ForbidReplica { item } => {

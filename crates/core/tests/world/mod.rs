@@ -4,6 +4,7 @@
 
 mod lock;
 mod redis;
+pub(crate) mod tape;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -83,6 +84,10 @@ pub(crate) struct World {
     pub cut: BTreeSet<(&'static str, &'static str)>,
     /// Replicas cannot attach, whatever they follow.
     pub no_replication: bool,
+    /// Lines for those who ask for them.
+    pub tape: Option<tape::Tape>,
+    /// Messages that are held up.
+    pub post: tape::Post,
     /// Every message that was sent, for those who ask for it.
     pub said: Option<Vec<(&'static str, PeerMessage)>>,
     runs: u64,
@@ -92,7 +97,7 @@ fn names() -> [&'static str; 3] {
     ["a", "b", "w"]
 }
 
-fn name_of(id: NodeId) -> &'static str {
+pub(crate) fn name_of(id: NodeId) -> &'static str {
     names().into_iter().find(|n| node_id(n) == id).expect("known node")
 }
 
@@ -108,6 +113,8 @@ impl World {
             queue: VecDeque::new(),
             cut: BTreeSet::new(),
             no_replication: false,
+            tape: None,
+            post: tape::Post::default(),
             said: None,
             runs: 2,
         };
@@ -135,6 +142,8 @@ impl World {
                     bypass: Vec::new(),
                     backlog_from: 1,
                     stuck_since: None,
+                    late_bytes: 0,
+                    target_lags: false,
                 }),
             };
             let core = Core::new(boot, now_at(w.t)).expect("core");
@@ -227,13 +236,16 @@ impl World {
 
     fn effect(&mut self, name: &'static str, effect: Effect) {
         let t = self.t;
+        if let Some(tape) = &mut self.tape {
+            tape.take(t, name, &effect);
+        }
         let answer = match effect {
             Effect::Send { to, message } => {
                 let to = name_of(to);
                 if let Some(said) = &mut self.said {
                     said.push((name, message.clone()));
                 }
-                if !self.cut.contains(&(name, to)) {
+                if !self.cut.contains(&(name, to)) && !self.post.holds(name, to, &message) {
                     self.queue.push_back((to, Input::Peer { from: node_id(name), message }));
                 }
                 None
@@ -270,6 +282,9 @@ impl World {
             }
             Effect::SpecChanged(_) => None,
         };
+        if let (Some(tape), Some(input)) = (&mut self.tape, &answer) {
+            tape.answered(t, name, input);
+        }
         if let Some(input) = answer {
             self.queue.push_back((name, input));
         }

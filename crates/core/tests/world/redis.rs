@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 
+use redkeep_core::effect::ActionFailure;
 use redkeep_core::observe::{AttachedReplica, Bypass, ProbeFailure, RedisObservation, RedisRole};
 use redkeep_core::*;
 
@@ -21,6 +22,10 @@ pub(crate) struct Redis {
     pub backlog_from: u64,
     /// Its link to the master was cut then, and waits for TCP until it is made anew.
     pub stuck_since: Option<u64>,
+    /// Executed just before the next look at the final offset of a switchover.
+    pub late_bytes: u64,
+    /// The target of a switchover does not get as far as this master in time.
+    pub target_lags: bool,
 }
 
 impl World {
@@ -46,8 +51,17 @@ impl World {
                 (r.master, r.stuck_since) = (Some(*master), None);
             }
             Action::Relink { .. } => self.redis(name).stuck_since = None,
-            Action::PauseAndCatchUp { .. } | Action::ReadOffset => {
-                return Some(ActionOutcome::Offset(self.redis(name).offset));
+            Action::PauseAndCatchUp { .. } => {
+                let r = self.redis(name);
+                let text = "the target did not catch up in time".to_owned();
+                let late = ActionFailure { retry: false, text };
+                let got = ActionOutcome::Offset(r.offset);
+                return Some(if r.target_lags { ActionOutcome::Failed(late) } else { got });
+            }
+            Action::ReadOffset => {
+                let r = self.redis(name);
+                r.offset += std::mem::take(&mut r.late_bytes);
+                return Some(ActionOutcome::Offset(r.offset));
             }
             Action::EnsureVip { .. } => host.vip = true,
             Action::RemoveVip { .. } => host.vip = false,
