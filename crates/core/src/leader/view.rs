@@ -16,6 +16,8 @@ pub struct NodeView {
     pub report: Option<Report>,
     /// The last observation of each group's Redis there; stays when the Redis dies.
     observed: BTreeMap<GroupId, RedisObservation>,
+    /// The last observation of the life before, while the present one is empty: what was there, wherever it is now.
+    before_emptied: BTreeMap<GroupId, RedisObservation>,
 }
 
 impl NodeView {
@@ -28,11 +30,25 @@ impl NodeView {
         }
         for g in &report.groups {
             if let RedisView::Up(o) = &g.redis {
-                self.observed.insert(g.group.clone(), o.clone());
+                self.observe(&g.group, o);
             }
         }
         self.report = Some(report);
         true
+    }
+
+    fn observe(&mut self, group: &GroupId, o: &RedisObservation) {
+        let last = self.observed.insert(group.clone(), o.clone());
+        if o.keys > 0 {
+            self.before_emptied.remove(group);
+        } else if let Some(last) = last.filter(|l| l.run_id != o.run_id && l.keys > 0) {
+            self.before_emptied.insert(group.clone(), last);
+        }
+    }
+
+    /// Its Redis came back empty, and held this many keys when this leader saw its last life.
+    pub fn keys_before_emptied(&self, group: &GroupId) -> u64 {
+        self.before_emptied.get(group).map_or(0, |o| o.keys)
     }
 
     pub fn last_observation(&self, group: &GroupId) -> Option<&RedisObservation> {
@@ -43,12 +59,16 @@ impl NodeView {
 #[cfg(test)]
 impl NodeView {
     pub(crate) fn for_test(heard: Mono, report: Report, before: Option<&RedisObservation>) -> Self {
-        let mut observed = BTreeMap::new();
+        let mut view = Self { heard: Some(heard), ..Self::default() };
         for g in &report.groups {
-            if let Some(o) = before.or(g.redis.observation()) {
-                observed.insert(g.group.clone(), o.clone());
+            // Another life was seen before this one; of the same life, it was seen last.
+            let of_report =
+                g.redis.observation().filter(|o| before.is_none_or(|b| b.run_id != o.run_id));
+            for o in before.into_iter().chain(of_report) {
+                view.observe(&g.group, o);
             }
         }
-        Self { heard: Some(heard), report: Some(report), observed }
+        view.report = Some(report);
+        view
     }
 }
