@@ -69,4 +69,12 @@ mutations! {
     wait_for_attached,
     /// An assignment is taken for any life of Redis.
     ignore_run_id,
+    /// A takeover goes on without a grant: the log says who is master.
+    act_by_role,
+    /// A restarted supervisor acts by what its log is known to have committed, before it has caught up with its last life.
+    act_on_old_model,
+    /// The leader keeps its reasons to itself.
+    say_nothing,
+    /// How long others are waited for is judged by the wall clock.
+    wait_by_wall_clock,
 }

@@ -163,6 +163,8 @@ impl Core {
 
     /// Feed one input; afterwards drain [`Core::next_effect`].
     pub fn handle(&mut self, now: Now, input: Input) {
+        let raw = Mono(now.unix_ms.saturating_mul(1_000_000));
+        let now = if self.mutations.wait_by_wall_clock() { Now { raw, ..now } } else { now };
         self.consensus.advance(now.boot);
         match input {
             Input::Peer { from, message } => self.peer_message(now, from, message),
@@ -404,7 +406,7 @@ impl Core {
                 self.peer_message(now, self.me, message);
             }
             self.catch_up();
-            let may_act = self.caught_up;
+            let may_act = self.caught_up || self.mutations.act_on_old_model();
             self.each_host(now, |h, cx| h.reconcile(cx, may_act));
             self.open_gates(now);
             self.renew(now);
@@ -427,7 +429,8 @@ impl Core {
 
     /// Arm and, when the kernel has answered, ask. Nothing is armed while nobody could be asked.
     fn renew(&mut self, now: Now) {
-        if self.leader_id.is_none() || !self.caught_up {
+        let may_act = self.caught_up || self.mutations.act_on_old_model();
+        if self.leader_id.is_none() || !may_act {
             return;
         }
         let mut claims = Vec::new();

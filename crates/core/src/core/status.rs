@@ -78,7 +78,11 @@ impl Core {
             paused_with_all: self.pause_of_all_left(now).is_some(),
             lease_left: None,
             members,
-            hold: self.leader.as_ref().and_then(|l| l.hold(id)),
+            hold: self
+                .leader
+                .as_ref()
+                .and_then(|l| l.hold(id))
+                .filter(|_| !self.mutations.say_nothing()),
         })
     }
 

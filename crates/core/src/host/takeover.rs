@@ -87,7 +87,8 @@ impl HostGroup {
             self.planned = None;
         }
         self.lapse(cx);
-        let granted = cx.holder.has_grant(cx.now.boot, &self.spec.id, a.epoch);
+        let granted =
+            cx.holder.has_grant(cx.now.boot, &self.spec.id, a.epoch) || cx.mutations.act_by_role();
         let now = cx.now.boot;
         let id = self.spec.id.clone();
         let Some(t) = self.takeover.as_mut() else { return };
