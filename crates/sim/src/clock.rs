@@ -32,12 +32,14 @@ pub struct Clock {
     value: u64,
     /// Rate minus one, in parts per million.
     skew_ppm: i64,
+    /// With its machine.
+    stands: bool,
 }
 
 impl Clock {
     #[must_use]
     pub const fn new(value: u64, skew_ppm: i64) -> Self {
-        Self { from: Real(0), value, skew_ppm }
+        Self { from: Real(0), value, skew_ppm, stands: false }
     }
 
     fn rate(&self) -> u128 {
@@ -46,11 +48,14 @@ impl Clock {
 
     #[must_use]
     pub fn read(&self, at: Real) -> u64 {
+        if self.stands {
+            return self.value;
+        }
         let passed = u128::from(at.since(self.from).0) * self.rate() / 1_000_000;
         self.value + u64::try_from(passed).unwrap_or(u64::MAX / 2)
     }
 
-    /// First true time at which the clock shows `value` or more, at its present rate.
+    /// First true time at which the clock shows `value` or more, at its present rate and if it does not stand still.
     #[must_use]
     pub fn real_of(&self, value: u64) -> Real {
         let left = u128::from(value.saturating_sub(self.value)) * 1_000_000;
@@ -59,7 +64,11 @@ impl Clock {
     }
 
     pub fn set_skew(&mut self, at: Real, skew_ppm: i64) {
-        *self = Self { from: at, value: self.read(at), skew_ppm };
+        *self = Self { from: at, value: self.read(at), skew_ppm, ..*self };
+    }
+
+    fn set_standing(&mut self, at: Real, stands: bool) {
+        *self = Self { from: at, value: self.read(at), stands, ..*self };
     }
 }
 
@@ -72,16 +81,36 @@ pub struct HostClock {
     pub raw: Clock,
     /// Error of the wall clock; it decides nothing.
     pub unix_offset_ms: u64,
+    /// The wall clock is set every 200 ms, to anywhere within a few years.
+    pub wall_jumps: bool,
 }
 
 impl HostClock {
+    /// The machine is paused: all of its clocks are.
+    pub fn stop(&mut self, at: Real) {
+        self.boot.set_standing(at, true);
+        self.raw.set_standing(at, true);
+    }
+
+    /// The machine goes on.
+    pub fn go(&mut self, at: Real) {
+        self.boot.set_standing(at, false);
+        self.raw.set_standing(at, false);
+    }
+
     #[must_use]
     pub fn now(&self, at: Real) -> Now {
         Now {
             boot: Mono(self.boot.read(at)),
             raw: Mono(self.raw.read(at)),
-            unix_ms: self.unix_offset_ms + at.0 / 1_000_000,
+            unix_ms: self.unix_offset_ms + at.0 / 1_000_000 + self.jump_ms(at),
         }
+    }
+
+    fn jump_ms(&self, at: Real) -> u64 {
+        let step = (at.0 / 200_000_000).wrapping_add(self.unix_offset_ms);
+        let anywhere = step.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 100_000_000_000;
+        if self.wall_jumps { anywhere } else { 0 }
     }
 }
 
@@ -97,6 +126,17 @@ mod tests {
             assert!(clock.read(at) >= 1_000_000_000);
             assert!(clock.read(Real(at.0 - 2)) < 1_000_000_000);
         }
+    }
+
+    #[test]
+    fn a_clock_that_stood_still_goes_on_where_it_was() {
+        let mut clock = Clock::new(7, 0);
+        clock.set_standing(Real(100), true);
+        assert_eq!(clock.read(Real(5_000)), 107);
+        clock.set_skew(Real(5_000), 1_000_000);
+        clock.set_standing(Real(6_000), false);
+        assert_eq!(clock.read(Real(6_010)), 127);
+        assert_eq!(clock.real_of(127), Real(6_010));
     }
 
     #[test]

@@ -79,13 +79,23 @@ faults! {
     StalledElection = "stalled-election",
     /// The supervisor is stopped between taking in a look at a replica and using it; its Redis starts anew meanwhile.
     StalledLook = "stalled-look",
+    /// Redis dies and is started again from an older file, which names the history and the offset that it is of (Redis 7).
+    RestartFromRdb = "restart-from-rdb",
+    /// Redis listens on a second port, which no lock guards, until the end of the length or of its life.
+    OpenAround = "open-around",
+    /// The supervisor's disk refuses what is written: the process ends, and starts again when there is room.
+    DiskFails = "disk-fails",
+    /// An operator's script orders something every millisecond: the log grows beyond what is kept of it.
+    LogFlood = "log-flood",
+    /// The machine is paused whole: its clocks and its kernel's timers stand still too.
+    PauseMachine = "pause-machine",
 }
 
 impl FaultKind {
-    /// Those that are drawn by chance: all but the last two, which need a moment of their own.
+    /// Those that a swarm draws by chance: all but the last seven, which need a moment or a profile of their own.
     #[must_use]
     pub fn drawn() -> &'static [Self] {
-        Self::ALL.split_last_chunk::<2>().map_or(Self::ALL, |(drawn, _)| drawn)
+        Self::ALL.split_last_chunk::<7>().map_or(Self::ALL, |(drawn, _)| drawn)
     }
 }
 

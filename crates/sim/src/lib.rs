@@ -6,6 +6,7 @@
 //! clock, sockets, and any shortcut through the core's own state where a host can be asked instead.
 
 pub mod check;
+pub mod claims;
 pub mod clock;
 pub mod disk;
 pub mod fault;

@@ -146,13 +146,23 @@ impl KernelLock {
     /// The port is open to clients by a lease: timer and gate of the same generation.
     #[must_use]
     pub fn leased(&self, port: u16, at: KernelTime) -> bool {
-        let live = |p: &Pair| {
-            let timer = p.timer.get(&port).is_some_and(|ends| self.rules.no_expiry || at < *ends);
-            timer && p.gate.contains(&port)
-        };
+        let live = |g| self.timer_runs(g, port, at) && self.gate_is_open(g, port);
         self.is_guarded(port)
             && !self.start_closed.contains_key(&port)
-            && [Generation::A, Generation::B].into_iter().any(|g| live(self.pair(g)))
+            && [Generation::A, Generation::B].into_iter().any(live)
+    }
+
+    /// This generation's timer for the port has not ended.
+    #[must_use]
+    pub fn timer_runs(&self, generation: Generation, port: u16, at: KernelTime) -> bool {
+        let ends = self.pair(generation).timer.get(&port);
+        ends.is_some_and(|ends| self.rules.no_expiry || at < *ends)
+    }
+
+    /// The port is in this generation's gate, whatever its timer says.
+    #[must_use]
+    pub fn gate_is_open(&self, generation: Generation, port: u16) -> bool {
+        self.pair(generation).gate.contains(&port)
     }
 
     /// A client's packet to the port, or an answer from it, passes.

@@ -7,11 +7,12 @@ use std::{ops::Range, path::PathBuf, process::ExitCode};
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use redkeep_sim::{
+    claims,
     lease_model::{self, Found, Rule, Setting, Start},
     mutants,
     plan::{Layout, Plan, Profile},
-    runner::{self, Tally},
-    trace::Lines,
+    runner::{self, Failed},
+    trace::{Coverage, Lines},
     world::{Outcome, Switches},
 };
 
@@ -51,6 +52,9 @@ enum Verb {
         mutant: Option<String>,
         #[arg(long, value_parser = parse_range, default_value = "0..300")]
         seeds: Range<u64>,
+        /// Run all of the seeds, and count which checker found each.
+        #[arg(long)]
+        census: bool,
     },
     /// Search a small model of the lease rules exhaustively, with all of them or without one.
     Lease(Lease),
@@ -96,12 +100,21 @@ struct Run {
     /// `A..B`, B not included.
     #[arg(long, value_parser = parse_range)]
     seeds: Option<Range<u64>>,
+    /// So many seeds that nobody has run before, or those that the environment names in REDKEEP_SIM_SEEDS as `A..B`.
+    #[arg(long, conflicts_with_all = ["seed", "seeds"])]
+    fresh: Option<u64>,
+    /// Run so many seeds at a time.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
     /// Run each seed once only.
     #[arg(long)]
     once: bool,
     /// Print how often each fault and state was met.
     #[arg(long)]
     coverage: bool,
+    /// List each kind of fault, reason to wait and deed that was met less often, and fail if there is one.
+    #[arg(long, requires = "coverage")]
+    at_least: Option<u64>,
     #[command(flatten)]
     what: What,
     #[command(flatten)]
@@ -113,7 +126,8 @@ struct What {
     /// Instead of the one drawn from the seed: trio, trio-three-groups, five.
     #[arg(long, value_parser = parse_layout)]
     layout: Option<Layout>,
-    /// Instead of the one drawn from the seed: swarm, single, duel, late, calm, stall, hand-over.
+    /// Instead of the one drawn from the seed: swarm, single, duel, late, calm, stall, hand-over, corner, first-start,
+    /// standstill.
     #[arg(long, value_parser = parse_profile)]
     profile: Option<Profile>,
 }
@@ -209,7 +223,13 @@ fn act(verb: Verb) -> anyhow::Result<bool> {
             print!("{small}");
             Ok(report(&runner::run(&small, how.switches()?, Lines::Tail)))
         }
-        Verb::Hunt { mutant, seeds } => Ok(hunt(mutant.as_deref(), &seeds)),
+        Verb::Hunt { mutant, seeds, census } => {
+            if census {
+                take_census(mutant.as_deref(), &seeds);
+                return Ok(true);
+            }
+            Ok(hunt(mutant.as_deref(), &seeds))
+        }
         Verb::Lease(lease) => Ok(search_leases(&lease)),
         Verb::Mutants => {
             for mutant in mutants::all() {
@@ -248,6 +268,18 @@ fn search_leases(lease: &Lease) -> bool {
     report.found == Found::Nothing
 }
 
+/// Which checkers see each rule's absence, and how often.
+fn take_census(name: Option<&str>, seeds: &Range<u64>) {
+    for mutant in mutants::all().iter().filter(|m| name.is_none_or(|n| n == m.name)) {
+        let mut found = std::collections::BTreeMap::<&str, u64>::new();
+        for violation in runner::census(mutant, seeds.clone()) {
+            *found.entry(violation.name()).or_default() += 1;
+        }
+        let found: Vec<String> = found.iter().map(|(name, n)| format!("{name} {n}")).collect();
+        println!("{:<26} {}", mutant.name, found.join(", "));
+    }
+}
+
 /// True if every one was caught.
 fn hunt(name: Option<&str>, seeds: &Range<u64>) -> bool {
     let mut all = true;
@@ -272,19 +304,24 @@ fn run_seeds(run: &Run) -> anyhow::Result<bool> {
         }
         return Ok(report(&outcome));
     }
-    let Some(seeds) = run.seeds.clone() else { bail!("--seed N or --seeds A..B") };
-    let mut tally = Tally::default();
-    for seed in seeds {
+    let seeds = match (run.seeds.clone(), run.fresh) {
+        (Some(seeds), _) => seeds,
+        (None, Some(count)) => fresh(count)?,
+        (None, None) => bail!("--seed N, --seeds A..B or --fresh N"),
+    };
+    let one = |seed| {
         let plan = run.what.plan(seed);
         let outcome = if run.once {
             runner::run(&plan, switches, Lines::Tail)
         } else {
             runner::run_twice(&plan, switches)
         };
-        if let Some(violation) = &outcome.violation {
-            println!("seed {seed} {} {}: {violation}", plan.layout.as_str(), plan.profile.as_str());
-        }
-        tally.add(plan, outcome);
+        (plan, outcome)
+    };
+    let tally = runner::side_by_side(seeds, run.threads, one);
+    for Failed { plan, violation, .. } in &tally.failed {
+        let (layout, profile) = (plan.layout.as_str(), plan.profile.as_str());
+        println!("seed {} {layout} {profile}: {violation}", plan.seed);
     }
     let seconds = tally.simulated_ns / 1_000_000_000;
     println!(
@@ -293,16 +330,55 @@ fn run_seeds(run: &Run) -> anyhow::Result<bool> {
         tally.events,
         tally.failed.len()
     );
+    if let Some(first) = tally.failed.first() {
+        println!("{}", runner::how_to_repeat(&first.plan));
+    }
     if run.coverage {
         print_coverage(&tally.coverage);
     }
-    Ok(tally.failed.is_empty())
+    let enough = run.at_least.is_none_or(|least| is_met(&tally.coverage, least));
+    Ok(tally.failed.is_empty() && enough)
 }
 
-fn print_coverage(coverage: &redkeep_sim::trace::Coverage) {
+/// Seeds by the time of day, so that each run takes others; printed, so that a failure can be repeated.
+fn fresh(count: u64) -> anyhow::Result<Range<u64>> {
+    let named = std::env::var("REDKEEP_SIM_SEEDS").ok();
+    let seeds = match named {
+        Some(text) => parse_range(&text).map_err(|e| anyhow::anyhow!("REDKEEP_SIM_SEEDS: {e}"))?,
+        None => {
+            let from = seconds_since_1970() * FRESH_APART;
+            from..from + count
+        }
+    };
+    println!("fresh seeds {}..{}", seeds.start, seeds.end);
+    Ok(seeds)
+}
+
+/// Two runs that begin in different seconds share no seed, up to so many.
+const FRESH_APART: u64 = 10_000;
+
+#[allow(clippy::disallowed_methods, reason = "chooses the seeds; no run ever sees it")]
+fn seconds_since_1970() -> u64 {
+    std::time::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs())
+}
+
+fn print_coverage(coverage: &Coverage) {
     for (what, n) in &coverage.0 {
         println!("{n:>9} {what}");
     }
+}
+
+fn is_met(coverage: &Coverage, least: u64) -> bool {
+    let rare = claims::rarer_than(coverage, least);
+    println!(
+        "{} of {} claims met {least} times",
+        claims::all().count() - rare.len(),
+        claims::all().count()
+    );
+    for (what, n) in &rare {
+        println!("{n:>9} RARE {what}");
+    }
+    rare.is_empty()
 }
 
 fn report(outcome: &Outcome) -> bool {

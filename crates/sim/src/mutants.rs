@@ -4,9 +4,18 @@ use redkeep_core::Mutations;
 
 use crate::{
     lock::{LockRules, StartGuard},
-    plan::{Layout, Profile},
+    plan::{Layout, Plan, Profile},
     world::Switches,
 };
+
+/// How a rule that is off shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shown {
+    /// In a run.
+    Run,
+    /// In the difference between two runs under different wall clocks.
+    TwoWallClocks,
+}
 
 /// A rule that is off.
 #[derive(Clone, Copy, Debug)]
@@ -19,24 +28,41 @@ pub struct Mutant {
     pub unsafe_without: bool,
     /// Where it shows soonest; none = in the plans of all seeds.
     pub hunted_in: Option<(Layout, Profile)>,
+    pub shown_by: Shown,
+}
+
+impl Mutant {
+    /// The plan of `seed` in which it is looked for.
+    #[must_use]
+    pub fn plan(&self, seed: u64) -> Plan {
+        match self.hunted_in {
+            Some((layout, profile)) => Plan::draw(seed, layout, profile),
+            None => Plan::of_seed(seed),
+        }
+    }
+}
+
+fn mutant(name: &'static str, rule: &'static str, switches: Switches) -> Mutant {
+    let (unsafe_without, hunted_in, shown_by) = (true, None, Shown::Run);
+    Mutant { name, rule, switches, unsafe_without, hunted_in, shown_by }
 }
 
 fn core(name: &'static str, rule: &'static str, set: fn(&mut Mutations)) -> Mutant {
     let mut switches = Switches::default();
     set(&mut switches.core);
-    Mutant { name, rule, switches, unsafe_without: true, hunted_in: None }
+    mutant(name, rule, switches)
 }
 
 fn lock(name: &'static str, rule: &'static str, set: fn(&mut LockRules)) -> Mutant {
     let mut switches = Switches::default();
     set(&mut switches.lock);
-    Mutant { name, rule, switches, unsafe_without: true, hunted_in: None }
+    mutant(name, rule, switches)
 }
 
 fn world(name: &'static str, rule: &'static str, set: fn(&mut Switches)) -> Mutant {
     let mut switches = Switches::default();
     set(&mut switches);
-    Mutant { name, rule, switches, unsafe_without: true, hunted_in: None }
+    mutant(name, rule, switches)
 }
 
 /// Every one of them.
@@ -65,6 +91,12 @@ pub fn all() -> Vec<Mutant> {
             }
             "wait_for_attached" => mutant.hunted_in = Some((Layout::Five, Profile::HandOver)),
             "skip_read_index" => mutant.hunted_in = Some((Layout::Five, Profile::Late)),
+            // Power that goes while a commit index is not on the disk, and groups that moved just before.
+            "act_on_old_model" => {
+                mutant.hunted_in = Some((Layout::TrioThreeGroups, Profile::HandOver));
+            }
+            "say_nothing" => mutant.unsafe_without = false,
+            "wait_by_wall_clock" => mutant.shown_by = Shown::TwoWallClocks,
             _ => {}
         }
     }
@@ -96,6 +128,12 @@ fn list() -> Vec<Mutant> {
         core("ignore_eligible", "eligible set", |m| m.ignore_eligible = true),
         core("wait_for_attached", "n of WAIT", |m| m.wait_for_attached = true),
         core("ignore_run_id", "eligible set", |m| m.ignore_run_id = true),
+        core("act_by_role", "a lease, not a role", |m| m.act_by_role = true),
+        core("act_on_old_model", "epochs only rise", |m| m.act_on_old_model = true),
+        core("say_nothing", "every wait has a reason", |m| m.say_nothing = true),
+        core("wait_by_wall_clock", "the wall clock decides nothing", |m| {
+            m.wait_by_wall_clock = true;
+        }),
         lock("ignore_nonce", "L1 in the kernel", |r| r.ignore_nonce = true),
         lock("keep_gate", "L1 in the kernel", |r| r.keep_gate = true),
         lock("input_only", "both directions", |r| r.input_only = true),
@@ -109,6 +147,37 @@ fn list() -> Vec<Mutant> {
         world("burn_forgotten", "L5", |s| s.burn_forgotten = true),
         world("clock_before_input", "L8", |s| s.clock_before_input = true),
     ]
+}
+
+/// An invariant, the checkers that look at it, and rules without which each of them was seen to fire.
+#[derive(Clone, Copy, Debug)]
+pub struct Proof {
+    /// Its number in ARCHITECTURE.md.
+    pub invariant: u8,
+    /// [`crate::check::Violation::name`].
+    pub checker: &'static str,
+    pub mutant: &'static str,
+}
+
+/// Docs/testing.md shows them as a table.
+pub const PROOFS: [Proof; 13] = [
+    proof(1, "TwoWriters", "no_start_guard"),
+    proof(1, "TwoLeases", "no_expiry"),
+    proof(1, "StaleAcknowledgement", "input_only"),
+    proof(2, "EpochFell", "act_on_old_model"),
+    proof(3, "FollowedTooEarly", "skip_serving"),
+    proof(4, "ConfirmedLost", "wait_for_attached"),
+    proof(4, "LostTooOld", "ignore_eligible"),
+    proof(5, "EmptyReplaced", "ignore_run_id"),
+    proof(6, "ActedWithoutLease", "act_by_role"),
+    proof(7, "WallClockDecides", "wait_by_wall_clock"),
+    proof(8, "SilentWait", "say_nothing"),
+    proof(9, "OpenAtMaster", "keep_replica_element"),
+    proof(9, "OpenToAnotherLife", "no_start_guard"),
+];
+
+const fn proof(invariant: u8, checker: &'static str, mutant: &'static str) -> Proof {
+    Proof { invariant, checker, mutant }
 }
 
 /// The one of that name.

@@ -2,6 +2,7 @@
 //!
 //! Everything that is not in the list of faults follows from seed, profile and layout again.
 
+mod corner;
 mod draft;
 
 use std::{fmt, fmt::Write as _, str::FromStr};
@@ -79,12 +80,18 @@ pub enum Profile {
     Calm,
     /// Stops at moments that chance seldom meets.
     Stall,
-    /// Switchovers after which one of the two masters fails at once. Not drawn from a seed alone.
+    /// Switchovers after which one of the two masters fails at once.
     HandOver,
+    /// Situations that chance seldom meets.
+    Corner,
+    /// Failures while the first master is named; the pair may be found without a master, or with two.
+    FirstStart,
+    /// Machines paused whole, for less than the margin.
+    Standstill,
 }
 
 impl Profile {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Swarm,
         Self::Single,
         Self::Duel,
@@ -92,6 +99,9 @@ impl Profile {
         Self::Calm,
         Self::Stall,
         Self::HandOver,
+        Self::Corner,
+        Self::FirstStart,
+        Self::Standstill,
     ];
 
     #[must_use]
@@ -104,8 +114,22 @@ impl Profile {
             Self::Calm => "calm",
             Self::Stall => "stall",
             Self::HandOver => "hand-over",
+            Self::Corner => "corner",
+            Self::FirstStart => "first-start",
+            Self::Standstill => "standstill",
         }
     }
+}
+
+/// How the Redis of each group are found by the first supervisor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// The first member is master, the others follow it.
+    Pair,
+    /// The second member is a master too.
+    TwoMasters,
+    /// The first member follows the second, all others the first.
+    NoMaster,
 }
 
 /// Properties of the world that stay the same through a run.
@@ -123,6 +147,7 @@ pub struct Knobs {
     pub closed_at_first: bool,
     /// Clients' writes are so far apart.
     pub write_interval: Span,
+    pub found: Found,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -147,12 +172,18 @@ impl Plan {
             _ => Layout::Five,
         };
         let profile = match rng.below(20) {
-            0..=7 => Profile::Swarm,
-            8..=11 => Profile::Single,
-            12..=16 => Profile::Duel,
-            17..=18 => Profile::Late,
-            _ if rng.chance(700_000) => Profile::Stall,
-            _ => Profile::Calm,
+            0..=5 => Profile::Swarm,
+            6..=8 => Profile::Single,
+            9..=12 => Profile::Duel,
+            13..=14 => Profile::Late,
+            15..=16 => Profile::Corner,
+            17 => Profile::FirstStart,
+            18 => Profile::Standstill,
+            _ => match rng.below(10) {
+                0..=4 => Profile::Stall,
+                5..=8 => Profile::HandOver,
+                _ => Profile::Calm,
+            },
         };
         Self::draw(seed, layout, profile)
     }
@@ -192,10 +223,26 @@ impl Plan {
             lease_ttl: ms(if late { 300 } else { *rng.pick(&[300, 300, 300, 1_000]) }),
             max_lag: ms(*rng.pick(&[1_000, 3_000])),
             failover_cooldown: ms(*rng.pick(&[0, 0, 0, 3_000])),
-            skew_max_ppm: *rng.pick(&[50, 10_000, 83_333]),
+            skew_max_ppm: self.skew_max(&mut rng),
             disk_max: ms(rng.range(1, 8)),
             closed_at_first: rng.chance(300_000),
             write_interval: ms(rng.range(8, 20)),
+            found: self.found(),
+        }
+    }
+
+    /// The margin is for ticks and pauses; a pause as long as it leaves nothing for a rate at its bound.
+    fn skew_max(&self, rng: &mut Rng) -> u64 {
+        let drawn = *rng.pick(&[50, 10_000, 83_333]);
+        if self.profile == Profile::Standstill { 50 } else { drawn }
+    }
+
+    fn found(&self) -> Found {
+        let mut rng = Rng::new(self.seed, 4);
+        match rng.below(10) {
+            0..=2 if self.profile == Profile::FirstStart => Found::TwoMasters,
+            3..=5 if self.profile == Profile::FirstStart => Found::NoMaster,
+            _ => Found::Pair,
         }
     }
 

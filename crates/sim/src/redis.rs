@@ -11,7 +11,7 @@ use std::{
 
 use redkeep_core::{
     RunId, Span,
-    observe::{AttachedReplica, PreviousHistory, RedisObservation, RedisRole},
+    observe::{AttachedReplica, Bypass, PreviousHistory, RedisObservation, RedisRole},
 };
 
 use crate::{clock::Real, net::Endpoint};
@@ -159,6 +159,8 @@ pub struct Redis {
     pub waiting: Vec<Waiting>,
     /// When what could not leave is sent again.
     pub resend_at: Real,
+    /// Ways in that the kernel lock does not guard.
+    pub around: Vec<Bypass>,
 }
 
 /// Why a client's write was not executed.
@@ -187,6 +189,7 @@ impl Redis {
             blocked: VecDeque::new(),
             waiting: Vec::new(),
             resend_at: Real(0),
+            around: Vec::new(),
         }
     }
 
@@ -210,6 +213,23 @@ impl Redis {
         self.frozen = frozen;
         self.phase = Phase::Loading;
         self.data.log = log;
+    }
+
+    /// The same from a file that names the history and the offset of its data: a replica can go on from there, and for a
+    /// master that was its history before.
+    pub fn start_from_rdb(&mut self, life: u64, role: Role, kept: usize) {
+        let (history, had) = (self.data.history, self.data.log.len());
+        let gone = had.saturating_sub(kept) as u64 * WRITE_BYTES;
+        let Some(offset) = self.data.offset.checked_sub(gone) else {
+            // What is kept is older than the history.
+            return self.start(life, role, kept);
+        };
+        self.start(life, role, kept);
+        self.data.offset = offset;
+        match role {
+            Role::Master => self.previous = Some((history, offset + 1)),
+            Role::ReplicaOf(_) => self.data.history = history,
+        }
     }
 
     #[must_use]
@@ -330,11 +350,11 @@ impl Redis {
         true
     }
 
-    /// What `INFO` says; `place` gives address and port of an endpoint's Redis.
+    /// What `INFO` says, and what was found beside it; `place` gives address and port of an endpoint's Redis.
     pub fn observe(
         &self,
         now: Real,
-        settled: bool,
+        (settled, bypass): (bool, Vec<Bypass>),
         place: impl Fn(Endpoint) -> (std::net::IpAddr, u16),
     ) -> RedisObservation {
         let role = match self.role {
@@ -375,7 +395,7 @@ impl Redis {
             replicas: self.attached.iter().map(replica).collect(),
             version: "7.0.15".into(),
             settled,
-            bypass: Vec::new(),
+            bypass,
         }
     }
 }
@@ -423,6 +443,25 @@ mod tests {
         redis.start(2, Role::Master, 3);
         assert_eq!((redis.life, redis.data.history, redis.data.offset), (2, 2, 0));
         assert_eq!(redis.data.log, vec![0, 1, 2]);
+    }
+
+    #[test]
+    fn a_file_that_names_its_history_lets_a_replica_go_on_and_a_master_remember() {
+        let started = |role, kept| {
+            let mut redis = master_with(5);
+            redis.die();
+            redis.start_from_rdb(2, role, kept);
+            redis
+        };
+        let replica = started(Role::ReplicaOf(0), 3);
+        assert_eq!((replica.data.history, replica.data.offset), (1, 3 * WRITE_BYTES));
+        assert!(master_with(5).can_continue(1, replica.data.offset));
+        let master = started(Role::Master, 3);
+        assert_eq!(master.data.history, 2);
+        assert_eq!(master.previous, Some((1, 3 * WRITE_BYTES + 1)));
+        assert!(
+            master.can_continue(1, 3 * WRITE_BYTES) && !master.can_continue(1, 4 * WRITE_BYTES)
+        );
     }
 
     #[test]

@@ -9,6 +9,13 @@ use std::{
 
 use crate::clock::Real;
 
+const HASH_FROM: u64 = 0xcbf2_9ce4_8422_2325;
+
+fn mixed(hash: u64, word: u64) -> u64 {
+    let mixed = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ (mixed >> 29)
+}
+
 /// Lines that are kept for a report when they are not printed.
 const KEPT_LINES: usize = 400;
 
@@ -25,6 +32,7 @@ pub enum Lines {
 #[derive(Debug)]
 pub struct Trace {
     hash: u64,
+    deeds: u64,
     lines: Lines,
     tail: VecDeque<String>,
     buffer: String,
@@ -35,7 +43,8 @@ impl Trace {
     #[must_use]
     pub fn new(lines: Lines) -> Self {
         Self {
-            hash: 0xcbf2_9ce4_8422_2325,
+            hash: HASH_FROM,
+            deeds: HASH_FROM,
             lines,
             tail: VecDeque::new(),
             buffer: String::new(),
@@ -44,6 +53,11 @@ impl Trace {
     }
 
     pub fn line(&mut self, at: Real, what: fmt::Arguments<'_>) {
+        self.line_with(at, what, None);
+    }
+
+    /// A line, and a sum over something that the wall clock is in.
+    pub fn line_with(&mut self, at: Real, what: fmt::Arguments<'_>, wall_clock_in: Option<u64>) {
         self.buffer.clear();
         // Writing to a String cannot fail.
         let _ = write!(
@@ -54,8 +68,13 @@ impl Trace {
         for chunk in self.buffer.as_bytes().chunks(8) {
             let mut word = [0_u8; 8];
             word[..chunk.len()].copy_from_slice(chunk);
-            let mixed = (self.hash ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            self.hash = mixed ^ (mixed >> 29);
+            let word = u64::from_le_bytes(word);
+            self.hash = mixed(self.hash, word);
+            self.deeds = mixed(self.deeds, word);
+        }
+        if let Some(sum) = wall_clock_in {
+            self.hash = mixed(self.hash, sum);
+            let _ = write!(self.buffer, " {sum:x}");
         }
         self.events += 1;
         match self.lines {
@@ -72,6 +91,11 @@ impl Trace {
     #[must_use]
     pub fn hash(&self) -> u64 {
         self.hash
+    }
+    /// The hash of the lines without the sums.
+    #[must_use]
+    pub fn deeds(&self) -> u64 {
+        self.deeds
     }
     #[must_use]
     pub fn events(&self) -> u64 {
@@ -115,5 +139,17 @@ mod tests {
         assert_eq!(hash(1_000, "a"), hash(1_000, "a"));
         assert_ne!(hash(1_000, "a"), hash(2_000, "a"));
         assert_ne!(hash(1_000, "a"), hash(1_000, "b"));
+    }
+
+    #[test]
+    fn what_the_wall_clock_is_in_is_no_deed() {
+        let both = |sum| {
+            let mut trace = Trace::new(Lines::Tail);
+            trace.line_with(Real(1), format_args!("a"), sum);
+            (trace.hash(), trace.deeds())
+        };
+        let (one, other) = (both(Some(1)), both(Some(2)));
+        assert_ne!(one.0, other.0);
+        assert_eq!(one.1, other.1);
     }
 }

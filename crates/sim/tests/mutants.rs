@@ -1,6 +1,9 @@
 //! Each rule of the lease, switched off, is caught by some seed; with it on, the same seed is well.
 
-use redkeep_sim::{mutants, runner::hunt};
+use redkeep_sim::{
+    mutants::{self, PROOFS},
+    runner::{hunt, hunt_for},
+};
 
 /// Seeds looked at before a rule counts as not missed by the checkers.
 const SEEDS: u64 = 2_000;
@@ -76,6 +79,28 @@ fn a_lock_of_one_direction_or_without_start_guard_is_caught() {
 #[test]
 fn a_start_that_the_probe_admits_by_itself_is_caught() {
     assert_caught(&["admitted_by_probe"]);
+}
+
+#[test]
+fn each_invariant_has_checkers_and_each_of_them_was_seen_to_fire() {
+    for invariant in 1..=9 {
+        assert!(PROOFS.iter().any(|p| p.invariant == invariant), "invariant {invariant}");
+    }
+    let silent = PROOFS.iter().filter(|proof| {
+        let mutant = mutants::named(proof.mutant).expect("listed");
+        let fired = hunt_for(&mutant, 0..SEEDS, |v| v.name() == proof.checker);
+        if let Some((seed, violation)) = &fired {
+            println!("{} {}: seed {seed}: {violation}", proof.invariant, proof.mutant);
+        }
+        fired.is_none()
+    });
+    let silent: Vec<String> = silent.map(|p| format!("{} by {}", p.checker, p.mutant)).collect();
+    assert!(silent.is_empty(), "never fired: {silent:?}");
+}
+
+#[test]
+fn a_decision_by_role_or_by_the_wall_clock_and_a_silent_leader_are_caught() {
+    assert_caught(&["act_by_role", "act_on_old_model", "say_nothing", "wait_by_wall_clock"]);
 }
 
 #[test]

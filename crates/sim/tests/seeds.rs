@@ -17,10 +17,8 @@ fn assert_all_well(tally: &Tally) {
         .failed
         .iter()
         .map(|f| {
-            format!(
-                "seed {} {:?} {:?}: {}",
-                f.plan.seed, f.plan.layout, f.plan.profile, f.violation
-            )
+            let (layout, profile) = (f.plan.layout.as_str(), f.plan.profile.as_str());
+            format!("seed {} {layout} {profile}: {}", f.plan.seed, f.violation)
         })
         .collect();
     assert!(told.is_empty(), "{}", told.join("\n"));
@@ -89,15 +87,12 @@ fn what_was_once_broken_stays_mended() {
     let plan = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let seed: u64 = fields[0].parse().unwrap();
-        match fields[1..] {
-            [] => Plan::of_seed(seed),
-            [layout, profile] => {
-                let layout = Layout::ALL.into_iter().find(|l| l.as_str() == layout).unwrap();
-                let profile = Profile::ALL.into_iter().find(|p| p.as_str() == profile).unwrap();
-                Plan::draw(seed, layout, profile)
-            }
-            _ => panic!("a regression is SEED or SEED LAYOUT PROFILE: {line}"),
-        }
+        let [layout, profile] = fields[1..] else {
+            panic!("a regression is SEED LAYOUT PROFILE: {line}")
+        };
+        let layout = Layout::ALL.into_iter().find(|l| l.as_str() == layout).unwrap();
+        let profile = Profile::ALL.into_iter().find(|p| p.as_str() == profile).unwrap();
+        Plan::draw(seed, layout, profile)
     };
     let lines = text.lines().map(|l| l.split('#').next().unwrap_or_default().trim());
     let plans: Vec<Plan> = lines.filter(|l| !l.is_empty()).map(plan).collect();

@@ -294,6 +294,16 @@ mod tests {
     }
 
     #[test]
+    fn two_hosts_that_answer_at_one_epoch_are_caught() {
+        let mut l = ledger();
+        open(&mut l, 0, 1, Cause::Adopted);
+        open(&mut l, 1, 1, Cause::Adopted);
+        assert!(l.acknowledged(ack(0, 0, 1), &[0], 9).is_ok());
+        let outcome = l.acknowledged(ack(1, 1, 2), &[0, 1], 9);
+        assert!(matches!(outcome, Err(Violation::EpochTwice { before: 0, .. })), "{outcome:?}");
+    }
+
+    #[test]
     fn a_switchover_may_lose_nothing_and_a_failover_the_tail_only() {
         for (cause, at_ms, caught) in [
             (Cause::Switchover, 99_999, true),

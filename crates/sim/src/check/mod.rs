@@ -1,10 +1,11 @@
 //! Checkers outside the system under test. They see true time and every host at once.
 //!
-//! Safety is looked at after each event: one writer, rising epochs, VIP first, acknowledged writes. Progress and
-//! agreement are sampled. Deliberately absent: any use of what the system believes where the truth is at hand.
+//! Safety is looked at after each event: one writer, no open port without a lease or a true replica, rising epochs, VIP
+//! first, no act without a lease, acknowledged writes. Progress and agreement are sampled. Deliberately absent: any use of what the system believes where the truth is at hand.
 
 pub mod ledger;
 pub mod orders;
+pub mod permission;
 pub mod progress;
 
 use redkeep_core::{Epoch, NodeId, Span, spec::ClusterSpec};
@@ -30,6 +31,12 @@ pub enum Violation {
         "group {group}: host {host} followed {master} before it served epoch {epoch} at the VIP"
     )]
     FollowedTooEarly { group: usize, host: usize, master: usize, epoch: Epoch },
+    #[error("group {group}: host {host} did `{what}` at epoch {epoch} without a lease of it")]
+    ActedWithoutLease { group: usize, host: usize, what: &'static str, epoch: Epoch },
+    #[error("group {group}: the port of {host} is open to a master that holds no lease")]
+    OpenAtMaster { group: usize, host: NodeId },
+    #[error("group {group}: the port of {host} is open to another life of Redis than was granted")]
+    OpenToAnotherLife { group: usize, host: NodeId },
     #[error("group {group}: {lost} writes lost by a switchover at epoch {epoch}")]
     SwitchoverLost { group: usize, epoch: Epoch, lost: usize },
     #[error("group {group}: write {write}, confirmed by WAIT, is lost at epoch {epoch}")]
@@ -68,9 +75,45 @@ pub enum Violation {
     Panicked { message: String },
     #[error("two runs of one plan differ: {first:016x} and {second:016x}")]
     NotDeterministic { first: u64, second: u64 },
+    #[error(
+        "two runs that differ only in their wall clocks do different things: {first:016x}, {second:016x}"
+    )]
+    WallClockDecides { first: u64, second: u64 },
 }
 
 impl Violation {
+    /// The name of the checker that found it.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::TwoLeases { .. } => "TwoLeases",
+            Self::TwoWriters { .. } => "TwoWriters",
+            Self::StaleAcknowledgement { .. } => "StaleAcknowledgement",
+            Self::EpochFell { .. } => "EpochFell",
+            Self::EpochTwice { .. } => "EpochTwice",
+            Self::FollowedTooEarly { .. } => "FollowedTooEarly",
+            Self::ActedWithoutLease { .. } => "ActedWithoutLease",
+            Self::OpenAtMaster { .. } => "OpenAtMaster",
+            Self::OpenToAnotherLife { .. } => "OpenToAnotherLife",
+            Self::SwitchoverLost { .. } => "SwitchoverLost",
+            Self::ConfirmedLost { .. } => "ConfirmedLost",
+            Self::LostTooOld { .. } => "LostTooOld",
+            Self::EmptyReplaced { .. } => "EmptyReplaced",
+            Self::EmptyServes { .. } => "EmptyServes",
+            Self::MissingAtEnd { .. } => "MissingAtEnd",
+            Self::ModelsDiffer { .. } => "ModelsDiffer",
+            Self::SilentWait { .. } => "SilentWait",
+            Self::NotServing { .. } => "NotServing",
+            Self::ServiceGap { .. } => "ServiceGap",
+            Self::NotFollowing { .. } => "NotFollowing",
+            Self::NoAnswer { .. } => "NoAnswer",
+            Self::NoStart { .. } => "NoStart",
+            Self::Panicked { .. } => "Panicked",
+            Self::NotDeterministic { .. } => "NotDeterministic",
+            Self::WallClockDecides { .. } => "WallClockDecides",
+        }
+    }
+
     /// Harm that no healing undoes; the rest is service that does not come back.
     #[must_use]
     pub const fn is_of_safety(&self) -> bool {
@@ -81,6 +124,10 @@ impl Violation {
             | Self::EpochFell { .. }
             | Self::EpochTwice { .. }
             | Self::FollowedTooEarly { .. }
+            | Self::ActedWithoutLease { .. }
+            | Self::OpenAtMaster { .. }
+            | Self::OpenToAnotherLife { .. }
+            | Self::WallClockDecides { .. }
             | Self::SwitchoverLost { .. }
             | Self::ConfirmedLost { .. }
             | Self::LostTooOld { .. }
@@ -103,6 +150,7 @@ impl Violation {
 #[derive(Debug)]
 pub struct Checks {
     pub orders: orders::Orders,
+    pub permission: permission::Permission,
     pub ledger: ledger::Ledger,
     pub progress: progress::Progress,
 }
@@ -112,6 +160,7 @@ impl Checks {
     pub fn new(spec: &ClusterSpec) -> Self {
         Self {
             orders: orders::Orders::default(),
+            permission: permission::Permission::default(),
             ledger: ledger::Ledger::new(spec),
             progress: progress::Progress::new(spec.groups.len()),
         }

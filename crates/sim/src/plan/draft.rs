@@ -10,8 +10,8 @@ use crate::{
 
 /// A list of faults in the making.
 pub(super) struct Draft {
-    rng: Rng,
-    layout: Layout,
+    pub(super) rng: Rng,
+    pub(super) layout: Layout,
     faults: Vec<Planned>,
 }
 
@@ -30,15 +30,18 @@ impl Draft {
             Profile::Calm => {}
             Profile::Stall => self.stall(),
             Profile::HandOver => self.hand_over(),
+            Profile::Corner => self.corner(),
+            Profile::FirstStart => self.first_start(),
+            Profile::Standstill => self.standstill(),
         }
         self.faults
     }
 
-    fn group(&mut self) -> usize {
+    pub(super) fn group(&mut self) -> usize {
         self.rng.index(self.layout.groups())
     }
 
-    fn target(&mut self) -> Target {
+    pub(super) fn target(&mut self) -> Target {
         let group = self.group();
         match self.rng.below(10) {
             0..=3 => Target::Master(group),
@@ -48,16 +51,16 @@ impl Draft {
         }
     }
 
-    fn add(&mut self, at: Span, kind: FaultKind, target: Target, lasts: Span) {
+    pub(super) fn add(&mut self, at: Span, kind: FaultKind, target: Target, lasts: Span) {
         let pick = self.rng.next();
         self.faults.push(Planned { at, kind, target, lasts, pick });
     }
 
-    fn length(&mut self, kind: FaultKind) -> Span {
+    pub(super) fn length(&mut self, kind: FaultKind) -> Span {
         use FaultKind as F;
         let long = self.rng.chance(300_000);
         match kind {
-            F::KillRedis | F::KillRedisEmpty | F::KillRedisOld => {
+            F::KillRedis | F::KillRedisEmpty | F::KillRedisOld | F::RestartFromRdb => {
                 ms(self.rng.range(20, if long { 3_000 } else { 200 }))
             }
             F::KillSupervisor | F::KillSupervisorLateBatches => {
@@ -67,7 +70,8 @@ impl Draft {
                 ms(1)
             }
             F::LockStall => ms(self.rng.range(5, 400)),
-            F::PowerOff => ms(self.rng.range(200, 3_000)),
+            F::PauseMachine => ms(self.rng.range(1, 24)),
+            F::PowerOff | F::LogFlood => ms(self.rng.range(200, 3_000)),
             F::FreezeSupervisor
             | F::FreezeMidStep
             | F::FreezeRedis
@@ -86,7 +90,9 @@ impl Draft {
             | F::ClockSlew
             | F::Pause
             | F::StalledElection
-            | F::StalledLook => ms(self.rng.range(50, if long { 4_000 } else { 1_200 })),
+            | F::StalledLook
+            | F::OpenAround
+            | F::DiskFails => ms(self.rng.range(50, if long { 4_000 } else { 1_200 })),
         }
     }
 

@@ -192,6 +192,9 @@ impl World {
             return;
         }
         self.note(format_args!("{host} g{group} acknowledges {write}"));
+        if self.hosts[host].is_rival(group, self.port(group)) {
+            return self.coverage.met("write of a second master before the first start");
+        }
         let elsewhere = self.fullest_elsewhere(host, group);
         let log = self.hosts[host].redis[group].as_ref().map_or(&[][..], |r| &r.data.log);
         let acknowledged = Acknowledged { group, host, write, at: self.now, elsewhere };

@@ -1,10 +1,11 @@
 //! The supervisor's process: start, death, stops, and its driver, which takes one input at a time.
 
-use redkeep_core::{Boot, Core, Input, Span, message::PeerMessage};
+use redkeep_core::{Boot, Core, Effect, HostEvent, Input, Span, message::PeerMessage};
 
 use crate::{
     check::Violation,
     clock::Real,
+    fault::FaultKind,
     net::{Endpoint, Fate},
     world::{
         World,
@@ -20,6 +21,9 @@ const INBOX_MAX: usize = 4096;
 impl World {
     pub(super) fn start_supervisor(&mut self, host: Endpoint) {
         if !self.hosts[host].powered || self.hosts[host].process.is_some() {
+            return;
+        }
+        if self.put_off(host, || Event::Start { host }) || self.start_is_refused(host) {
             return;
         }
         let life = next(&mut self.counters.process);
@@ -40,7 +44,10 @@ impl World {
         self.note(format_args!("{host} supervisor {life} starts, lock {:?}", boot.lock));
         let now = self.hosts[host].clock.now(self.now);
         match Core::new(boot, now) {
-            Ok(core) => self.hosts[host].process = Some(Process::new(core, life, groups, now)),
+            Ok(core) => {
+                self.hosts[host].process = Some(Process::new(core, life, groups, now));
+                self.hosts[host].flushes_untold = 0;
+            }
             Err(error) => return self.fail(Violation::NoStart { host, why: error.to_string() }),
         }
         for group in 0..groups {
@@ -53,16 +60,16 @@ impl World {
         self.drain(host);
     }
 
-    /// The process dies; batches in its queues die with it, but one write may be under way.
+    /// The process dies; batches in its queues die with it, but the sync that is under way may end.
     pub(super) fn kill_supervisor(&mut self, host: Endpoint, restart: Option<Span>) {
         let Some(mut process) = self.hosts[host].process.take() else { return };
         let life = process.life;
         self.note(format_args!("{host} supervisor {life} dies"));
-        if let Some(write) = process.disk.pop_front()
-            && self.dice.disk.chance(500_000)
-        {
+        if !process.disk.is_empty() && self.dice.disk.chance(500_000) {
             self.coverage.met("write survived its process");
-            self.hosts[host].disk.write(write);
+            for write in process.disk.drain(..process.disk_batch) {
+                self.hosts[host].disk.write(write);
+            }
         }
         for notified in 0..self.hosts.len() {
             if notified != host {
@@ -112,13 +119,14 @@ impl World {
 
     /// What comes due while the process is stopped waits, but for a system call that had begun.
     pub(super) fn process_event(&mut self, host: Endpoint, life: u64, event: ProcessEvent) {
+        let stands = self.hosts[host].standing > 0;
         let Some(p) = self.hosts[host].process.as_mut().filter(|p| p.life == life) else { return };
         if p.frozen > 0 {
             let in_kernel = matches!(
                 event,
                 ProcessEvent::DiskDone | ProcessEvent::LockDone | ProcessEvent::KernelDone
             );
-            if !in_kernel || self.dice.process.chance(700_000) {
+            if !in_kernel || stands || self.dice.process.chance(700_000) {
                 p.deferred.push(event);
                 return;
             }
@@ -189,11 +197,18 @@ impl World {
         if let Some(lasts) = p.stop_in_next_step.take() {
             p.held = Some((now, input));
             self.coverage.met("stopped between clock and use");
+            self.moment(FaultKind::FreezeMidStep, Some(host));
             return self.freeze_supervisor(host, lasts);
         }
         let Some(input) = self.stall_at_look(host, now, input) else { return };
-        self.note(format_args!("{host} <- {}", describe(&input)));
+        let line = describe(&input);
+        self.trace.line_with(self.now, format_args!("{host} <- {line}"), wall_clock_in(&input));
+        if matches!(input, Input::Host(HostEvent::LockLost)) {
+            let untold = &mut self.hosts[host].flushes_untold;
+            *untold = untold.saturating_sub(1);
+        }
         if let Some(p) = self.hosts[host].process.as_mut() {
+            p.told = now;
             p.core.handle(now, input);
         }
         self.drain(host);
@@ -213,7 +228,12 @@ impl World {
         let number = p.wake;
         let deadline = p.core.deadline(now);
         self.stall_as_candidate(host, &effects);
+        let appends = |e: &Effect| matches!(e, Effect::Persist(p) if !p.entries.is_empty());
+        let appended = effects.iter().any(appends);
         self.carry_out(host, effects);
+        if appended {
+            self.stated_now(host);
+        }
         let at = self.hosts[host].clock.boot.real_of(deadline.0);
         let late = Span(self.dice.process.range(0, 300_000));
         if let Some(p) = self.hosts[host].process.as_mut() {
@@ -232,6 +252,7 @@ impl World {
         let mut held = self.hosts[from].process.as_ref().map_or(Span(0), |p| p.sends_held);
         match &message {
             PeerMessage::Grant(_) if self.now < self.hosts[to].no_grants_until => {
+                self.moment(FaultKind::LoseGrants, Some(to));
                 return self.coverage.met("grant lost");
             }
             PeerMessage::Report(report) => {
@@ -240,6 +261,7 @@ impl World {
                 if h.holds_reports && h.reports_held_until > self.now {
                     held = held.max(h.reports_held_until.since(self.now));
                     self.coverage.met("report of a fence held up");
+                    self.moment(FaultKind::HoldReports, Some(from));
                 }
             }
             PeerMessage::Raft { .. }
@@ -252,17 +274,19 @@ impl World {
         let delays = match self.net.fate(&mut self.dice.net) {
             Fate::Lost => {
                 self.coverage.met("message lost");
-                return;
+                return self.moment(FaultKind::LossyNet, None);
             }
             Fate::Once(delay) => vec![delay],
             Fate::Twice(first, second) => {
                 self.coverage.met("message doubled");
+                self.moment(FaultKind::DuplicatingNet, None);
                 vec![first, second]
             }
         };
         for delay in delays {
             if delay > self.knobs.weather.delay_max {
                 self.coverage.met("message held up");
+                self.moment(FaultKind::StragglingNet, None);
             }
             let message = Box::new(message.clone());
             self.after(held + delay, Event::Packet { from, to, message, sent: self.now });
@@ -289,9 +313,14 @@ impl World {
 fn describe(input: &Input) -> String {
     match input {
         Input::Peer { from, message: PeerMessage::Raft { bytes, class } } => {
-            let sum = bytes.iter().fold(7_u64, |h, b| h.wrapping_mul(31) ^ u64::from(*b));
-            format!("{from} raft {class:?} {} bytes {sum:x}", bytes.len())
+            format!("{from} raft {class:?} {} bytes", bytes.len())
         }
         other => format!("{other:?}"),
     }
+}
+
+/// A sum over what names the wall clock: entries of the log, which are stamped for people.
+fn wall_clock_in(input: &Input) -> Option<u64> {
+    let Input::Peer { message: PeerMessage::Raft { bytes, .. }, .. } = input else { return None };
+    Some(bytes.iter().fold(7_u64, |h, b| h.wrapping_mul(31) ^ u64::from(*b)))
 }

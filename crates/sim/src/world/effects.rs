@@ -9,7 +9,9 @@ use redkeep_core::{
 };
 
 use crate::{
+    claims,
     disk::DiskWrite,
+    fault::FaultKind,
     lock::{Instant, KernelTime, StartGuard},
     net::Endpoint,
     world::{
@@ -64,7 +66,7 @@ impl World {
         }
     }
 
-    fn view_of(views: &[(Group, View)], group: Group) -> View {
+    pub(super) fn view_of(views: &[(Group, View)], group: Group) -> View {
         let none =
             View { epoch: redkeep_core::Epoch::NONE, master: None, cause: None, serving: false };
         views.iter().find(|(g, _)| *g == group).map_or(none, |(_, v)| *v)
@@ -80,32 +82,54 @@ impl World {
         }
     }
 
+    /// All that waits when the disk is free shares one sync, as in the daemon.
     fn disk_next(&mut self, host: Endpoint) {
+        if let Some(p) = self.hosts[host].process.as_mut() {
+            p.disk_batch = p.disk.len();
+        }
         let took = Span(self.dice.disk.range(100_000, self.knobs.disk_max.0));
         let stalled = self.hosts[host].disk_stalled_until.since(self.now);
         if stalled > Span(0) {
             self.coverage.met("disk stalled");
+            self.moment(FaultKind::DiskStall, Some(host));
         }
         self.process_after(host, took + stalled, ProcessEvent::DiskDone);
     }
 
     pub(super) fn disk_done(&mut self, host: Endpoint) {
-        let forgotten = self.switches.burn_forgotten;
+        if self.disk_refuses(host) {
+            return;
+        }
         let Some(p) = self.hosts[host].process.as_mut() else { return };
-        let Some(write) = p.disk.pop_front() else { return };
-        let more = !p.disk.is_empty();
+        let more = p.disk.len() > p.disk_batch;
+        let batch: Vec<DiskWrite> = p.disk.drain(..p.disk_batch).collect();
+        for write in batch {
+            self.written(host, write);
+        }
+        if more {
+            self.disk_next(host);
+        }
+    }
+
+    fn written(&mut self, host: Endpoint, write: DiskWrite) {
         let input = match &write {
             DiskWrite::Persist(persist) => Input::Persisted { number: persist.number },
             DiskWrite::Burn { group, epoch } => {
                 Input::Burned { group: group.clone(), epoch: *epoch }
             }
         };
-        if !(forgotten && matches!(write, DiskWrite::Burn { .. })) {
+        self.met_snapshot(&write);
+        if !(self.switches.burn_forgotten && matches!(write, DiskWrite::Burn { .. })) {
             self.hosts[host].disk.write(write);
         }
         self.take_in(host, input);
-        if more {
-            self.disk_next(host);
+    }
+
+    fn met_snapshot(&mut self, write: &DiskWrite) {
+        if let DiskWrite::Persist(p) = write
+            && p.snapshot.is_some()
+        {
+            self.coverage.met(if p.replace_log { claims::BY_SNAPSHOT } else { claims::COMPACTED });
         }
     }
 
@@ -141,6 +165,7 @@ impl World {
         let stalled = self.hosts[host].lock_stalled_until.since(self.now);
         if stalled > Span(0) {
             self.coverage.met("lock batch stalled");
+            self.moment(FaultKind::LockStall, Some(host));
         }
         self.process_after(host, took + stalled, ProcessEvent::LockDone);
     }
@@ -153,6 +178,7 @@ impl World {
         {
             let delay = Span(self.dice.faults.range(1_000_000, 500_000_000));
             self.after(delay, Event::LateBatch { host, job: Box::new(job) });
+            self.moment(FaultKind::KillSupervisorLateBatches, Some(host));
             return self.kill_supervisor(host, Some(away));
         }
         let more = !p.lock.is_empty();
@@ -175,6 +201,9 @@ impl World {
     }
 
     pub(super) fn late_batch(&mut self, host: Endpoint, job: &LockJob) {
+        if self.put_off(host, || Event::LateBatch { host, job: Box::new(job.clone()) }) {
+            return;
+        }
         if self.hosts[host].powered {
             self.coverage.met("batch of a dead process");
             self.note(format_args!("{host} late batch of a dead process"));
@@ -199,6 +228,9 @@ impl World {
         let at = self.hosts[host].kernel_time(self.now);
         let ok = self.hosts[host].lock.run(op, Instant { at, tick_error_ns });
         self.note(format_args!("{host} lock {op:?} ok={ok}"));
+        if ok {
+            self.note_permission(host, job, op);
+        }
         if let (LockOp::Open { items, .. }, true) = (op, ok) {
             for item in items {
                 let Some(group) = self.group_index(&item.group) else { continue };
@@ -237,6 +269,7 @@ impl World {
         let (id, action) = order;
         let view = Self::view_of(views, group);
         self.note(format_args!("{host} g{group} act {id:?} {action:?}"));
+        self.check_permission(host, group, &action, view.epoch);
         if action.is_redis() {
             return self.control_order(host, group, (id, action), view);
         }
@@ -321,13 +354,15 @@ impl World {
         ActionOutcome::Done
     }
 
-    fn watch_vip(&mut self, host: Endpoint, group: Group, ends: u64) {
+    pub(super) fn watch_vip(&mut self, host: Endpoint, group: Group, ends: u64) {
         let at = self.hosts[host].clock.boot.real_of(ends);
         self.at(at, Event::VipExpires { host, group });
     }
 
     pub(super) fn vip_expires(&mut self, host: Endpoint, group: Group) {
-        let Some(ends) = self.hosts[host].vips[group] else { return };
+        // A machine that stands still is asked again when it goes on.
+        let stands = self.hosts[host].standing > 0;
+        let Some(ends) = self.hosts[host].vips[group].filter(|_| !stands) else { return };
         let at = self.hosts[host].kernel_time(self.now);
         if at < ends {
             let due = self.hosts[host].clock.boot.real_of(ends.0);

@@ -93,6 +93,10 @@ pub(crate) enum Event {
     Undo {
         undo: Undo,
     },
+    /// An operator's script gives its next order.
+    Flood {
+        until: Real,
+    },
     /// The checkers look at all supervisors.
     Sample,
     Heal,
@@ -166,6 +170,8 @@ pub(crate) enum Keep {
     Most,
     Half,
     Nothing,
+    /// The older half, with the history and the offset that it is of.
+    Rdb,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -191,6 +197,16 @@ pub(crate) enum Undo {
     },
     PowerOn {
         host: Endpoint,
+    },
+    /// A paused machine goes on.
+    Resume {
+        host: Endpoint,
+    },
+    /// The second port of this life of Redis is closed.
+    CloseAround {
+        host: Endpoint,
+        group: Group,
+        life: u64,
     },
     ThawRedis {
         host: Endpoint,

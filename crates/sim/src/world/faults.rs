@@ -1,13 +1,18 @@
 //! Carries out the plan: faults, their ends, and the healing of everything at the end.
 
+use std::net::SocketAddr;
+
 use redkeep_consensus::Role as RaftRole;
 use redkeep_core::{
-    AdminReply, AdminRequest, EventKind, HostEvent, Input, NodeId, RequestId, Span, command::Cause,
+    AdminReply, AdminRequest, EventKind, HostEvent, Input, NodeId, Refusal, RequestId, Span,
+    command::Cause, observe::Bypass,
 };
 
 use crate::{
+    clock::Real,
     fault::{FaultKind, Planned, Target},
     net::Endpoint,
+    plan::Profile,
     world::{
         World,
         event::{Event, Group, Keep, Undo},
@@ -15,6 +20,15 @@ use crate::{
         layout, next,
     },
 };
+
+/// A stop in the next step is not counted when it comes later.
+const MOMENT_MAX: Span = Span::from_secs(5);
+/// A process that is to die while it opens a gate dies within this.
+const DIES_WITHIN: Span = Span::from_millis(400);
+/// Between two orders of a script.
+const FLOOD_EVERY: Span = Span::from_millis(1);
+/// A port that no lock guards.
+const SECOND_PORT: u16 = 16_379;
 
 const CAUSES: [Cause; 7] = [
     Cause::Adopted,
@@ -96,33 +110,22 @@ impl World {
             | F::KillSupervisor
             | F::KillSupervisorLateBatches => self.fault_of_supervisor(host, fault),
             F::PowerOff => self.power_off(host, fault.lasts),
-            F::KillRedis | F::KillRedisEmpty | F::KillRedisOld | F::FreezeRedis => {
-                self.fault_of_redis(host, fault)
-            }
+            F::KillRedis
+            | F::KillRedisEmpty
+            | F::KillRedisOld
+            | F::RestartFromRdb
+            | F::FreezeRedis => self.fault_of_redis(host, fault),
             F::CutOneWay | F::CutPair | F::Isolate | F::Deaf | F::Mute | F::Split => {
                 self.fault_of_links(host, fault);
                 true
             }
-            F::LoseGrants => {
-                self.hosts[host].no_grants_until = self.now.after(fault.lasts);
-                true
-            }
-            F::HoldReports => {
-                self.hosts[host].reports_held_until = self.now.after(fault.lasts);
-                self.hosts[host].holds_reports = false;
-                true
+            F::LoseGrants | F::HoldReports | F::DiskStall | F::LockStall => {
+                self.stall(host, fault);
+                false
             }
             F::LossyNet | F::DuplicatingNet | F::StragglingNet => {
                 self.bad_weather(fault);
-                true
-            }
-            F::DiskStall => {
-                self.hosts[host].disk_stalled_until = self.now.after(fault.lasts);
-                true
-            }
-            F::LockStall => {
-                self.hosts[host].lock_stalled_until = self.now.after(fault.lasts);
-                true
+                false
             }
             F::LockFlush => self.lock_flush(host),
             F::VipDelete => self.vip_delete(host, fault),
@@ -138,17 +141,43 @@ impl World {
             }
             F::StalledElection => self.stall_next_election(host, fault.lasts),
             F::StalledLook => self.stall_next_look(host, fault.lasts),
+            F::OpenAround => self.open_around(host, fault),
+            F::DiskFails => self.disk_fails(host, fault.lasts),
+            F::LogFlood => self.flood(self.now.after(fault.lasts)),
+            F::PauseMachine => self.pause_machine(host, fault.lasts),
         }
+    }
+
+    /// What is late or lost from now on, once there is something.
+    fn stall(&mut self, host: Endpoint, fault: &Planned) {
+        let until = self.now.after(fault.lasts);
+        let h = &mut self.hosts[host];
+        match fault.kind {
+            FaultKind::LoseGrants => h.no_grants_until = until,
+            FaultKind::HoldReports => {
+                h.reports_held_until = until;
+                h.holds_reports = false;
+            }
+            FaultKind::DiskStall => h.disk_stalled_until = until,
+            _ => h.lock_stalled_until = until,
+        }
+        self.awaits(fault.kind, Some(host), fault.lasts);
     }
 
     fn fault_of_supervisor(&mut self, host: Endpoint, fault: &Planned) -> bool {
         let Some(p) = self.hosts[host].process.as_mut() else { return false };
         let life = p.life;
         match fault.kind {
-            FaultKind::FreezeMidStep => p.stop_in_next_step = Some(fault.lasts),
+            FaultKind::FreezeMidStep => {
+                p.stop_in_next_step = Some(fault.lasts);
+                self.awaits(fault.kind, Some(host), MOMENT_MAX);
+                return false;
+            }
             FaultKind::KillSupervisorLateBatches => {
                 p.dies_opening = Some(fault.lasts);
-                self.undo_after(Span::from_millis(400), Undo::KillAnyway { host, life });
+                self.undo_after(DIES_WITHIN, Undo::KillAnyway { host, life });
+                self.awaits(fault.kind, Some(host), DIES_WITHIN);
+                return false;
             }
             FaultKind::KillSupervisor => self.kill_supervisor(host, Some(fault.lasts)),
             _ => self.freeze_supervisor(host, fault.lasts),
@@ -161,9 +190,12 @@ impl World {
         let keep = match fault.kind {
             FaultKind::KillRedisEmpty => Keep::Nothing,
             FaultKind::KillRedisOld => Keep::Half,
+            FaultKind::RestartFromRdb => Keep::Rdb,
             FaultKind::FreezeRedis => {
+                let redis = self.hosts[host].redis[group].as_ref();
+                let alive = redis.is_some_and(|r| r.phase != crate::redis::Phase::Dead);
                 self.freeze_redis(host, group, fault.lasts);
-                return true;
+                return alive;
             }
             _ => Keep::Most,
         };
@@ -213,15 +245,40 @@ impl World {
         w.duplicate_ppm += duplicate_ppm;
         w.straggler_ppm += straggler_ppm;
         w.straggler_max += Span(straggler_max);
+        self.awaits(fault.kind, None, fault.lasts);
         let undo = Undo::Weather { loss_ppm, duplicate_ppm, straggler_ppm, straggler_max };
         self.undo_after(fault.lasts, undo);
     }
 
     fn lock_flush(&mut self, host: Endpoint) -> bool {
         self.hosts[host].lock.flushed();
+        if self.hosts[host].process.is_some() {
+            self.hosts[host].flushes_untold += 1;
+        }
         let delay = Span(self.dice.faults.range(500_000, 16_000_000));
         self.news(host, delay, Input::Host(HostEvent::LockLost));
         true
+    }
+
+    /// `CONFIG SET tls-port` by somebody: nobody looks at once.
+    fn open_around(&mut self, host: Endpoint, fault: &Planned) -> bool {
+        let Some(group) = self.group_at(host, fault) else { return false };
+        let second = SocketAddr::new(self.spec.nodes[host].peer.ip(), SECOND_PORT);
+        let redis = self.hosts[host].redis[group].as_mut();
+        let Some(redis) = redis.filter(|r| r.phase != crate::redis::Phase::Dead) else {
+            return false;
+        };
+        redis.around = vec![Bypass::Tcp(second)];
+        let life = redis.life;
+        self.undo_after(fault.lasts, Undo::CloseAround { host, group, life });
+        true
+    }
+
+    fn close_around(&mut self, host: Endpoint, group: Group, life: u64) {
+        let redis = self.hosts[host].redis[group].as_mut();
+        if let Some(redis) = redis.filter(|r| r.life == life) {
+            redis.around.clear();
+        }
     }
 
     fn vip_delete(&mut self, host: Endpoint, fault: &Planned) -> bool {
@@ -231,47 +288,6 @@ impl World {
         }
         self.vip_gone(host, group);
         true
-    }
-
-    /// All memory goes, and what was not synced, but for a part of it.
-    fn power_off(&mut self, host: Endpoint, lasts: Span) -> bool {
-        if !self.hosts[host].powered {
-            return false;
-        }
-        self.hosts[host].powered = false;
-        self.hosts[host].process = None;
-        for group in 0..self.spec.groups.len() {
-            self.kill_redis(host, group);
-            self.hosts[host].vips[group] = None;
-        }
-        let unsynced = self.hosts[host].disk.unsynced();
-        let kept = self.dice.disk.index(unsynced + 1);
-        if kept < unsynced {
-            self.coverage.met("unsynced write lost");
-        }
-        let h = &mut self.hosts[host];
-        h.disk.power_lost(kept);
-        h.lock.close_all(std::collections::BTreeSet::new());
-        self.undo_after(lasts, Undo::PowerOn { host });
-        true
-    }
-
-    /// The boot unit makes the table, closed, before anything else starts.
-    fn power_on(&mut self, host: Endpoint) {
-        let node = self.hosts[host].node;
-        let own = self.spec.groups.iter().filter(|g| g.is_member(node));
-        let ports = own.map(|g| g.port).collect();
-        self.hosts[host].lock.close_all(ports);
-        self.hosts[host].powered = true;
-        for group in 0..self.spec.groups.len() {
-            if let Some(redis) = self.hosts[host].redis[group].as_mut() {
-                redis.frozen = 0;
-                let delay = Span(self.dice.faults.range(10_000_000, 300_000_000));
-                self.after(delay, Event::RedisStart { host, group, keep: Keep::Most });
-            }
-        }
-        let delay = Span(self.dice.faults.range(10_000_000, 500_000_000));
-        self.after(delay, Event::Start { host });
     }
 
     pub(super) fn undo(&mut self, undo: Undo) {
@@ -284,6 +300,8 @@ impl World {
                 }
             }
             Undo::PowerOn { host } => self.power_on(host),
+            Undo::Resume { host } => self.resume_machine(host),
+            Undo::CloseAround { host, group, life } => self.close_around(host, group, life),
             Undo::ThawRedis { host, group, life } => self.thaw_redis(host, group, life),
             Undo::Join { from, to } => self.net.heal(from, to),
             Undo::Weather { loss_ppm, duplicate_ppm, straggler_ppm, straggler_max } => {
@@ -302,11 +320,15 @@ impl World {
         let group = self.group_at(host, fault).unwrap_or(0);
         let id = self.spec.groups[group].id.clone();
         let lasts = fault.lasts.max(Span::from_secs(1));
-        let somewhere = fault.pick % 10 < 3;
+        let somewhere = fault.pick % 10 < 3 && self.plan.profile != Profile::Corner;
         let leader = self.leader().filter(|_| !somewhere).unwrap_or(host);
         let pick = usize::try_from(fault.pick % 1_000).unwrap_or(0);
-        let to =
-            if matches!(fault.target, Target::Master(_)) { host } else { pick % self.hosts.len() };
+        let named = match fault.target {
+            Target::Master(_) => true,
+            Target::Replica(_) => self.plan.profile == Profile::Corner,
+            Target::Node(_) | Target::Leader => false,
+        };
+        let to = if named { host } else { pick % self.hosts.len() };
         let to: NodeId = self.hosts[to].node;
         let request = match fault.kind {
             FaultKind::Switchover => {
@@ -321,19 +343,43 @@ impl World {
             FaultKind::Pause => AdminRequest::Pause { group: Some(id), duration: lasts },
             _ => AdminRequest::TransferLeadership { to },
         };
-        self.ask(leader, request)
+        self.ask_for(leader, request, Some(fault.kind));
+        // It is done when it was not refused.
+        false
     }
 
     pub(super) fn ask(&mut self, host: Endpoint, request: AdminRequest) -> bool {
+        self.ask_for(host, request, None)
+    }
+
+    fn ask_for(&mut self, host: Endpoint, request: AdminRequest, kind: Option<FaultKind>) -> bool {
         let Some(life) = self.hosts[host].process.as_ref().map(|p| p.life) else { return false };
         let id = RequestId(next(&mut self.counters.request));
-        self.asked.insert(id, Asked { host, life, at: self.now });
+        self.asked.insert(id, Asked { host, life, at: self.now, kind });
         self.take_in(host, Input::Admin { id, request });
         true
     }
 
+    /// `resume` of what is not paused is an entry in the log and nothing else.
+    pub(super) fn flood(&mut self, until: Real) -> bool {
+        if self.now >= until {
+            return false;
+        }
+        self.after(FLOOD_EVERY, Event::Flood { until });
+        let group = Some(self.spec.groups[0].id.clone());
+        self.leader().is_some_and(|host| self.ask(host, AdminRequest::Resume { group }))
+    }
+
     pub(super) fn answered(&mut self, id: RequestId, reply: &AdminReply) {
-        self.asked.remove(&id);
+        let begun = match reply {
+            AdminReply::Done { .. } | AdminReply::Unknown { .. } => true,
+            AdminReply::Refused(why) => matches!(why, Refusal::Aborted(_)),
+            AdminReply::NotLeader { .. } => false,
+        };
+        let kind = self.asked.remove(&id).and_then(|asked| asked.kind);
+        if let Some(kind) = kind.filter(|_| begun) {
+            self.coverage.met(kind.as_str());
+        }
         self.coverage.met(match reply {
             AdminReply::Done { .. } => "order done",
             AdminReply::Refused(_) => "order refused",
@@ -344,9 +390,12 @@ impl World {
 
     pub(super) fn met_event(&mut self, event: &redkeep_core::Event) {
         let met = match &event.kind {
-            EventKind::Assigned { cause, .. } => {
+            EventKind::Assigned { cause, master } => {
                 let group = event.group.as_ref().and_then(|g| self.group_index(g));
                 let cause = CAUSES.into_iter().find(|c| c.as_str() == cause);
+                if let Some(group) = group {
+                    self.checks.permission.named(group, event.epoch, *master);
+                }
                 if let (Some(group), Some(cause)) = (group, cause) {
                     self.checks.ledger.assigned(group, event.epoch, cause);
                 }

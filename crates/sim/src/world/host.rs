@@ -4,11 +4,13 @@ use std::collections::{BTreeSet, VecDeque};
 
 use redkeep_core::{
     Action, ActionId, Core, Epoch, Input, LockOp, NodeId, Now, RunId, Span, command::Cause,
+    observe::Bypass,
 };
 
 use crate::{
     clock::{HostClock, Real},
     disk::{Disk, DiskWrite},
+    fault::FaultKind,
     lock::{KernelLock, KernelTime},
     net::Endpoint,
     redis::Redis,
@@ -72,6 +74,8 @@ pub(crate) struct Control {
     pub(crate) unanswered: BTreeSet<u64>,
     /// Life of Redis whose process is watched: the one that the last good probe saw.
     pub(crate) watched: Option<(u64, RunId)>,
+    /// What the last look for ways around the lock found, at which life, and when.
+    pub(crate) looked: Option<(u64, Real, Vec<Bypass>)>,
     /// Number of the running series of announcements; 0 = none.
     pub(crate) announcing: u64,
 }
@@ -100,6 +104,8 @@ pub(crate) struct Process {
     pub(crate) stop_as_candidate: Option<Stall>,
     /// What leaves now is held up for so long.
     pub(crate) sends_held: Span,
+    /// The clocks that the core was told last.
+    pub(crate) told: Now,
     /// When the driver began to wait for its next input.
     pub(crate) waits_since: Now,
     /// The input and the clocks that a stop caught in between.
@@ -110,6 +116,8 @@ pub(crate) struct Process {
     /// What came due while the process was stopped.
     pub(crate) deferred: Vec<ProcessEvent>,
     pub(crate) disk: VecDeque<DiskWrite>,
+    /// So many of them are being written, by one sync.
+    pub(crate) disk_batch: usize,
     pub(crate) lock: VecDeque<LockJob>,
     pub(crate) kernel: VecDeque<KernelJob>,
     pub(crate) control: Vec<Control>,
@@ -123,6 +131,7 @@ impl Process {
             stop_at_look: None,
             stop_as_candidate: None,
             sends_held: Span(0),
+            told: now,
             waits_since: now,
             core,
             life,
@@ -134,6 +143,7 @@ impl Process {
             wake: 0,
             deferred: Vec::new(),
             disk: VecDeque::new(),
+            disk_batch: 0,
             lock: VecDeque::new(),
             kernel: VecDeque::new(),
             control: (0..groups).map(|_| Control::default()).collect(),
@@ -148,6 +158,8 @@ pub(crate) struct Asked {
     pub(crate) host: Endpoint,
     pub(crate) life: u64,
     pub(crate) at: Real,
+    /// The fault that it is.
+    pub(crate) kind: Option<FaultKind>,
 }
 
 #[derive(Debug)]
@@ -159,13 +171,23 @@ pub(crate) struct Host {
     pub(crate) vips: Vec<Option<KernelTime>>,
     /// By group; none where the host is no member.
     pub(crate) redis: Vec<Option<Redis>>,
+    /// By group: it was found as one of two masters, and has not been touched since.
+    pub(crate) rival: Vec<bool>,
     /// By group: client sockets up to this number are destroyed.
     pub(crate) destroyed: Vec<u64>,
     pub(crate) disk: Disk,
     pub(crate) powered: bool,
+    /// Pauses of the whole machine that hold.
+    pub(crate) standing: u32,
     pub(crate) process: Option<Process>,
+    /// Writes are refused until then.
+    pub(crate) disk_fails_until: Real,
     pub(crate) disk_stalled_until: Real,
     pub(crate) lock_stalled_until: Real,
+    /// Flushes of the table of which the supervisor has not taken in the news.
+    pub(crate) flushes_untold: u32,
+    /// By group: the life of Redis for which the gate was opened last.
+    pub(crate) opened_life: Vec<u64>,
     /// Grants to this host are lost until then.
     pub(crate) no_grants_until: Real,
     /// From its first report of a fence on, reports of this host arrive then at the earliest.
@@ -189,6 +211,10 @@ impl Host {
     pub(crate) fn has_vip(&self, group: Group, now: Real) -> bool {
         let at = self.kernel_time(now);
         self.powered && self.vips[group].is_some_and(|ends| at < ends)
+    }
+    /// One of two masters that were found, before any supervisor has guarded its port.
+    pub(crate) fn is_rival(&self, group: Group, port: u16) -> bool {
+        self.rival[group] && !self.lock.is_guarded(port)
     }
     /// Clients on this group's port reach a Redis that takes writes.
     pub(crate) fn takes_writes(&self, group: Group, port: u16, now: Real) -> bool {

@@ -95,12 +95,17 @@ pub(crate) fn hosts(
             lock,
             vips: vec![None; spec.groups.len()],
             redis: spec.groups.iter().map(redis).collect(),
+            rival: vec![false; spec.groups.len()],
             destroyed: vec![0; spec.groups.len()],
             disk: Disk::default(),
             powered: true,
+            standing: 0,
             process: None,
+            disk_fails_until: Real(0),
             disk_stalled_until: Real(0),
             lock_stalled_until: Real(0),
+            flushes_untold: 0,
+            opened_life: vec![0; spec.groups.len()],
             no_grants_until: Real(0),
             reports_held_until: Real(0),
             holds_reports: false,
@@ -124,6 +129,7 @@ fn clock(knobs: &Knobs, dice: &mut Rng) -> HostClock {
         boot: Clock::new(dice.range(1_000_000_000, 1 << 50), skew),
         raw: Clock::new(dice.range(1_000_000_000, 1 << 50), crystal),
         unix_offset_ms: 1_700_000_000_000 + dice.below(100_000_000),
+        wall_jumps: false,
     }
 }
 

@@ -10,6 +10,9 @@ mod event;
 mod faults;
 pub(crate) mod host;
 mod layout;
+mod machine;
+mod moments;
+mod permission;
 mod redis_control;
 mod redis_process;
 mod replication;
@@ -42,6 +45,10 @@ pub struct Switches {
     pub burn_forgotten: bool,
     /// The driver reads the clocks before it waits for its next input, not after (L8).
     pub clock_before_input: bool,
+    /// No rule but a fault: the wall clocks jump back and forth by years.
+    pub wall_clock_jumps: bool,
+    /// Beyond the assumptions: the greatest slew of a clock, in parts per million, instead of the plan's.
+    pub skew_max_ppm: Option<u64>,
 }
 
 /// The replicated spec of a layout.
@@ -118,6 +125,10 @@ pub struct World {
     coverage: Coverage,
     failure: Option<Violation>,
     ending: sample::Ending,
+    /// Faults that are prepared and not done.
+    moments: Vec<moments::Moment>,
+    /// By group: the reason that the leader stated last.
+    stated: Vec<Option<&'static str>>,
     done: bool,
 }
 
@@ -126,6 +137,8 @@ pub struct World {
 pub struct Outcome {
     pub violation: Option<Violation>,
     pub hash: u64,
+    /// The same over all that no wall clock is in.
+    pub deeds: u64,
     pub events: u64,
     pub ended: Real,
     pub coverage: Coverage,
@@ -136,13 +149,18 @@ pub struct Outcome {
 impl World {
     #[must_use]
     pub fn new(plan: Plan, switches: Switches, lines: Lines) -> Self {
-        let knobs = plan.knobs();
+        let mut knobs = plan.knobs();
+        knobs.skew_max_ppm = switches.skew_max_ppm.unwrap_or(knobs.skew_max_ppm);
         let mut dice = Dice::new(plan.seed);
         let spec = layout::spec(plan.layout, &knobs);
-        let hosts = layout::hosts(&spec, &knobs, switches.lock, &mut dice.faults);
+        let mut hosts = layout::hosts(&spec, &knobs, switches.lock, &mut dice.faults);
+        for host in &mut hosts {
+            host.clock.wall_jumps = switches.wall_clock_jumps;
+        }
         let machines = hosts.len() + 1;
         let clients = Clients::new(&spec, hosts.len());
         let checks = Checks::new(&spec);
+        let stated = vec![None; spec.groups.len()];
         let mut world = Self {
             now: Real(0),
             queue: BTreeMap::new(),
@@ -161,6 +179,8 @@ impl World {
             coverage: Coverage::default(),
             failure: None,
             ending: sample::Ending::default(),
+            moments: Vec::new(),
+            stated,
             done: false,
             plan,
         };
@@ -198,10 +218,12 @@ impl World {
             self.now = at;
             self.dispatch(event);
             self.check_writers();
+            self.check_open_ports();
         }
         Outcome {
             violation: self.failure,
             hash: self.trace.hash(),
+            deeds: self.trace.deeds(),
             events: self.trace.events(),
             ended: self.now,
             coverage: self.coverage,
@@ -231,6 +253,9 @@ impl World {
             Event::Fault { index } => self.fault(index),
             Event::Cut { from, to, lasts } => self.cut_for(from, to, lasts),
             Event::Undo { undo } => self.undo(undo),
+            Event::Flood { until } => {
+                self.flood(until);
+            }
             Event::Sample => self.sample(),
             Event::Heal => self.heal(),
         }
@@ -307,7 +332,11 @@ impl World {
                 let violation = Violation::TwoLeases { group, a: a.node, b: b.node };
                 return self.fail(violation);
             }
-            let mut writers = self.hosts.iter().filter(|h| h.takes_writes(group, port, now));
+            // Two masters that were found so are nobody's doing, until their ports are guarded.
+            let mut writers = self
+                .hosts
+                .iter()
+                .filter(|h| h.takes_writes(group, port, now) && !h.is_rival(group, port));
             if let (Some(a), Some(b)) = (writers.next(), writers.next()) {
                 let violation = Violation::TwoWriters { group, a: a.node, b: b.node };
                 return self.fail(violation);

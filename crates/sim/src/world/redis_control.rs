@@ -3,7 +3,10 @@
 //! A command that was sent is never forgotten: it may lie in the buffers of a frozen Redis and run later, so the
 //! observation says whether all were answered (`settled`).
 
-use redkeep_core::{Action, ActionId, ActionOutcome, Input, RunId, Span, observe::ProbeFailure};
+use redkeep_core::{
+    Action, ActionId, ActionOutcome, Input, RunId, Span,
+    observe::{Bypass, ProbeFailure},
+};
 
 use crate::{
     check::Violation,
@@ -21,6 +24,8 @@ use crate::{
 
 /// How long the executor waits for an answer.
 const COMMAND_TIMEOUT: Span = Span::from_secs(1);
+/// Between two looks for ways around the lock.
+const LOOK_EVERY: Span = Span::from_secs(3);
 /// Between two looks at the target's offset.
 const POLL: Span = Span::from_micros(300);
 /// `PROBE NOW` and probes take so long at most.
@@ -48,9 +53,10 @@ impl World {
             Phase::Up => {
                 let process = self.hosts[host].process.as_ref();
                 let settled = process.is_none_or(|p| p.control[group].unanswered.is_empty());
-                let port = self.port(group);
+                let (port, around) = (self.port(group), self.look_around(host, group));
                 let place = |e: Endpoint| (self.spec.nodes[e].peer.ip(), port);
-                Ok(redis.observe(self.now, settled, place))
+                let Some(redis) = self.hosts[host].redis[group].as_ref() else { return };
+                Ok(redis.observe(self.now, (settled, around), place))
             }
         };
         if let Ok(o) = &result {
@@ -60,6 +66,25 @@ impl World {
         let id = self.spec.groups[group].id.clone();
         let took = Span(self.dice.redis.range(80_000, ROUND_TRIP_MAX_NS));
         self.news(host, took, Input::Observed { group: id, result });
+    }
+
+    /// Its listening sockets: for each new life, and then every three seconds.
+    fn look_around(&mut self, host: Endpoint, group: Group) -> Vec<Bypass> {
+        let now = self.now;
+        let h = &mut self.hosts[host];
+        let (Some(redis), Some(p)) = (h.redis[group].as_ref(), h.process.as_mut()) else {
+            return Vec::new();
+        };
+        let looked = &mut p.control[group].looked;
+        match &*looked {
+            Some((life, at, found)) if *life == redis.life && now.since(*at) < LOOK_EVERY => {
+                found.clone()
+            }
+            _ => {
+                *looked = Some((redis.life, now, redis.around.clone()));
+                redis.around.clone()
+            }
+        }
     }
 
     fn watch(&mut self, host: Endpoint, group: Group, life: (u64, RunId)) {

@@ -4,6 +4,7 @@ use redkeep_core::{Input, Span};
 
 use crate::{
     net::Endpoint,
+    plan::Found,
     redis::{Change, Command, Role, Waiting, WriteError},
     world::{
         World,
@@ -13,13 +14,15 @@ use crate::{
 };
 
 impl World {
-    /// The pair runs before the first supervisor starts: the first member is the master.
+    /// The pair runs before the first supervisor starts: the first member is the master, unless it is found otherwise.
     pub(super) fn begin_redis(&mut self) {
         for group in 0..self.spec.groups.len() {
             for host in 0..self.hosts.len() {
                 let role = self.role_by_file(group, host);
                 let Some(redis) = self.hosts[host].redis[group].as_mut() else { continue };
                 *redis = crate::redis::Redis::new(next(&mut self.counters.redis), role);
+                let rival = self.knobs.found == Found::TwoMasters && role == Role::Master;
+                self.hosts[host].rival[group] = rival;
                 self.connect_soon(host, group, Span(1_000_000));
             }
         }
@@ -27,10 +30,14 @@ impl World {
 
     /// `replicaof` in the configuration file: all but the first member follow the first.
     fn role_by_file(&self, group: Group, host: Endpoint) -> Role {
-        let first = self.spec.groups[group].members.first().map(|m| m.node);
-        match first.and_then(|n| self.host_of(n)) {
-            Some(master) if master != host => Role::ReplicaOf(master),
-            Some(_) | None => Role::Master,
+        let member = |n: usize| self.spec.groups[group].members.get(n).map(|m| m.node);
+        let [first, second] = [0, 1].map(|n| member(n).and_then(|n| self.host_of(n)));
+        let Some(first) = first else { return Role::Master };
+        match (self.knobs.found, second) {
+            (Found::TwoMasters, Some(second)) if host == second => Role::Master,
+            (Found::NoMaster, Some(second)) if host == first => Role::ReplicaOf(second),
+            _ if host == first => Role::Master,
+            _ => Role::ReplicaOf(first),
         }
     }
 
@@ -96,6 +103,7 @@ impl World {
             return false;
         };
         let (life, run_id) = (redis.life, redis.run_id());
+        self.hosts[host].rival[group] = false;
         self.note(format_args!("{host} g{group} redis {life} dies"));
         self.leave_links(host, group);
         if let Some(redis) = self.hosts[host].redis[group].as_mut() {
@@ -113,7 +121,9 @@ impl World {
 
     /// The service unit starts Redis: the drop-in closes the port first.
     pub(super) fn start_redis(&mut self, host: Endpoint, group: Group, keep: Keep) {
-        if !self.hosts[host].powered {
+        if !self.hosts[host].powered
+            || self.put_off(host, || Event::RedisStart { host, group, keep })
+        {
             return;
         }
         let role = self.role_by_file(group, host);
@@ -130,11 +140,15 @@ impl World {
         let kept = match keep {
             Keep::Most if short => len.saturating_sub(usize::try_from(tail).unwrap_or(0)),
             Keep::Most => len,
-            Keep::Half => len / 2,
+            Keep::Half | Keep::Rdb => len / 2,
             Keep::Nothing => 0,
         };
         h.lock.redis_starts(port, life);
-        redis.start(life, role, kept);
+        if keep == Keep::Rdb {
+            redis.start_from_rdb(life, role, kept);
+        } else {
+            redis.start(life, role, kept);
+        }
         self.note(format_args!(
             "{host} g{group} redis {life} starts as {role:?} with {kept} of {len}"
         ));

@@ -146,7 +146,8 @@ impl World {
         let backoff = Backoff::default();
         r.upstream = Some(Upstream { conn, online: true, last_heard: now, backoff });
         self.note(format_args!("{replica} g{group} copies {master}: {gets} writes for {had}"));
-        if anew && gets < had && !self.checks.ledger.named_by_operator(group, master) {
+        let rival = std::mem::take(&mut self.hosts[replica].rival[group]);
+        if anew && gets < had && !rival && !self.checks.ledger.named_by_operator(group, master) {
             self.fail(Violation::EmptyReplaced { group, host: replica, had, gets });
         }
         if let Some(a) = self.attached(link) {

@@ -5,6 +5,7 @@ use redkeep_core::{AdminRequest, Span, plan::HoldReason, status::StatusView};
 
 use crate::{
     check::Violation,
+    claims::hold_name,
     clock::Real,
     net::Endpoint,
     plan::Profile,
@@ -50,11 +51,8 @@ impl World {
         let leader = statuses.iter().filter(|s| s.role == RaftRole::Leader).max_by_key(|s| s.term);
         for group in 0..self.spec.groups.len() {
             let served = self.hosts.iter().any(|h| h.leased(self.port(group), self.now));
-            if let Some(hold) =
-                leader.and_then(|l| l.groups.get(group)).and_then(|g| g.hold.as_ref())
-            {
-                self.coverage.met(hold_name(hold));
-            }
+            let hold = leader.and_then(|l| l.groups.get(group)).and_then(|g| g.hold.as_ref());
+            self.stated(group, hold);
             self.check_gap(group, leader);
             let verdict = self.checks.progress.reasoned(self.now, group, served, leader);
             if let Err(violation) = verdict {
@@ -63,6 +61,25 @@ impl World {
         }
         if let Some(healed) = self.ending.healed {
             self.look_at_the_end(healed, leader);
+        }
+    }
+
+    /// Counted when it begins: a reason that stands for long is one.
+    fn stated(&mut self, group: Group, hold: Option<&HoldReason>) {
+        let name = hold.map(hold_name);
+        if self.stated[group] != name {
+            self.stated[group] = name;
+            if let Some(name) = name {
+                self.coverage.met(name);
+            }
+        }
+    }
+
+    /// What a leader says right after it proposed lasts shorter than the time between two samples.
+    pub(super) fn stated_now(&mut self, host: Endpoint) {
+        let Some(status) = self.status(host).filter(|s| s.role == RaftRole::Leader) else { return };
+        for (group, g) in status.groups.iter().enumerate() {
+            self.stated(group, g.hold.as_ref());
         }
     }
 
@@ -264,26 +281,4 @@ fn needs_a_person(hold: &HoldReason) -> bool {
 /// Holds that an operator or the spec asked for, or that wait for data to come back.
 fn is_ordered(hold: &HoldReason) -> bool {
     matches!(hold, HoldReason::Paused | HoldReason::Cooldown { .. } | HoldReason::ColdStart { .. })
-}
-
-fn hold_name(hold: &HoldReason) -> &'static str {
-    match hold {
-        HoldReason::Paused => "hold: paused",
-        HoldReason::OldLease { .. } => "hold: old lease",
-        HoldReason::AwaitingFence { .. } => "hold: awaiting fence",
-        HoldReason::OldMasterDoubtful => "hold: old master doubtful",
-        HoldReason::NoCandidate => "hold: no candidate",
-        HoldReason::AdoptionIncomplete => "hold: adoption incomplete",
-        HoldReason::AdoptionAmbiguous { .. } => "hold: adoption ambiguous",
-        HoldReason::AdoptionNoMaster => "hold: adoption without master",
-        HoldReason::AdoptedNotGuarded => "hold: adopted, not guarded",
-        HoldReason::ColdStart { .. } => "hold: cold start",
-        HoldReason::EmptyDataSet => "hold: empty data set",
-        HoldReason::OlderDataSet => "hold: older data set",
-        HoldReason::Cooldown { .. } => "hold: cooldown",
-        HoldReason::InFlight => "hold: in flight",
-        HoldReason::LeadershipTransfer => "hold: leadership transfer",
-        HoldReason::TakeoverRunning { .. } => "hold: takeover running",
-        HoldReason::Bypass { .. } => "hold: reached around the lock",
-    }
 }

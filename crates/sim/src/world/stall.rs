@@ -6,6 +6,7 @@ use redkeep_consensus::Role as RaftRole;
 use redkeep_core::{AdminRequest, Effect, Input, Now, Span, message::PeerMessage};
 
 use crate::{
+    fault::FaultKind,
     net::Endpoint,
     world::{
         World,
@@ -29,7 +30,9 @@ impl World {
         let Some(p) = self.hosts[host].process.as_mut() else { return false };
         p.stop_as_candidate = Some(Stall { lasts, until });
         let to = self.hosts[host].node;
-        self.ask(leader, AdminRequest::TransferLeadership { to })
+        self.awaits(FaultKind::StalledElection, Some(host), WAITS);
+        self.ask(leader, AdminRequest::TransferLeadership { to });
+        false
     }
 
     /// Its requests for votes leave and are long on their way; it hears nothing of the leader, and is stopped until an
@@ -46,6 +49,7 @@ impl World {
         p.stop_as_candidate = None;
         p.sends_held = stall.lasts;
         self.coverage.met("candidate stopped");
+        self.moment(FaultKind::StalledElection, Some(host));
         let stopped = stall.lasts + ANSWER_WAITS;
         if let Some(leader) = self.leader() {
             self.cut_for(leader, host, stopped);
@@ -83,6 +87,7 @@ impl World {
         };
         p.held = Some((now, input));
         self.coverage.met("stopped between look and use");
+        self.moment(FaultKind::StalledLook, Some(host));
         self.freeze_supervisor(host, stall.lasts);
         if self.kill_redis(host, group) {
             let delay = Span(self.dice.faults.range(5_000_000, 30_000_000));
@@ -95,6 +100,7 @@ impl World {
         let until = self.now.after(WAITS);
         let Some(p) = self.hosts[host].process.as_mut() else { return false };
         p.stop_at_look = Some(Stall { lasts, until });
-        true
+        self.awaits(FaultKind::StalledLook, Some(host), WAITS);
+        false
     }
 }
