@@ -17,7 +17,7 @@ struct Step {
     action: fn(&Path) -> Result<()>,
 }
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     Step { name: "setup", quick: false, action: |_| setup::require() },
     Step { name: "format", quick: true, action: format },
     Step { name: "clippy", quick: true, action: clippy },
@@ -25,6 +25,7 @@ const STEPS: [Step; 10] = [
     Step { name: "proto lint", quick: true, action: tidy::run_proto },
     Step { name: "deny", quick: false, action: deny },
     Step { name: "unit and simulation tests", quick: true, action: unit_tests },
+    Step { name: "fresh seeds", quick: false, action: fresh_seeds },
     Step { name: "release build", quick: false, action: release_build },
     Step { name: "namespace tests", quick: false, action: namespace_tests },
     Step { name: "documentation", quick: false, action: documentation },
@@ -82,6 +83,14 @@ fn clippy(root: &Path) -> Result<()> {
 /// Tests of the lab run apart: they need the release programs and namespaces to themselves.
 fn unit_tests(root: &Path) -> Result<()> {
     run_program(cargo().args(["test", "--workspace", "--exclude", "redkeep-lab"]).current_dir(root))
+}
+
+/// Seeds that no run took before. Which they are is printed first; one that fails, with how to repeat and to keep it.
+fn fresh_seeds(root: &Path) -> Result<()> {
+    let seeds = ["run", "--fresh", "1000", "--once", "--threads", "2"];
+    run_program(
+        cargo().args(["run", "--package", "redkeep-sim", "--"]).args(seeds).current_dir(root),
+    )
 }
 
 fn release_build(root: &Path) -> Result<()> {
