@@ -18,6 +18,8 @@ pub struct NodeView {
     observed: BTreeMap<GroupId, (Mono, RedisObservation)>,
     /// The same of the life before, where there was another.
     before: BTreeMap<GroupId, (Mono, RedisObservation)>,
+    /// Keys of the last life that had any, while its Redis is back without: what was there, wherever it is now.
+    emptied: BTreeMap<GroupId, u64>,
 }
 
 impl NodeView {
@@ -30,14 +32,29 @@ impl NodeView {
         }
         for g in &report.groups {
             if let RedisView::Up(o) = &g.redis {
-                let old = self.observed.insert(g.group.clone(), (now, o.clone()));
-                if let Some(old) = old.filter(|(_, old)| old.run_id != o.run_id) {
-                    self.before.insert(g.group.clone(), old);
-                }
+                self.observe(now, &g.group, o);
             }
         }
         self.report = Some(report);
         true
+    }
+
+    fn observe(&mut self, now: Mono, group: &GroupId, o: &RedisObservation) {
+        let old = self.observed.insert(group.clone(), (now, o.clone()));
+        if o.keys > 0 {
+            self.emptied.remove(group);
+        }
+        if let Some(old) = old.filter(|(_, old)| old.run_id != o.run_id) {
+            if o.keys == 0 && old.1.keys > 0 {
+                self.emptied.insert(group.clone(), old.1.keys);
+            }
+            self.before.insert(group.clone(), old);
+        }
+    }
+
+    /// Its Redis came back empty, and held this many keys when this leader saw its last life.
+    pub fn keys_before_emptied(&self, group: &GroupId) -> u64 {
+        self.emptied.get(group).copied().unwrap_or(0)
     }
 
     pub fn last_observation(&self, group: &GroupId) -> Option<&RedisObservation> {
@@ -60,12 +77,16 @@ impl NodeView {
 #[cfg(test)]
 impl NodeView {
     pub(crate) fn for_test(heard: Mono, report: Report, before: Option<&RedisObservation>) -> Self {
-        let mut observed = BTreeMap::new();
+        let mut view = Self { heard: Some(heard), ..Self::default() };
         for g in &report.groups {
-            if let Some(o) = before.or(g.redis.observation()) {
-                observed.insert(g.group.clone(), (heard, o.clone()));
+            // Another life was seen before this one; of the same life, it was seen last.
+            let of_report =
+                g.redis.observation().filter(|o| before.is_none_or(|b| b.run_id != o.run_id));
+            for o in before.into_iter().chain(of_report) {
+                view.observe(heard, &g.group, o);
             }
         }
-        Self { heard: Some(heard), report: Some(report), observed, before: BTreeMap::new() }
+        view.report = Some(report);
+        view
     }
 }

@@ -346,9 +346,14 @@ fn cold_start(p: &PlanInput<'_>, a: &Assignment) -> Plan {
     }
 }
 
-/// Somebody who reports holds more than `best` (invariant 5).
+/// Somebody who reports holds more than `best`, or its own last life did (invariant 5).
 fn fuller_elsewhere(p: &PlanInput<'_>, best: &Candidate) -> Option<HoldReason> {
     let c = Candidates { allow_data_loss: true, ..p.candidates };
+    // What it held before it came back empty may be on another whose newest report is still on its way.
+    let own = p.candidates.nodes.get(&best.node);
+    if best.keys == 0 && own.is_some_and(|n| n.keys_before_emptied(&c.spec.id) > 0) {
+        return Some(HoldReason::EmptyDataSet);
+    }
     let others = p.candidates.spec.members.iter().filter(|m| m.node != best.node);
     let mut hold = None;
     for m in others {

@@ -238,6 +238,22 @@ fn a_fence_needs_no_lease_to_run_out_and_the_fullest_is_named() {
     assert_eq!(Case::well().fenced(FenceCause::RedisDead).assigned(), ("c", Cause::MasterDown));
 }
 
+/// Found by the simulator: the replica had copied all, but the report of it was late, and by the one before it was empty too.
+#[test]
+fn a_master_that_came_back_empty_is_not_named_while_an_old_report_says_that_all_are_empty() {
+    let mut case = Case::well().fenced(FenceCause::RedisDead);
+    case.group.eligible.clear();
+    case.seen_before.insert("a", redis("a", 1000, true));
+    for n in ["a", "b", "c"] {
+        let life = if n == "a" { "a2" } else { n };
+        let empty = RedisObservation { keys: 0, ..redis(life, 0, n == "a") };
+        case.report(n).redis = RedisView::Up(empty);
+    }
+    assert_eq!(case.hold(), HoldReason::EmptyDataSet);
+    case.seen_before.clear();
+    assert_eq!(case.assigned(), ("a", Cause::ColdStart), "nobody ever had anything");
+}
+
 #[test]
 fn a_fence_of_an_older_epoch_counts_for_nothing() {
     let mut case = Case::well().fenced(FenceCause::RedisDead);
