@@ -352,6 +352,29 @@ fn when_all_redis_died_the_last_master_comes_back_with_its_data() {
     w.until("b follows", 3000, |w| w.redis("b").keys == 10);
 }
 
+/// Found by the simulator: it was refused as the master that it no longer was.
+#[test]
+fn an_operator_may_name_the_fenced_master_again_at_the_price_of_data() {
+    let mut w = World::settled_pair();
+    w.kill_redis("b");
+    w.until("b left", 5000, |w| w.pair_status().is_some_and(|g| g.eligible.is_empty()));
+    w.kill_redis("a");
+    w.run(300);
+    w.start_redis("a", true);
+    w.start_redis("b", true);
+    w.run(300);
+    assert_eq!(w.pair_status().unwrap().hold, Some(HoldReason::EmptyDataSet));
+    let leader = w.leader().unwrap();
+    let request = AdminRequest::Failover {
+        group: GroupId::new("pair"),
+        to: Some(node_id("a")),
+        allow_data_loss: true,
+        dry_run: false,
+    };
+    w.feed(leader, Input::Admin { id: RequestId(1), request });
+    w.until("a serves", 1000, |w| w.writable("a"));
+}
+
 #[test]
 fn an_adopted_master_that_dies_before_its_first_grant_is_guarded_when_it_reports_its_fence() {
     let mut w = World::pair();

@@ -167,7 +167,10 @@ impl Core {
             if !spec.is_member(to) {
                 return Err(Refusal::NotAMember(name(to)));
             }
-            if model.master() == Some(to) && model.assignment.as_ref().is_some_and(|a| a.serving) {
+            // One that fenced serves no longer, and may be named again.
+            let fenced = c.fenced(to).is_some_and(|f| f.epoch == model.epoch());
+            let serves = model.assignment.as_ref().is_some_and(|a| a.serving) && !fenced;
+            if model.master() == Some(to) && serves {
                 return Err(Refusal::AlreadyMaster(name(to)));
             }
         }
