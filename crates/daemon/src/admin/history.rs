@@ -47,16 +47,12 @@ fn line(view: &View, record: &Record) -> pb::HistoryRecord {
                 ..plain
             }
         }
-        RecordKind::Serving { master } => pb::HistoryRecord {
-            kind: pb::HistoryKind::Serving.into(),
-            node: view.name(*master),
-            ..plain
-        },
-        RecordKind::SwitchoverStarted { to } => pb::HistoryRecord {
-            kind: pb::HistoryKind::SwitchoverStarted.into(),
-            node: view.name(*to),
-            ..plain
-        },
+        RecordKind::Serving { master } => {
+            of_node(plain, pb::HistoryKind::Serving, view.name(*master))
+        }
+        RecordKind::SwitchoverStarted { to } => {
+            of_node(plain, pb::HistoryKind::SwitchoverStarted, view.name(*to))
+        }
         RecordKind::SwitchoverAborted { reason } => pb::HistoryRecord {
             kind: pb::HistoryKind::SwitchoverAborted.into(),
             text: reason.clone(),
@@ -68,28 +64,22 @@ fn line(view: &View, record: &Record) -> pb::HistoryRecord {
             ..plain
         },
         RecordKind::Resumed => pb::HistoryRecord { kind: pb::HistoryKind::Resumed.into(), ..plain },
-        RecordKind::NodeAdded { name } => pb::HistoryRecord {
-            kind: pb::HistoryKind::NodeAdded.into(),
-            node: name.clone(),
-            ..plain
-        },
-        RecordKind::NodeRemoved { name } => pb::HistoryRecord {
-            kind: pb::HistoryKind::NodeRemoved.into(),
-            node: name.clone(),
-            ..plain
-        },
-        RecordKind::MemberAdded { node } => pb::HistoryRecord {
-            kind: pb::HistoryKind::MemberAdded.into(),
-            node: view.name(*node),
-            ..plain
-        },
-        RecordKind::MemberRemoved { node } => pb::HistoryRecord {
-            kind: pb::HistoryKind::MemberRemoved.into(),
-            node: view.name(*node),
-            ..plain
-        },
+        RecordKind::NodeAdded { name } => of_node(plain, pb::HistoryKind::NodeAdded, name.clone()),
+        RecordKind::NodeRemoved { name } => {
+            of_node(plain, pb::HistoryKind::NodeRemoved, name.clone())
+        }
+        RecordKind::MemberAdded { node } => {
+            of_node(plain, pb::HistoryKind::MemberAdded, view.name(*node))
+        }
+        RecordKind::MemberRemoved { node } => {
+            of_node(plain, pb::HistoryKind::MemberRemoved, view.name(*node))
+        }
         RecordKind::Acknowledged => {
             pb::HistoryRecord { kind: pb::HistoryKind::Acknowledged.into(), ..plain }
         }
     }
+}
+
+fn of_node(plain: pb::HistoryRecord, kind: pb::HistoryKind, node: String) -> pb::HistoryRecord {
+    pb::HistoryRecord { kind: kind.into(), node, ..plain }
 }
