@@ -138,6 +138,8 @@ fn plan_first(p: &PlanInput<'_>) -> Plan {
     let with_data: Vec<&&Candidate> = masters.iter().filter(|m| m.keys > 0).collect();
     match (masters.as_slice(), with_data.as_slice()) {
         ([], _) => Plan::Hold(HoldReason::AdoptionNoMaster),
+        // What a replica still holds would be replaced by nothing (invariant 5).
+        (_, []) if all.iter().any(|x| x.keys > 0) => Plan::Hold(HoldReason::EmptyDataSet),
         ([one], _) => {
             Plan::Assign(assign(p, one, Cause::Adopted, "the only master of the running pair"))
         }

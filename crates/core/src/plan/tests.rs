@@ -254,6 +254,16 @@ fn a_master_that_came_back_empty_is_not_named_while_an_old_report_says_that_all_
     assert_eq!(case.assigned(), ("a", Cause::ColdStart), "nobody ever had anything");
 }
 
+/// Found by the simulator: its Redis had restarted empty before the first supervisors agreed.
+#[test]
+fn an_empty_master_is_not_adopted_beside_a_replica_with_data() {
+    let mut case = Case::well();
+    (case.group.assignment, case.group.eligible) = (None, Vec::new());
+    assert_eq!(case.assigned(), ("a", Cause::Adopted));
+    case.report("a").redis = RedisView::Up(RedisObservation { keys: 0, ..redis("a", 0, true) });
+    assert_eq!(case.hold(), HoldReason::EmptyDataSet);
+}
+
 #[test]
 fn a_fence_of_an_older_epoch_counts_for_nothing() {
     let mut case = Case::well().fenced(FenceCause::RedisDead);

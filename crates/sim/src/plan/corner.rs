@@ -113,12 +113,12 @@ impl Draft {
     /// Failures while a pair is found, and its first master named.
     pub(super) fn first_start(&mut self) {
         let master = Target::Node(0);
-        match self.rng.below(4) {
-            0 => {
+        match self.rng.below(5) {
+            0..=2 => {
                 let lasts = ms(self.rng.range(800, 3_000));
                 self.add(ms(0), F::LoseGrants, master, lasts);
             }
-            1 => {
+            3 => {
                 let member = Target::Node(self.rng.index(self.layout.members()));
                 let (at, lasts) = (ms(self.rng.below(400)), ms(self.rng.range(1_000, 4_000)));
                 self.add(at, F::OpenAround, member, lasts);
