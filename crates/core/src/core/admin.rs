@@ -160,7 +160,9 @@ impl Core {
         let c = Candidates { allow_data_loss: wanted.allow_data_loss, ..candidates };
         let name = |n: NodeId| self.spec().node_name(n);
         let model = c.group;
-        if leader.is_busy(group) || model.switchover.is_some() {
+        // One that ended with nobody who can go on stands in the log until another master is named.
+        let stuck = leader.hold(group).is_some_and(|hold| hold.needs_operator());
+        if leader.is_busy(group) || model.switchover.is_some() && !stuck {
             return Err(Refusal::Busy);
         }
         if let Some(to) = wanted.to {

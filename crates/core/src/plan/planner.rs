@@ -156,19 +156,23 @@ fn plan_fenced(p: &PlanInput<'_>, a: &Assignment, f: &Fenced) -> Plan {
     }
     if let (FenceCause::Switchover, Some(to)) = (f.cause, p.candidates.group.switchover) {
         let back = Candidates { old_master: true, ..p.candidates }.judge(a.master);
-        return match (p.candidates.judge(to), back) {
-            (Ok(target), back) if f.confirmed_by_target => Plan::Assign(Assign {
-                // Both have the same data now, and should the new one fail at once the old one can go on.
-                old_master_eligible: back.is_ok(),
-                ..assign(p, &target, Cause::Switchover, "the target confirmed the final offset")
-            }),
+        match (p.candidates.judge(to), back) {
+            (Ok(target), back) if f.confirmed_by_target => {
+                return Plan::Assign(Assign {
+                    // Both have the same data now, and should the new one fail at once the old one can go on.
+                    old_master_eligible: back.is_ok(),
+                    ..assign(p, &target, Cause::Switchover, "the target confirmed the final offset")
+                });
+            }
             (_, Ok(old)) => {
-                Plan::Assign(assign(p, &old, Cause::SwitchoverBack, "the target did not confirm"))
+                let why = "the target did not confirm";
+                return Plan::Assign(assign(p, &old, Cause::SwitchoverBack, why));
             }
             // It may answer in a moment, and then it goes on. If it does not, it is down after some probes.
-            (_, Err(_)) if is_doubtful(p, a) => Plan::Hold(HoldReason::OldMasterDoubtful),
-            (_, Err(_)) => choose(p, a, Cause::MasterDown),
-        };
+            (_, Err(_)) if is_doubtful(p, a) => return Plan::Hold(HoldReason::OldMasterDoubtful),
+            // Neither can go on: as after any other fence.
+            (_, Err(_)) => {}
+        }
     }
     if let Some(forced) = p.forced
         && let Some(best) = pick_forced(p, forced)

@@ -55,6 +55,33 @@ pub enum HoldReason {
     Bypass { node: String, open: Vec<Bypass> },
 }
 
+impl HoldReason {
+    /// Only an operator ends it, by naming a master.
+    #[must_use]
+    pub const fn needs_operator(&self) -> bool {
+        match self {
+            Self::NoCandidate
+            | Self::AdoptionAmbiguous { .. }
+            | Self::AdoptionNoMaster
+            | Self::AdoptedNotGuarded
+            | Self::EmptyDataSet
+            | Self::OlderDataSet
+            | Self::Bypass { .. } => true,
+            Self::Paused
+            | Self::OldLease { .. }
+            | Self::AwaitingFence { .. }
+            | Self::OldMasterDoubtful
+            | Self::AdoptionIncomplete
+            | Self::ColdStart { .. }
+            | Self::Cooldown { .. }
+            | Self::MassFailure { .. }
+            | Self::InFlight
+            | Self::LeadershipTransfer
+            | Self::TakeoverRunning { .. } => false,
+        }
+    }
+}
+
 /// The rule that excludes a candidate.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, thiserror::Error)]
 pub enum Exclusion {

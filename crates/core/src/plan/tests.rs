@@ -264,6 +264,20 @@ fn an_empty_master_is_not_adopted_beside_a_replica_with_data() {
     assert_eq!(case.hold(), HoldReason::EmptyDataSet);
 }
 
+/// Found by the simulator: the order waited for the end of a switchover that nobody could end.
+#[test]
+fn an_operator_names_a_master_where_a_switchover_has_left_nobody() {
+    let mut case = Case::well().fenced(FenceCause::Switchover);
+    case.group.switchover = Some(node_id("b"));
+    case.group.eligible.clear();
+    let empty = RedisObservation { keys: 0, ..redis("a2", 0, true) };
+    case.report("a").redis = RedisView::Up(empty);
+    assert!(case.hold().needs_operator());
+    let (request, to) = (RequestId(1), Some(node_id("b")));
+    case.forced = Some(Forced { request, to, allow_data_loss: true });
+    assert_eq!(case.assigned(), ("b", Cause::Operator));
+}
+
 #[test]
 fn a_fence_of_an_older_epoch_counts_for_nothing() {
     let mut case = Case::well().fenced(FenceCause::RedisDead);

@@ -89,14 +89,15 @@ impl World {
         let now = self.now;
         let served =
             self.hosts.iter().any(|h| h.leased(port, now) && h.takes_writes(group, port, now));
-        let since = self.checks.progress.unserved(now, group, served);
         let bound =
             self.knobs.lease_ttl * 3 + Span::from_millis(1_500) + self.knobs.failover_cooldown;
         let hold = leader.and_then(|l| l.groups.get(group)).and_then(|g| g.hold.as_ref());
-        let excused = hold.is_some_and(|h| needs_a_person(h) || is_ordered(h));
+        // What is waited for by order, or for a person, does not count as time that was needed.
+        let excused = hold.is_some_and(|h| h.needs_operator() || is_ordered(h));
+        let since = self.checks.progress.unserved(now, group, served || excused);
         let one_by_one =
             self.plan.profile == Profile::Single && now > Real(0).after(Span::from_millis(1_500));
-        if one_by_one && since > bound && !excused && !self.net_is_bad() {
+        if one_by_one && since > bound && !self.net_is_bad() {
             self.fail(Violation::ServiceGap { group, since, bound });
         }
     }
@@ -201,7 +202,7 @@ impl World {
         for group in 0..self.spec.groups.len() {
             let Some(g) = leader.groups.get(group) else { continue };
             let id = g.group.clone();
-            let terminal = g.hold.as_ref().is_some_and(needs_a_person);
+            let terminal = g.hold.as_ref().is_some_and(HoldReason::needs_operator);
             let request = if g.paused_for.is_some() {
                 AdminRequest::Resume { group: Some(id) }
             } else if matches!(g.hold, Some(HoldReason::MassFailure { .. })) {
@@ -255,30 +256,6 @@ impl World {
         self.coverage.met("run ended well");
         self.note(format_args!("ALL WELL"));
         self.done = true;
-    }
-}
-
-/// Holds that only a person ends, by naming a master.
-fn needs_a_person(hold: &HoldReason) -> bool {
-    match hold {
-        HoldReason::NoCandidate
-        | HoldReason::AdoptionAmbiguous { .. }
-        | HoldReason::AdoptionNoMaster
-        | HoldReason::AdoptedNotGuarded
-        | HoldReason::EmptyDataSet
-        | HoldReason::OlderDataSet
-        | HoldReason::Bypass { .. } => true,
-        HoldReason::Paused
-        | HoldReason::OldLease { .. }
-        | HoldReason::AwaitingFence { .. }
-        | HoldReason::OldMasterDoubtful
-        | HoldReason::AdoptionIncomplete
-        | HoldReason::ColdStart { .. }
-        | HoldReason::Cooldown { .. }
-        | HoldReason::MassFailure { .. }
-        | HoldReason::InFlight
-        | HoldReason::LeadershipTransfer
-        | HoldReason::TakeoverRunning { .. } => false,
     }
 }
 
