@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::host::Host;
 use crate::process::{Process, wait_until};
+use crate::resp::Reply;
 use crate::time::{Mono, WallOffset};
 
 /// The operators' file; only its paths are replaced at run time.
@@ -230,6 +231,30 @@ fn log_stamp_ns(line: &str) -> Option<u64> {
     let [_, day, month, year, clock, ..] = words[..] else { return None };
     let month = MONTHS.iter().position(|name| *name == month)? + 1;
     crate::time::parse_rfc3339_utc(&format!("{year}-{month}-{day}T{clock}Z"))
+}
+
+/// Waits until what is written at the Redis of `master` comes to that of `replica` by the stream.
+///
+/// A link that is up and an acknowledgement are too early: after a diskless synchronisation the master
+/// sends its stream only when an acknowledgement has come after it reaped its child. One that came
+/// before counts for WAIT, and the next comes up to 1 s later. So a second value is written when the
+/// replica has loaded the first.
+pub fn wait_stream(master: &Host, replica: &Host, limit: Duration) -> Result<()> {
+    const KEY: &str = "lab-stream";
+    let here = SocketAddr::from(([127, 0, 0, 1], PORT));
+    let mut connection = master.connect(here, PASSWORD)?;
+    for _ in 0..2 {
+        let value = format!("{:?}", Mono::now());
+        connection.call(&["SET", KEY, &value])?;
+        let wanted = Reply::Bulk(Some(value.clone().into_bytes()));
+        wait_until("a write to reach the replica", limit, || {
+            let found = replica.redis(here, PASSWORD, &["GET", KEY]).ok()?;
+            (found == wanted).then_some(())
+        })?;
+    }
+    // Tests count keys.
+    connection.call(&["DEL", KEY])?;
+    Ok(())
 }
 
 #[cfg(test)]

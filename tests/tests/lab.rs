@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use redkeep_lab::{
     AddressWatch, Builder, Capture, DataSet, Directory, Lab, Mono, Outcome, PASSWORD, PORT, Redis,
     RedisOptions, Reply, WallOffset, Writer, WriterSpec, arp_packets, namespaces_with, sweep,
-    tcp_segments, wait_until,
+    tcp_segments, wait_stream, wait_until,
 };
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 100);
@@ -19,22 +19,13 @@ fn at(address: impl Into<IpAddr>) -> SocketAddr {
     SocketAddr::new(address.into(), PORT)
 }
 
-/// A master on `a` with the VIP and a replica on `b` that acknowledges writes.
+/// A master on `a` with the VIP and a replica on `b` to which writes flow.
 fn start_pair(lab: &Lab) -> Result<(Redis, Redis)> {
     let (a, b) = (lab.host("a")?, lab.host("b")?);
     let master = Redis::start(a, RedisOptions::default())?;
     a.add_address(IpAddr::V4(VIP))?;
     let replica = Redis::start(b, RedisOptions::replica_of(at(a.address())))?;
-    // "connected" at the replica is too early: after a diskless synchronisation the master sends
-    // its stream only when the replica's first acknowledgement has come, up to 1 s later.
-    let mut connection = a.connect(at(Ipv4Addr::LOCALHOST), PASSWORD)?;
-    wait_until("the replica to acknowledge a write", LIMIT, || {
-        connection.call(&["SET", "lab-replicates", "1"]).ok()?;
-        let reply = connection.call(&["WAIT", "1", "500"]).ok()?;
-        (reply == Reply::Integer(1)).then_some(())
-    })?;
-    // The tests count keys.
-    connection.call(&["DEL", "lab-replicates"])?;
+    wait_stream(a, b, LIMIT)?;
     Ok((master, replica))
 }
 

@@ -147,6 +147,9 @@ impl Consensus {
         let refused = message.get_msg_type() == MessageType::MsgRequestVoteResponse
             && message.reject
             && message.term == self.term();
+        if self.yields_to(&message) {
+            self.stop_standing();
+        }
         let outcome = self.raft.step(message).map_err(|error| match error {
             raft::Error::StepPeerNotFound => StepError::UnknownSender(from),
             other => StepError::Raft(other),

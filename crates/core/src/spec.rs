@@ -20,7 +20,7 @@ pub struct ClusterSpec {
 /// Cluster-wide times.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timing {
-    /// Length of a lease as armed in the kernel.
+    /// Longest lease that is granted; a holder arms [`Timing::armed_ttl`] of it.
     pub lease_ttl: Span,
     /// Largest difference of two hosts' clock rates, in parts per million (default 100 000 = 10 %).
     pub max_clock_drift_ppm: u64,
@@ -46,6 +46,13 @@ impl Timing {
     #[must_use]
     pub fn renew_interval(&self) -> Span {
         renew_interval(self.lease_ttl)
+    }
+
+    /// The lease that a holder arms and asks for: 95 % of `lease_ttl`. A host can die right after a grant, and then the
+    /// others wait all of it; what is left out here is time for the move (ADR 0025).
+    #[must_use]
+    pub fn armed_ttl(&self) -> Span {
+        Span(self.lease_ttl.0 - self.lease_ttl.0 / 20)
     }
 
     /// How long others must wait for a lease of `ttl` that was granted now: `ttl * (1 + drift) + margin` (L3).

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::host::Host;
 use crate::lab::{Builder, Lab};
 use crate::process::wait_until;
-use crate::redis::{PASSWORD, PORT, Redis, RedisOptions};
+use crate::redis::{PASSWORD, PORT, Redis, RedisOptions, wait_stream};
 use crate::resp::Reply;
 use crate::time::Mono;
 use crate::verdict::Outcome;
@@ -54,7 +54,7 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Waits until `master` is one, `replica` has a link to it, and acknowledges what is written.
+    /// Waits until `master` is one, `replica` has a link to it, and what is written flows.
     pub(super) fn wait_replicating(&self, master: &str, replica: &str) -> Result<()> {
         wait_until(&format!("{replica} to replicate {master}"), LIMIT, || {
             let at_master = self.replication(master).ok()?;
@@ -64,15 +64,7 @@ impl Stage {
                 && at_replica.contains("master_link_status:up");
             good.then_some(())
         })?;
-        // A link that is up is too early: after a diskless synchronisation the master sends its
-        // stream only when the replica's first acknowledgement has come, up to 1 s later.
-        let here = SocketAddr::from(([127, 0, 0, 1], PORT));
-        let mut connection = self.host(master)?.connect(here, PASSWORD)?;
-        wait_until(&format!("{replica} to acknowledge a write"), LIMIT, || {
-            connection.call(&["SET", "bench-replicates", "1"]).ok()?;
-            let reply = connection.call(&["WAIT", "1", "500"]).ok()?;
-            (reply == Reply::Integer(1)).then_some(())
-        })
+        wait_stream(self.host(master)?, self.host(replica)?, LIMIT)
     }
 
     fn replication(&self, host: &str) -> Result<String> {

@@ -6,8 +6,8 @@ use super::Consensus;
 use crate::effect::{Effect, Role};
 use crate::time::{Mono, Span};
 use crate::{NodeId, convert};
-use raft::ProgressState;
 use raft::eraftpb::{Message, MessageType};
+use raft::{INVALID_ID, ProgressState};
 
 /// How many election timeouts a candidate waits for votes that were neither given nor refused.
 pub(super) const VOTE_PATIENCE: usize = 3;
@@ -162,6 +162,22 @@ impl Consensus {
             // Not by setting the timer back: raft-rs would take that for a leader that was heard.
             self.set_election_timeout(self.raft.raft.election_elapsed, VOTE_PATIENCE);
         }
+    }
+
+    /// Two that stand at the same instant would promise each other a majority and then split the votes: a second timeout,
+    /// during which leases run out. The one with the smaller id goes on.
+    pub(super) fn yields_to(&self, message: &Message) -> bool {
+        self.role() == Role::PreCandidate
+            && message.get_msg_type() == MessageType::MsgRequestPreVote
+            && message.from < self.config.id.0
+            && message.term == self.term() + 1
+            && self.raft.raft.raft_log.is_up_to_date(message.index, message.log_term)
+    }
+
+    /// The answers to this node's pre-vote count no more.
+    pub(super) fn stop_standing(&mut self) {
+        let term = self.term();
+        self.raft.raft.become_follower(term, INVALID_ID);
     }
 
     /// A vote was refused, so they are split, or the log is behind: waiting longer brings nothing.

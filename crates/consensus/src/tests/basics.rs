@@ -1,6 +1,6 @@
 //! Elections, replication, transfer.
 
-use super::net::{MS, Net};
+use super::net::{MS, Net, config};
 use crate::*;
 
 #[test]
@@ -320,6 +320,31 @@ fn a_deaf_leader_that_steps_down_lets_another_stand_at_once() {
         net.run_until(1000, |net| net.others(deaf).into_iter().any(|id| net.host(id).is_leader()));
         let took = net.now.since(gave_up);
         assert!(took < Span::from_millis(60), "seed {seed}: {took:?}");
+    }
+}
+
+/// Found in a namespace test: after the leader's host was lost both others stood within half a millisecond, the votes were
+/// split, and the lease ran out during the second election timeout.
+#[test]
+fn two_that_stand_at_once_need_one_election() {
+    for seed in 0..30 {
+        let mut net = Net::new(0, seed);
+        net.fifo = true;
+        for id in 1..=3 {
+            // One value only: both timers end together.
+            let election_max = Span::from_millis(155);
+            net.add(Config { election_max, ..config(id, &[1, 2, 3], seed) });
+        }
+        let leader = net.elect();
+        net.settle("");
+        net.kill(leader);
+        let [one, other] = net.others(leader)[..] else { unreachable!() };
+        let term = net.node(one).term();
+        net.run_until(200, |net| {
+            [one, other].into_iter().all(|id| net.node(id).role() == Role::PreCandidate)
+        });
+        net.run_until(20, |net| net.host(one).is_leader());
+        assert_eq!(net.node(one).term(), term + 1, "seed {seed}: a second election");
     }
 }
 

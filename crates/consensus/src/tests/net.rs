@@ -47,6 +47,8 @@ pub(super) struct Net {
     sequence: u64,
     cuts: BTreeSet<(u64, u64)>,
     pub(super) lost_snapshots: usize,
+    /// Messages arrive in the order of sending, as over one connection.
+    pub(super) fifo: bool,
     rng: crate::rng::Rng,
     leaders: BTreeMap<u64, u64>,
     log: BTreeMap<u64, (u64, Vec<u8>)>,
@@ -76,6 +78,7 @@ impl Net {
             sequence: 0,
             cuts: BTreeSet::new(),
             lost_snapshots: 0,
+            fifo: false,
             rng: crate::rng::Rng::new(seed, 99),
             leaders: BTreeMap::new(),
             log: BTreeMap::new(),
@@ -300,7 +303,7 @@ impl Net {
             _ => {}
         }
         *self.sent.entry(class).or_default() += 1;
-        let delay = Span(MS + self.rng.next() % (2 * MS));
+        let delay = if self.fifo { Span(MS) } else { Span(MS + self.rng.next() % (2 * MS)) };
         if class == SendClass::Snapshot && self.lost_snapshots > 0 {
             self.lost_snapshots -= 1;
             return;

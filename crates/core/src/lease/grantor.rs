@@ -180,7 +180,7 @@ impl Grantor {
         if deaf && self.wait_left(now_raw, group) > Span(0) && !self.mutations.no_grant_limit() {
             return false;
         }
-        let until = Mono(now_raw.0 + self.wait(ttl.max(self.timing.lease_ttl)).0);
+        let until = Mono(now_raw.0 + self.wait(ttl).0);
         let g = self.group(group);
         g.not_before = g.not_before.max(until);
         true

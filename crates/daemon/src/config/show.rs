@@ -154,7 +154,8 @@ const fn on_stop(on_stop: OnStop) -> &'static str {
 /// What the numbers promise, for `config check`: upper bounds by the protocol, before election and promotion.
 pub(crate) fn consequences(config: &Config) -> String {
     let timing = &config.spec.timing;
-    let silent = timing.wait_for(timing.lease_ttl);
+    let armed = timing.armed_ttl();
+    let silent = timing.wait_for(armed);
     let mut out = String::new();
     let mut say = |text: String| {
         out.push_str(&text);
@@ -167,15 +168,15 @@ pub(crate) fn consequences(config: &Config) -> String {
         (config.spec.nodes.len() - 1) / 2
     ));
     say(format!(
-        "a silent holder's lease is waited out for {} (lease {} + clock drift {} + margin {})",
-        show_duration(silent),
-        show_duration(timing.lease_ttl),
+        "a silent holder's lease is waited out for {} (lease {} as armed + clock drift {} + margin {})",
+        in_words(silent),
+        in_words(armed),
         show_ppm(timing.max_clock_drift_ppm),
         show_duration(timing.margin),
     ));
     say(format!(
         "writes acknowledged by a master that is cut off can be lost for at most {} before the cut is fenced by its kernel",
-        show_duration(timing.lease_ttl)
+        in_words(armed)
     ));
     say(quarantine(&config.quarantine));
     for group in &config.spec.groups {
@@ -187,12 +188,12 @@ pub(crate) fn consequences(config: &Config) -> String {
         ));
         say(format!(
             "  host lost or cut off: writes stop for at most {} plus promotion; add an election if the leader is lost too",
-            show_duration(silent)
+            in_words(silent)
         ));
         say(format!(
             "  a replica that lags:  out of the eligible set after {}; the tail that can be lost is at most lease + max_lag = {}",
             show_duration(group.max_lag),
-            show_duration(Span(timing.lease_ttl.0 + group.max_lag.0))
+            in_words(Span(armed.0 + group.max_lag.0))
         ));
         if group.durability == Durability::Strict {
             say("  durability strict:    writes are refused while an eligible replica is not attached".to_owned());
@@ -218,4 +219,13 @@ fn quarantine(quarantine: &Quarantine) -> String {
         show_bytes(*max_bytes),
         show_duration(*timeout),
     )
+}
+
+/// For sentences: a tenth of a millisecond is enough, and no unit below it.
+fn in_words(span: Span) -> String {
+    if span.0.is_multiple_of(1_000_000) {
+        return show_duration(span);
+    }
+    let tenths = span.0.div_ceil(100_000);
+    format!("{}.{}ms", tenths / 10, tenths % 10)
 }
