@@ -15,7 +15,7 @@ mod redkeep;
 mod report;
 mod results;
 mod run;
-mod sentinel;
+pub(crate) mod sentinel;
 mod stage;
 
 use std::path::PathBuf;

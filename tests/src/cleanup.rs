@@ -125,6 +125,7 @@ fn remove(prefix: &str, dir: &Path) -> Vec<anyhow::Error> {
     for name in &namespaces {
         problems.extend(run_ip(&["netns", "del", name]).err());
     }
+    problems.extend(crate::disk::unmount_below(dir));
     if dir.exists() && file_name(dir).starts_with(PREFIX) {
         problems.extend(std::fs::remove_dir_all(dir).context("remove directory").err());
     }

@@ -119,6 +119,13 @@ impl Pair {
         timeline
     }
 
+    /// Prints what happened since `from` when service came back later than `limit`: whose fault was it?
+    pub fn tell_if_slow(&self, verdict: &Verdict, limit: Duration, from: Mono) {
+        if verdict.service_back.is_some_and(|back| back > limit) {
+            println!("{}", self.story(from, Mono::now()));
+        }
+    }
+
     /// Whether a supervisor told in the window that the disk of its log stalled. All hosts share the disk of this machine.
     pub fn disk_stalled(&self, from: Mono, to: Mono) -> bool {
         let story = self.story(from, to);

@@ -10,6 +10,7 @@ pub mod bench;
 mod binaries;
 mod capture;
 mod cleanup;
+mod disk;
 mod expect;
 mod figure;
 mod host;

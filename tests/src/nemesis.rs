@@ -6,11 +6,14 @@
 
 mod act;
 mod check;
+mod guests;
 mod history;
 mod plan;
+mod rival;
 mod run;
 
 pub use check::{Bounds, Class, Judgement, judge};
 pub use history::{Deed, History, Reign, Write};
 pub use plan::{Fault, Plan, Role, Step};
+pub use rival::run_sentinel;
 pub use run::{Run, run};

@@ -18,6 +18,9 @@ const PROBES_FAIL_WITHIN: Duration = Duration::from_millis(250);
 /// What the table allows, ten times over: it catches a hang on a busy machine.
 const SERVICE_LIMIT: Duration = Duration::from_secs(3);
 
+/// With the supervisor frozen too: service is to be back so long after the lease.
+const PROMISED: Duration = Duration::from_millis(60);
+
 /// Which processes of the master's host stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Frozen {
@@ -64,6 +67,7 @@ fn freeze_and_thaw(pair: &Pair, frozen: Frozen) -> Result<Verdict> {
     let outcome = pair.outcome()?.of_reign(&redis.instance(), fault);
     let verdict = outcome.verdict(fault, end);
     println!("{old} to {new}, frozen {frozen:?}: {verdict}");
+    pair.tell_if_slow(&verdict, LEASE + PROMISED, begun);
     let leaked = replies_of(pair, &old, capture.finish()?, thawed)?;
     let judge = || -> Result<()> {
         verdict.ensure_one_master()?;

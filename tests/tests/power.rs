@@ -36,6 +36,7 @@ fn host_powered_off_is_replaced_when_its_lease_is_over() -> Result<()> {
         let end = Mono::now();
         let verdict = pair.outcome()?.since(begun - WARM).verdict(fault, end);
         println!("{old} off: {verdict}");
+        pair.tell_if_slow(&verdict, LEASE + Duration::from_millis(60), fault);
         let judge = || -> Result<()> {
             verdict.ensure_one_master()?;
             verdict.ensure_lost_within(LEASE)?;

@@ -88,6 +88,7 @@ fn supervisor_killed_for_good_leaves_a_host_that_refuses_all_writers() -> Result
         let outcome = outcome.since(begun - WARM);
         let verdict = outcome.verdict(fault, refused);
         println!("{old} unsupervised: {verdict}");
+        pair.tell_if_slow(&verdict, LEASE + Duration::from_millis(60), fault);
         let judge = || -> Result<()> {
             outcome.ensure_silent_after(&instance, fault + LEASE)?;
             verdict.ensure_one_master()?;

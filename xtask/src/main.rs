@@ -59,6 +59,9 @@ enum Chore {
         /// For how long faults happen.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
         minutes: u64,
+        /// The same for a pair under Redis Sentinel, as far as its faults mean something there: what does the checker see?
+        #[arg(long)]
+        sentinel: bool,
     },
     /// Mutated bytes for everything that reads foreign ones, under libFuzzer and a sanitizer.
     Fuzz(fuzz::Options),
@@ -95,7 +98,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Test { servers: Some(servers), .. } => servers::run_all(&root, &servers),
         Chore::Test { quick, servers: None } => verify::run(&root, quick),
         Chore::Demo { keep, lease } => demo::run(&root, keep, lease),
-        Chore::Nemesis { seed, minutes } => nemesis::run(&root, seed, minutes),
+        Chore::Nemesis { seed, minutes, sentinel } => nemesis::run(&root, seed, minutes, sentinel),
         Chore::Fuzz(options) => fuzz::run(&root, &options),
         Chore::Bench { arguments } => bench::run(&root, &arguments),
         Chore::Vm { only } => vm::run(&root, &only),

@@ -84,8 +84,8 @@ impl Kind {
         Ok(match self {
             Kind::Oracle => Box::new(Oracle::start(stage)?),
             Kind::Redkeep => Box::new(Redkeep::start(stage)?),
-            Kind::Sentinel300 => Box::new(Sentinel::start(stage, 300)?),
-            Kind::Sentinel1000 => Box::new(Sentinel::start(stage, 1000)?),
+            Kind::Sentinel300 => Box::new(Sentinel::start(stage.lab(), 300)?),
+            Kind::Sentinel1000 => Box::new(Sentinel::start(stage.lab(), 1000)?),
             Kind::KeepalivedTuned => Box::new(Keepalived::start(stage, Timers::Tuned)?),
             Kind::KeepalivedSeed => Box::new(Keepalived::start(stage, Timers::Seed)?),
         })

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, ensure};
 use super::contender::Contender;
 use super::stage::{LIMIT, Stage};
 use crate::host::Host;
+use crate::lab::Lab;
 use crate::process::wait_until;
 use crate::redis::{PASSWORD, PORT};
 use crate::resp::{Connection, Reply};
@@ -35,32 +36,48 @@ const ASK_EVERY: Duration = Duration::from_millis(5);
 /// A Sentinel that takes longer is asked anew.
 const ASK_LIMIT: Duration = Duration::from_millis(100);
 
+const NODES: [&str; 3] = ["a", "b", "w"];
+
 #[derive(Debug)]
-pub(super) struct Sentinel {
+pub(crate) struct Sentinel {
+    /// What the client on `c` is told.
     directory: Directory,
     stop: Arc<AtomicBool>,
 }
 
 impl Sentinel {
-    pub(super) fn start(stage: &Stage, down_after_ms: u32) -> Result<Self> {
-        let master = SocketAddr::new(stage.host("a")?.address(), PORT);
-        for name in ["a", "b", "w"] {
-            launch(stage.host(name)?, master, down_after_ms)?;
+    /// Three Sentinels over a pair whose master is on `a`, and a client on `c` that asks them.
+    pub(crate) fn start(lab: &Lab, down_after_ms: u32) -> Result<Self> {
+        let master = SocketAddr::new(lab.host("a")?.address(), PORT);
+        for name in NODES {
+            launch(lab.host(name)?, master, down_after_ms)?;
         }
-        for name in ["a", "b", "w"] {
-            wait_complete(stage.host(name)?)?;
+        for name in NODES {
+            wait_complete(lab.host(name)?)?;
         }
-        let sentinel = Sentinel { directory: Directory::new(master), stop: Arc::default() };
-        for name in ["a", "b", "w"] {
-            let at = SocketAddr::new(stage.host(name)?.address(), SENTINEL_PORT);
-            sentinel.ask_always(stage.host("c")?, at)?;
-        }
+        let mut sentinel = Sentinel { directory: Directory::new(master), stop: Arc::default() };
+        sentinel.directory = sentinel.client(lab, "c")?;
         Ok(sentinel)
     }
 
+    /// A client more, which asks all Sentinels that it reaches; what it is told.
+    pub(crate) fn client(&self, lab: &Lab, host: &str) -> Result<Directory> {
+        let directory = Directory::new(self.directory.get());
+        for name in NODES {
+            let at = SocketAddr::new(lab.host(name)?.address(), SENTINEL_PORT);
+            self.ask_always(lab.host(host)?, at, directory.clone())?;
+        }
+        Ok(directory)
+    }
+
+    /// What the client on `c` is told.
+    pub(crate) fn named(&self) -> &Directory {
+        &self.directory
+    }
+
     /// A thread in the client's namespace that publishes each change of one Sentinel's answer.
-    fn ask_always(&self, client: &Host, sentinel: SocketAddr) -> Result<()> {
-        let (directory, stop) = (self.directory.clone(), Arc::clone(&self.stop));
+    fn ask_always(&self, client: &Host, sentinel: SocketAddr, directory: Directory) -> Result<()> {
+        let stop = Arc::clone(&self.stop);
         let net = client.net()?;
         std::thread::Builder::new().name("ask-sentinel".into()).spawn(move || {
             let entered = net.namespace().enter();
@@ -90,7 +107,7 @@ impl Sentinel {
 
 impl Contender for Sentinel {
     fn directory(&self) -> Option<&Directory> {
-        Some(&self.directory)
+        Some(self.named())
     }
 
     fn switch_over(&self, stage: &Stage, _old: &str) -> Result<()> {

@@ -7,8 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::guests::Guests;
 use super::history::Deed;
 use super::plan::{Fault, Role, Step};
+use crate::disk;
 use crate::expect::Assignment;
 use crate::pair::{GROUP, Pair};
 use crate::process::Process;
@@ -19,7 +21,7 @@ use crate::units::{boot_units, drop_in};
 use crate::writer::{Ack, Writer};
 
 const LIMIT: Duration = Duration::from_secs(30);
-const NODES: [&str; 3] = ["a", "b", "w"];
+pub(super) const NODES: [&str; 3] = ["a", "b", "w"];
 
 /// A master counts as a copy if a client was answered so recently.
 const RECENT: Duration = Duration::from_millis(500);
@@ -30,6 +32,7 @@ pub(super) struct Stage {
     pub(super) pair: Pair,
     pub(super) deeds: Vec<Deed>,
     active: Vec<Active>,
+    guests: Guests,
     /// Lives of Redis that had been eligible and are over: a committed set may name them for a while.
     over: BTreeSet<String>,
 }
@@ -51,7 +54,13 @@ struct LeftOut(String);
 
 impl Stage {
     pub(super) fn new(pair: Pair) -> Self {
-        Stage { pair, deeds: Vec::new(), active: Vec::new(), over: BTreeSet::new() }
+        Stage {
+            pair,
+            deeds: Vec::new(),
+            active: Vec::new(),
+            guests: Guests::default(),
+            over: BTreeSet::new(),
+        }
     }
 
     /// When the next fault ends.
@@ -116,6 +125,7 @@ impl Stage {
         self.end_due(true)?;
         self.pair.lab().heal_all()?;
         for host in NODES {
+            disk::free(self.pair.host(host)?)?;
             if self.pair.host(host)?.net().is_err() {
                 self.power_on(host)?;
             }
@@ -126,12 +136,15 @@ impl Stage {
                 self.start_redis(host, DataSet::Kept)?;
             }
         }
-        Ok(())
+        self.guests.dismiss_all(&self.pair)
     }
 
     fn host_of(&self, step: Step) -> Result<String> {
         if step.fault.is_everywhere() {
             return Ok("all".to_owned());
+        }
+        if step.fault == Fault::Join {
+            return self.guests.next_name().context("no host is left that could join");
         }
         self.host_with(step.target)
     }
@@ -212,6 +225,11 @@ impl Stage {
             && self.pair.supervisor(node).is_ok_and(|s| s.process().is_running())
     }
 
+    /// A node whose supervisor answers.
+    fn someone(&self) -> Option<&'static str> {
+        NODES.into_iter().find(|node| self.answers(node))
+    }
+
     fn inflict(&mut self, active: &mut Active) -> Result<()> {
         let host = active.host.as_str();
         let pair = &self.pair;
@@ -247,6 +265,11 @@ impl Stage {
                 }
             }
             Fault::Starve => active.burners = self.burn()?,
+            Fault::FullDisk => disk::fill(pair.host(host)?)?,
+            Fault::Join => {
+                let to = self.someone().context("no supervisor could be asked")?;
+                self.guests.invite(pair, host, to)?;
+            }
         }
         Ok(())
     }
@@ -260,6 +283,15 @@ impl Stage {
             }
             Fault::KillAllSupervisors => {
                 return NODES.iter().try_for_each(|node| self.start_supervisor(node));
+            }
+            Fault::FullDisk => {
+                disk::free(self.pair.host(host)?)?;
+                // As systemd would: it ends when its log cannot be written.
+                return self.start_supervisor(host);
+            }
+            Fault::Join => {
+                let to = self.someone().context("no supervisor could be asked")?;
+                return self.guests.dismiss(&self.pair, host, to);
             }
             // What was frozen or killed is gone with the power, and starts with it again.
             _ if !self.is_on(host) => return Ok(()),
@@ -279,6 +311,7 @@ impl Stage {
             Fault::EmptyRedis | Fault::DeleteVip | Fault::Switchover => {}
             Fault::FlushRules | Fault::Sabotage => {}
             Fault::Power | Fault::Starve | Fault::KillAllSupervisors => {}
+            Fault::FullDisk | Fault::Join => {}
         }
         Ok(())
     }

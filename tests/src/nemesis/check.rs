@@ -241,7 +241,10 @@ fn alone_for(fault: Fault, bounds: &Bounds) -> Duration {
         | Fault::DeleteVip
         | Fault::FlushRules
         | Fault::Sabotage
-        | Fault::Switchover => Duration::ZERO,
+        | Fault::Switchover
+        // When the log has to grow, if ever: what that costs is the tail of a reign.
+        | Fault::FullDisk
+        | Fault::Join => Duration::ZERO,
     }
 }
 
@@ -261,7 +264,8 @@ fn ends_lease(fault: Fault) -> bool {
 }
 
 fn stops_replication_or_master(deed: &Deed) -> bool {
-    !matches!(deed.fault, Fault::DeleteVip | Fault::FlushRules | Fault::Switchover)
+    let harmless = [Fault::DeleteVip, Fault::FlushRules, Fault::Switchover, Fault::Join];
+    !harmless.contains(&deed.fault)
 }
 
 fn tell(history: &History, write: &Write) -> String {

@@ -47,6 +47,10 @@ pub enum Fault {
     KillAllSupervisors,
     /// Busy loops on all cores of the machine, which all hosts share.
     Starve,
+    /// No byte is left on the disk of the supervisor's log.
+    FullDisk,
+    /// A fourth node joins, and is removed again at the end.
+    Join,
 }
 
 impl Fault {
@@ -150,7 +154,7 @@ impl Random {
         let span = if self.below(3) == 0 { self.millis(20, 400) } else { self.millis(400, 5000) };
         // After a cut TCP is silent for about as long again: only a long one shows who waits for it.
         let cut = if self.below(4) == 0 { self.millis(8_000, 20_000) } else { span };
-        let (fault, target, length) = match self.below(31) {
+        let (fault, target, length) = match self.below(35) {
             0..=3 => (Fault::KillRedis, self.member(), span),
             4..=5 => (Fault::EmptyRedis, self.member(), Duration::ZERO),
             6..=7 => (Fault::FreezeRedis, self.member(), span),
@@ -166,7 +170,10 @@ impl Random {
             23..=25 => (Fault::Power, self.role(), span),
             26..=27 => (Fault::Switchover, Role::Master, Duration::ZERO),
             28 => (Fault::KillAllSupervisors, Role::Witness, span),
-            _ => (Fault::Starve, Role::Witness, span),
+            29..=30 => (Fault::Starve, Role::Witness, span),
+            31..=32 => (Fault::FullDisk, self.role(), span),
+            // Long enough to vote, mostly.
+            _ => (Fault::Join, Role::Witness, self.millis(1_000, 12_000)),
         };
         Step { at, fault, target, length }
     }
@@ -210,6 +217,8 @@ impl fmt::Display for Fault {
             Fault::Switchover => "switchover",
             Fault::KillAllSupervisors => "kill all supervisors",
             Fault::Starve => "starve all cores",
+            Fault::FullDisk => "fill the log's disk",
+            Fault::Join => "add a node",
         };
         f.write_str(text)
     }
@@ -246,9 +255,9 @@ mod tests {
     }
 
     const EXPECTED_OF_SEED_7: [&str; 3] = [
-        "plan of seed 7: 11 faults",
-        "    2.000 s  kill all supervisors         all      0.224 s",
-        "    6.522 s  kill Redis                   master   0.345 s",
+        "plan of seed 7: 19 faults",
+        "    2.000 s  kill Redis                   master   0.224 s",
+        "    2.266 s  freeze Redis and supervisor  master   0.345 s",
     ];
 
     #[test]
@@ -288,7 +297,7 @@ mod tests {
         let kinds: std::collections::BTreeSet<String> =
             steps.map(|step| step.fault.to_string()).collect();
         // The links count for each other end.
-        assert_eq!(kinds.len(), 17, "{kinds:?}");
+        assert_eq!(kinds.len(), 19, "{kinds:?}");
         assert!(!kinds.contains(&Fault::Sabotage.to_string()));
     }
 }

@@ -8,27 +8,30 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::act::{Stage, wait_for};
+use super::act::{NODES, Stage, wait_for};
 use super::check::{Bounds, Judgement, judge};
+use super::guests::Guests;
 use super::history::{History, Reign, Write};
-use super::plan::Plan;
+use super::plan::{Fault, Plan};
 use crate::cleanup::copy_logs;
+use crate::disk;
 use crate::expect::Assignment;
+use crate::lab::Lab;
 use crate::pair::{Pair, is_healthy};
 use crate::process::wait_until;
-use crate::redis::{PASSWORD, PORT};
+use crate::redis::{PASSWORD, PORT, RedisOptions};
 use crate::resp::Reply;
-use crate::supervisor::status;
+use crate::supervisor::{ClusterFile, status};
 use crate::time::{Mono, WallOffset};
 use crate::timeline::EventWatch;
 use crate::writer::WriterSpec;
 
 const LEASE: Duration = Duration::from_millis(300);
 /// `max_lag` is not in the lab's file, so it is the default.
-const BOUNDS: Bounds =
+pub(super) const BOUNDS: Bounds =
     Bounds { lease: LEASE, max_lag: Duration::from_secs(3), heal: Duration::from_secs(10) };
 /// How long health is waited for, beyond what is promised, to tell slow from never.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// For so long all has to be well before it counts.
 const STEADY: Duration = Duration::from_secs(1);
 /// How often it is looked whether a node's events are still listened to.
@@ -70,7 +73,14 @@ impl Run {
 
 /// Runs a plan; its files go to a directory of their own below `out`.
 pub fn run(plan: &Plan, out: &Path) -> Result<Run> {
-    let mut pair = Pair::start("300ms")?;
+    let lab = Guests::hosts(Lab::builder()).build()?;
+    if plan.steps.iter().any(|step| step.fault == Fault::FullDisk) {
+        for node in NODES {
+            disk::give_small_disk(lab.host(node)?)?;
+        }
+    }
+    let file = ClusterFile::founding(&lab, "300ms")?;
+    let mut pair = Pair::start_in(lab, &file, &RedisOptions::default())?;
     pair.start_writers(&["na", "nb"])?;
     let replicas = wait_replicas(&status(pair.lab(), "w")?)?;
     pair.start_writer("c", WriterSpec::confirmed("wait", pair.vip(), replicas))?;
