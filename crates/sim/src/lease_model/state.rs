@@ -277,3 +277,22 @@ pub(crate) fn bits(is: impl Fn(u8) -> bool) -> u8 {
 pub(crate) fn host_of(slot: usize) -> u8 {
     u8::from(slot >= 2)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Entry, What};
+
+    #[test]
+    fn an_entry_is_read_as_it_was_made() {
+        let whats = [
+            What::Nothing,
+            What::Assign { master: 0, epoch: 1 },
+            What::Assign { master: 1, epoch: 7 },
+            What::Voters(0b1011),
+        ];
+        for (term, what) in (0..4).flat_map(|term| whats.map(|what| (term, what))) {
+            let entry = Entry::new(term, what);
+            assert_eq!((entry.term(), entry.what()), (term, what));
+        }
+    }
+}

@@ -208,23 +208,3 @@ fn holding(setting: &Setting, state: &State, host: u8, steps: &mut Vec<Step>) {
         steps.push(Step::Restart { host });
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::lease_model::state::{Entry, What};
-
-    #[test]
-    fn an_entry_is_read_as_it_was_made() {
-        let whats = [
-            What::Nothing,
-            What::Assign { master: 0, epoch: 1 },
-            What::Assign { master: 1, epoch: 7 },
-            What::Voters(0b1011),
-        ];
-        for (term, what) in (0..4).flat_map(|term| whats.map(|what| (term, what))) {
-            let entry = Entry::new(term, what);
-            assert_eq!((entry.term(), entry.what()), (term, what));
-        }
-    }
-}
