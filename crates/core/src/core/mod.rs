@@ -78,6 +78,8 @@ pub struct Core {
     pauses: BTreeMap<u64, Mono>,
     recent: Recent,
     last_transfer: Mono,
+    /// For a leader: removals of nodes have index up to this.
+    removal_at: u64,
     bootstrap_proposed: bool,
     /// There is something to hold a lease for.
     has_claims: bool,
@@ -149,6 +151,7 @@ impl Core {
             pauses: BTreeMap::new(),
             recent: Recent::default(),
             last_transfer: now.boot,
+            removal_at: 0,
             bootstrap_proposed: false,
             has_claims: false,
             recovered_to,
