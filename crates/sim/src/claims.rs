@@ -44,8 +44,15 @@ pub const BY_SNAPSHOT: &str = "node back by a snapshot";
 /// A log was compacted.
 pub const COMPACTED: &str = "log compacted";
 
+/// A node that joined is a voter.
+pub const NEWCOMER_VOTES: &str = "newcomer votes";
+/// A node that left is out of Raft's membership.
+pub const TAKEN_OUT: &str = "voter taken out";
+/// A member that joined is master.
+pub const NEWCOMER_SERVES: &str = "newcomer serves";
+
 /// Besides faults and reasons.
-const DEEDS: [&str; 2] = [COMPACTED, BY_SNAPSHOT];
+const DEEDS: [&str; 5] = [COMPACTED, BY_SNAPSHOT, NEWCOMER_VOTES, TAKEN_OUT, NEWCOMER_SERVES];
 
 /// All that is claimed.
 pub fn all() -> impl Iterator<Item = &'static str> {

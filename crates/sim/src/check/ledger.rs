@@ -96,8 +96,8 @@ pub struct Ledger {
 
 impl Ledger {
     #[must_use]
-    pub fn new(spec: &ClusterSpec) -> Self {
-        let group = || Group { opened: vec![None; spec.nodes.len()], ..Group::default() };
+    pub fn new(spec: &ClusterSpec, hosts: usize) -> Self {
+        let group = || Group { opened: vec![None; hosts], ..Group::default() };
         let second = Span::from_secs(1);
         let lease = spec.timing.wait_for(spec.timing.lease_ttl);
         Self {
@@ -270,7 +270,7 @@ mod tests {
 
     fn ledger() -> Ledger {
         let knobs = Plan::draw(1, Layout::Trio, Profile::Calm).knobs();
-        Ledger::new(&crate::world::spec_of(Layout::Trio, &knobs))
+        Ledger::new(&crate::world::spec_of(Layout::Trio, &knobs), 3)
     }
     fn ack(host: usize, write: WriteId, at_ms: u64) -> Acknowledged {
         Acknowledged { group: 0, host, write, at: Real(at_ms * 1_000_000), elsewhere: 0 }

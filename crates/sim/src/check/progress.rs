@@ -92,11 +92,16 @@ impl Progress {
 
 /// What the log alone determines.
 fn digest(status: &StatusView) -> u64 {
-    let mut text = String::new();
+    // A node that joins is a learner in whatever snapshot it gets: learners may differ, and change no quorum.
+    let mut text = format!("{:?}", status.voters);
+    for node in status.cluster.iter().flat_map(|c| &c.nodes) {
+        text.push_str(&format!("{:?}", node.id));
+    }
     for g in &status.groups {
         let part = (
             (&g.group, g.epoch, g.master, g.cause, g.assigned_at),
             (g.serving, &g.eligible, &g.joining, g.switchover_to),
+            g.members.iter().map(|m| m.node).collect::<Vec<_>>(),
         );
         text.push_str(&format!("{part:?}"));
     }
