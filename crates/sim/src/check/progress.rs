@@ -92,10 +92,11 @@ impl Progress {
 
 /// What the log alone determines.
 fn digest(status: &StatusView) -> u64 {
-    // A node that joins is a learner in whatever snapshot it gets: learners may differ, and change no quorum.
-    let mut text = format!("{:?}", status.voters);
-    for node in status.cluster.iter().flat_map(|c| &c.nodes) {
-        text.push_str(&format!("{:?}", node.id));
+    let mut text = String::new();
+    if let Some(cluster) = &status.cluster {
+        // A node that joins is a learner in whatever snapshot it gets: learners may differ, and change no quorum.
+        let nodes: Vec<_> = cluster.nodes.iter().map(|n| n.id).collect();
+        text.push_str(&format!("{:?}{nodes:?}", status.voters));
     }
     for g in &status.groups {
         let part = (
