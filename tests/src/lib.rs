@@ -43,7 +43,7 @@ pub use host::Host;
 pub use lab::{Builder, Lab};
 pub use pair::{GROUP, Pair, VIP, VIP_V6};
 pub use process::{Process, Usage, wait_until};
-pub use redis::{DataSet, PASSWORD, PORT, Redis, RedisOptions, wait_stream};
+pub use redis::{DataSet, PASSWORD, PORT, Redis, RedisOptions, debug_allowed, wait_stream};
 pub use resp::{Connection, Reply};
 pub use supervisor::{
     ADMIN_PORT, ClusterFile, CtlOutcome, GroupBlock, PEER_PORT, Supervisor, ctl, ctl_with, status,

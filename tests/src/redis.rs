@@ -177,6 +177,17 @@ fn server() -> std::ffi::OsString {
     std::env::var_os("LAB_REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
 }
 
+/// The line that admits `DEBUG`; servers before 7.0 do without, and do not know it.
+pub fn debug_allowed() -> Result<Option<(String, String)>> {
+    let output = Command::new(server()).arg("--version").output().context("ask for the version")?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let version = said.split(" v=").nth(1).and_then(|rest| rest.split('.').next());
+    let major: u32 = version
+        .and_then(|major| major.parse().ok())
+        .with_context(|| format!("no version in {said:?}"))?;
+    Ok((major >= 7).then(|| ("enable-debug-command".to_owned(), "yes".to_owned())))
+}
+
 fn launch(
     host: &Host,
     options: &RedisOptions,

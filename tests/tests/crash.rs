@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use redkeep_lab::{
     ClusterFile, DataSet, Figure, GROUP, Lab, Mono, PASSWORD, Pair, RedisOptions, Verdict,
-    redis_at, repetitions, slowed, wait_until,
+    debug_allowed, redis_at, repetitions, slowed, wait_until,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -160,7 +160,7 @@ fn killed_redis_with_a_large_heap_is_replaced_as_fast() -> Result<()> {
     let lab = Lab::builder().build()?;
     let file = ClusterFile::founding(&lab, "300ms")?;
     let mut options = RedisOptions::default();
-    options.extra.push(("enable-debug-command".to_owned(), "yes".to_owned()));
+    options.extra.extend(debug_allowed()?);
     let mut pair = Pair::start_in(lab, &file, &options)?;
     let megabytes = repetitions(300, 3000);
     fill(&pair, megabytes)?;

@@ -82,7 +82,11 @@ fn clippy(root: &Path) -> Result<()> {
 
 /// Tests of the lab run apart: they need the release programs and namespaces to themselves.
 fn unit_tests(root: &Path) -> Result<()> {
-    run_program(cargo().args(["test", "--workspace", "--exclude", "redkeep-lab"]).current_dir(root))
+    run_program(
+        cargo()
+            .args(["test", "--no-fail-fast", "--workspace", "--exclude", "redkeep-lab"])
+            .current_dir(root),
+    )
 }
 
 /// Seeds that no run took before. Which they are is printed first; one that fails, with how to repeat and to keep it.
@@ -101,7 +105,15 @@ fn release_build(root: &Path) -> Result<()> {
 fn namespace_tests(root: &Path) -> Result<()> {
     run_program(
         cargo()
-            .args(["test", "--release", "-p", "redkeep-lab", "--", "--test-threads=1"])
+            .args([
+                "test",
+                "--no-fail-fast",
+                "--release",
+                "-p",
+                "redkeep-lab",
+                "--",
+                "--test-threads=1",
+            ])
             .current_dir(root),
     )
 }

@@ -381,6 +381,7 @@ async fn quiet_link_to_the_master_is_made_anew_and_goes_on_where_it_was() {
     let (mut at_master, mut at_replica) = (master.client(), replica.client());
     let none = Duration::ZERO;
     // The other end hears nothing of it and says nothing more, as after a cut.
+    // When it said the last is not known here; that a link is left alone until then shows the next test.
     master.signal(libc::SIGSTOP);
     let quiet = Duration::from_secs(2);
     let began = Instant::now();
@@ -389,7 +390,6 @@ async fn quiet_link_to_the_master_is_made_anew_and_goes_on_where_it_was() {
     {
         assert!(began.elapsed() < Duration::from_secs(20));
     }
-    assert!(began.elapsed() > Duration::from_secs(1), "it was not quiet for so long");
     let down = control.relink(&master_at(&master), none, PATIENT).await.unwrap();
     assert_eq!(down, Outcome::Done(Relink::Down));
     master.signal(libc::SIGCONT);

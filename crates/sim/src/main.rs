@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use redkeep_sim::{
     claims,
-    lease_model::{self, Found, Rule, Setting, Start},
+    lease_model::{self, Found, Report, Rule, Setting, Start},
     mutants,
     plan::{Layout, Plan, Profile},
     runner::{self, Failed},
@@ -65,16 +65,19 @@ enum Verb {
 #[derive(Debug, Args)]
 struct Lease {
     /// Ticks of a lease.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
     ttl: u8,
-    /// Elections after the first.
-    #[arg(long, default_value_t = 1)]
+    /// Fewer ticks, which a holder may arm instead.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..))]
+    armed: Option<u8>,
+    /// Elections after the first, at most two.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(..=2))]
     elections: u8,
     /// Armings of each host.
     #[arg(long, default_value_t = 2)]
     arms: u8,
-    /// Decisions besides the first.
-    #[arg(long, default_value_t = 1)]
+    /// Decisions besides the first, at most two.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(..=2))]
     assigns: u8,
     /// Restarts of supervisors beside a Redis.
     #[arg(long, default_value_t = 0)]
@@ -88,6 +91,9 @@ struct Lease {
     /// Leave out this rule; a wrong name lists them.
     #[arg(long, value_parser = parse_rule)]
     forget: Option<Rule>,
+    /// Without the reductions: the same answers from some ten to a hundred times as many states.
+    #[arg(long)]
+    plain: bool,
     /// Give up after so many states.
     #[arg(long, default_value_t = 50_000_000)]
     states: usize,
@@ -244,6 +250,7 @@ fn act(verb: Verb) -> anyhow::Result<bool> {
 fn search_leases(lease: &Lease) -> bool {
     let setting = Setting {
         ttl: lease.ttl,
+        armed: lease.armed.unwrap_or(lease.ttl).min(lease.ttl),
         elections: lease.elections,
         arms: lease.arms,
         assigns: lease.assigns,
@@ -251,10 +258,17 @@ fn search_leases(lease: &Lease) -> bool {
         membership: lease.membership,
         start: lease.start,
         forget: lease.forget,
+        plain: lease.plain,
         states_max: lease.states,
     };
     let report = lease_model::search(&setting);
-    println!("{} states, a host open in {}, b in {}", report.states, report.open, report.moved);
+    let Report { states, depth, open, moved, diverged, .. } = report;
+    println!(
+        "{states} states, the furthest {depth} steps away; a host open in {open}, b in {moved}"
+    );
+    if diverged > 0 {
+        println!("in {diverged} two nodes committed different entries: Raft is broken");
+    }
     match &report.found {
         Found::Nothing => println!("every state within the bounds was seen: never two writers"),
         Found::Unfinished => println!("not all states were seen: this proves nothing"),

@@ -33,7 +33,6 @@ use tokio::{
     runtime::Handle,
     sync::{Notify, mpsc},
     task::JoinHandle,
-    time::Instant,
 };
 
 use super::{MARK, OWN_SOURCE};
@@ -42,9 +41,11 @@ use crate::{config::GroupAccess, inbox::Inbox};
 mod around;
 mod aside;
 mod control;
+mod own_pause;
 
 use around::Around;
 pub(crate) use aside::Quarantine;
+use own_pause::{Both, OwnPause};
 
 /// The Redis of one group, as the driver sees it. Dropping it ends both tasks.
 #[derive(Debug)]
@@ -73,21 +74,6 @@ struct Shared {
     deaths: mpsc::UnboundedSender<u32>,
     watched: Watched,
     own_pause: OwnPause,
-}
-
-/// Until when writes may be held back by ourselves.
-#[derive(Debug, Default)]
-struct OwnPause(Mutex<Option<Instant>>);
-
-impl OwnPause {
-    fn set(&self, until: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
-    }
-
-    fn runs(&self) -> bool {
-        let until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        until.is_some_and(|until| Instant::now() < until)
-    }
 }
 
 /// The life whose process is watched. Written before the first observation of that life is handed to the core.
@@ -277,7 +263,13 @@ impl Prober {
             },
             Err(failure) => {
                 tracing::debug!(group = %self.shared.group, %failure, "probe failed");
-                Err(probe_failure(&failure))
+                let failure = probe_failure(&failure);
+                let frozen = self.shared.own_pause.frozen_at(Both::now()).is_some();
+                if frozen && failure == ProbeFailure::Timeout {
+                    // Our own pause holds the probe back: that says nothing of this Redis.
+                    return;
+                }
+                Err(failure)
             }
         };
         self.shared.inbox.offer(Input::Observed { group: self.shared.group.clone(), result });

@@ -1,18 +1,25 @@
-//! The lease argument (L1 to L5, ADR 0003 and 0018) as a small model, searched exhaustively.
+//! The lease argument (L1 to L5, ADR 0003, 0018, 0022 and 0025) as a small model, searched exhaustively.
 //!
 //! Two hosts, a and b, of one group, a witness w, and where the membership changes a fourth node d. Time is a tick for all at
 //! once: what drift there may be is in the leader's wait, which is here exactly as long as a timer. Nothing else is timed:
 //! every message is delivered at any later moment, any number of times, or never; every node may stop between any two steps.
 //!
+//! A holder arms the lease or, as ADR 0025 has it, less (`Setting::armed`), each time as it likes: so supervisors of both kinds
+//! may stand beside each other. Who granted waits for what was armed, a new leader for the whole lease.
+//!
 //! Abstractions: votes are given at the instant of the election (the earliest that a leader can begin to wait), and an append
-//! carries the whole log. Redis, VIPs and the eligible set are absent: the question here is only whether two hosts can ever be
-//! open at once. Other than the simulator it knows nothing of the code of `core`: it checks the rules, not their wording.
+//! carries the whole log. A newcomer votes at once and not only when it has caught up, and a leader that leaves may lead on:
+//! both are more than the product does. Redis, VIPs and the eligible set are absent: the question here is only whether two
+//! hosts can ever be open at once. Other than the simulator it knows nothing of the code of `core`: it checks the rules, not
+//! their wording.
 
+mod act;
+mod reduce;
 mod search;
 mod state;
 mod steps;
 
-pub use search::{Found, Report, search};
+pub use search::{Found, Report, search, sights};
 pub use state::{Host, State};
 
 /// What the model may do, and which rule it forgets.
@@ -20,6 +27,8 @@ pub use state::{Host, State};
 pub struct Setting {
     /// Ticks of a lease.
     pub ttl: u8,
+    /// Ticks that a holder may arm instead, at most those of the lease.
+    pub armed: u8,
     /// Elections after the first.
     pub elections: u8,
     /// Armings of each host.
@@ -32,6 +41,8 @@ pub struct Setting {
     pub membership: bool,
     pub start: Start,
     pub forget: Option<Rule>,
+    /// Without the reductions.
+    pub plain: bool,
     /// The search stops after so many states and says so.
     pub states_max: usize,
 }
@@ -74,10 +85,20 @@ pub enum Rule {
     FullWait,
     /// L5: a fence burns its epoch.
     Burn,
+    /// ADR 0025: who grants waits for what was armed, were it more than others arm.
+    AsArmed,
+    /// ADR 0025: a new leader waits for the whole lease, though a holder may arm less.
+    WholeLease,
+    /// ADR 0022: the next change of the voters is proposed when the last one is committed.
+    OneChange,
+    /// ADR 0022: who does not vote any more confirms nothing.
+    VotersOnly,
+    /// ADR 0022: a node that lost its disk does not come back under its id.
+    FreshId,
 }
 
 impl Rule {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 17] = [
         Self::ArmFirst,
         Self::ArmId,
         Self::GateOut,
@@ -90,6 +111,11 @@ impl Rule {
         Self::NewLeaderWaits,
         Self::FullWait,
         Self::Burn,
+        Self::AsArmed,
+        Self::WholeLease,
+        Self::OneChange,
+        Self::VotersOnly,
+        Self::FreshId,
     ];
 }
 
@@ -99,6 +125,7 @@ impl Setting {
     pub const fn small() -> Self {
         Self {
             ttl: 1,
+            armed: 1,
             elections: 1,
             arms: 2,
             assigns: 1,
@@ -106,6 +133,7 @@ impl Setting {
             membership: false,
             start: Start::WitnessLeads,
             forget: None,
+            plain: false,
             states_max: 50_000_000,
         }
     }
@@ -114,8 +142,8 @@ impl Setting {
         self.forget != Some(rule)
     }
 
-    /// Ticks that a leader waits for a lease.
-    pub(crate) fn wait(&self) -> u8 {
-        if self.keeps(Rule::FullWait) { self.ttl } else { self.ttl - 1 }
+    /// Ticks that a leader waits for a timer of so many.
+    pub(crate) fn wait(&self, armed: u8) -> u8 {
+        if self.keeps(Rule::FullWait) { armed } else { armed - 1 }
     }
 }

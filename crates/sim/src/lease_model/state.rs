@@ -1,4 +1,7 @@
 //! What there is at one instant.
+//!
+//! A node's committed log is kept as what it says (group, voters, last term, length), as a snapshot would: what is behind it
+//! is never asked for. That two nodes' snapshots of the same length say the same is Raft's doing; where they meet they are compared.
 
 use super::{Setting, Start};
 
@@ -8,12 +11,16 @@ pub(crate) const D: u8 = 3;
 pub(crate) const NODES: usize = 4;
 /// a and b; the others have no Redis.
 pub(crate) const HOSTS: usize = 2;
-const LOG_MAX: usize = 6;
+/// An arming of a host by its generation: `host * 2 + generation`.
+pub(crate) const SLOTS: usize = 4;
+/// No setting makes so many entries that a log is full.
+pub(crate) const TAIL_MAX: usize = 6;
+/// a, b and w.
+pub(crate) const VOTERS: u8 = 0b0111;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum What {
     /// A new leader's first entry.
-    #[default]
     Nothing,
     Assign {
         master: u8,
@@ -23,139 +30,180 @@ pub(crate) enum What {
     Voters(u8),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub(crate) struct Entry {
-    pub(crate) term: u8,
-    pub(crate) what: What,
+/// A term below four and a [`What`] in one byte: millions of these wait to be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Entry(u8);
+
+impl Entry {
+    const VOTERS: u8 = 0x10;
+    const ASSIGN: u8 = 0x20;
+
+    pub(crate) fn new(term: u8, what: What) -> Self {
+        let what = match what {
+            What::Nothing => 0,
+            What::Voters(voters) => Self::VOTERS | voters,
+            What::Assign { master, epoch } => Self::ASSIGN | master << 3 | epoch,
+        };
+        Self(term << 6 | what)
+    }
+
+    pub(crate) fn term(self) -> u8 {
+        self.0 >> 6
+    }
+
+    pub(crate) fn what(self) -> What {
+        if self.0 & Self::ASSIGN != 0 {
+            What::Assign { master: self.0 >> 3 & 1, epoch: self.0 & 7 }
+        } else if self.0 & Self::VOTERS != 0 {
+            What::Voters(self.0 & 15)
+        } else {
+            What::Nothing
+        }
+    }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub(crate) struct Log {
-    entries: [Entry; LOG_MAX],
+/// What of a log is not known to be committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Tail {
+    entries: [Entry; TAIL_MAX],
     pub(crate) len: u8,
 }
 
-impl Log {
-    pub(crate) fn is_full(&self) -> bool {
-        usize::from(self.len) == LOG_MAX
-    }
-
-    /// Gives its index, from 1.
+impl Tail {
+    /// Gives its place, from 1.
     pub(crate) fn push(&mut self, entry: Entry) -> u8 {
         self.entries[usize::from(self.len)] = entry;
         self.len += 1;
         self.len
     }
 
-    pub(crate) fn upto(&self, index: u8) -> &[Entry] {
-        &self.entries[..usize::from(index)]
-    }
-
     pub(crate) fn all(&self) -> &[Entry] {
-        self.upto(self.len)
+        &self.entries[..usize::from(self.len)]
     }
 
-    /// As Raft compares logs before a vote.
-    pub(crate) fn rank(&self) -> (u8, u8) {
-        (self.all().last().map_or(0, |e| e.term), self.len)
+    /// All but the first `n`.
+    pub(crate) fn after(&self, n: u8) -> Self {
+        let mut rest = Self::default();
+        for entry in self.all().iter().skip(usize::from(n)) {
+            rest.push(*entry);
+        }
+        rest
+    }
+
+    pub(crate) fn voters(&self) -> impl Iterator<Item = u8> + '_ {
+        self.all().iter().filter_map(|e| match e.what() {
+            What::Voters(voters) => Some(voters),
+            What::Nothing | What::Assign { .. } => None,
+        })
     }
 }
 
-/// How far a request is with its leader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Stage {
-    /// Bits of those who acknowledged the round.
-    Round(u8),
-    Confirmed,
+/// How far the request of one arming is with its leader. Bits are nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Ask {
+    pub(crate) taken: bool,
+    pub(crate) confirmed: bool,
+    /// Acknowledgements of the round that are under way.
+    pub(crate) sent: u8,
+    pub(crate) got: u8,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Waiting {
-    pub(crate) from: u8,
-    pub(crate) arm: u8,
-    pub(crate) epoch: u8,
-    pub(crate) stage: Stage,
-}
-
-/// What only a leader has.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+/// What only a leader has. Places in the log count from what is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Lead {
     /// Ticks until another master may be named.
     pub(crate) not_before: u8,
-    /// Index of a decision whose fate is not known; 0 = none.
+    /// Place of a decision whose fate is not known; 0 = none.
     pub(crate) in_flight: u8,
     /// The epoch that its master reported as fenced.
     pub(crate) fenced: u8,
+    /// Appends acknowledged, the answer under way.
+    pub(crate) acked: [u8; NODES],
+    /// Appends acknowledged, the answer here.
     pub(crate) matched: [u8; NODES],
-    pub(crate) waiting: Vec<Waiting>,
-}
-
-/// One supervisor's part in Raft.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
-pub(crate) struct Node {
-    pub(crate) term: u8,
-    pub(crate) log: Log,
-    pub(crate) commit: u8,
-    pub(crate) lead: Option<Lead>,
+    pub(crate) asks: [Ask; SLOTS],
 }
 
 /// The group as the committed log says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Group {
     pub(crate) master: Option<u8>,
     pub(crate) epoch: u8,
 }
 
-impl Node {
-    /// Applied: an assignment counts only if its epoch is the next.
-    pub(crate) fn group(&self) -> Group {
-        let mut group = Group { master: None, epoch: 0 };
-        for entry in self.log.upto(self.commit) {
-            if let What::Assign { master, epoch } = entry.what
-                && epoch == group.epoch + 1
-            {
-                group = Group { master: Some(master), epoch };
-            }
-        }
-        group
-    }
+/// One supervisor's part in Raft.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Node {
+    pub(crate) term: u8,
+    /// Entries committed, and the term of the last.
+    pub(crate) commit: u8,
+    pub(crate) commit_term: u8,
+    pub(crate) group: Group,
+    /// As raft-rs has it: a change counts when it is committed.
+    pub(crate) voters: u8,
+    pub(crate) tail: Tail,
+    pub(crate) lead: Option<Lead>,
+}
 
-    pub(crate) fn voters(&self) -> u8 {
-        let change = |e: &Entry| match e.what {
-            What::Voters(voters) => Some(voters),
-            What::Nothing | What::Assign { .. } => None,
-        };
-        self.log.upto(self.commit).iter().rev().find_map(change).unwrap_or(0b0111)
+pub(crate) fn is_majority(nodes: u8, voters: u8) -> bool {
+    (nodes & voters).count_ones() * 2 > voters.count_ones()
+}
+
+impl Node {
+    /// As Raft compares logs before a vote.
+    pub(crate) fn rank(&self) -> (u8, u8) {
+        let last = self.tail.all().last().map_or(self.commit_term, |e| e.term());
+        (last, self.commit + self.tail.len)
     }
 
     pub(crate) fn has_committed_in_its_term(&self) -> bool {
-        self.log.upto(self.commit).last().is_some_and(|e| e.term == self.term)
+        self.commit_term == self.term
     }
 
-    /// Whether `nodes` are a majority of the voters that this node knows.
-    pub(crate) fn is_majority(&self, nodes: u8) -> bool {
-        (nodes & self.voters()).count_ones() * 2 > self.voters().count_ones()
+    /// The first `n` of the tail are committed, and so applied: an assignment counts only if its epoch is the next.
+    pub(crate) fn apply(&mut self, n: u8) {
+        for entry in self.tail.all().iter().take(usize::from(n)) {
+            match entry.what() {
+                What::Assign { master, epoch } if epoch == self.group.epoch + 1 => {
+                    self.group = Group { master: Some(master), epoch };
+                }
+                What::Voters(voters) => self.voters = voters,
+                What::Nothing | What::Assign { .. } => {}
+            }
+            self.commit += 1;
+            self.commit_term = entry.term();
+        }
+        self.tail = self.tail.after(n);
     }
 }
 
+/// A timer that was armed, and what is said about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Arming {
-    pub(crate) arm: u8,
     pub(crate) epoch: u8,
+    pub(crate) ttl: u8,
+    /// Bits of the terms in which its host asked for it.
+    pub(crate) asked: u8,
+    /// A grant is under way, or was.
+    pub(crate) granted: bool,
 }
 
 /// A host: the kernel's two generations, and what its supervisor remembers of them.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Host {
     /// Ticks left, by generation.
     pub(crate) timer: [u8; 2],
     pub(crate) gate: [bool; 2],
     pub(crate) armed: [Option<Arming>; 2],
     pub(crate) last_granted: Option<u8>,
-    /// Ids given so far; never used again, over restarts too.
+    /// Armings so far.
     pub(crate) arms: u8,
     /// On disk.
     pub(crate) burned: u8,
+    /// Bits of the epochs of which it sent that it fenced.
+    pub(crate) fences: u8,
+    /// Forgotten rule: bits of the epochs of all grants that ever left for it.
+    pub(crate) grants: u8,
 }
 
 impl Host {
@@ -164,51 +212,41 @@ impl Host {
     }
 }
 
-/// A message that may arrive at any later moment, again and again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Message {
-    Request { from: u8, to: u8, term: u8, arm: u8, epoch: u8 },
-    RoundAck { from: u8, to: u8, term: u8, asker: u8, arm: u8 },
-    Grant { to: u8, arm: u8, epoch: u8 },
-    AppendAck { from: u8, to: u8, term: u8, len: u8 },
-    Fenced { from: u8, epoch: u8 },
-}
-
-/// One instant.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// One instant. What is said is kept with what it is about, since it may arrive at any later moment, again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct State {
     pub(crate) nodes: [Node; NODES],
     pub(crate) hosts: [Host; HOSTS],
-    /// Sorted.
-    pub(crate) sent: Vec<Message>,
     pub(crate) restarts: u8,
     pub(crate) assigns: u8,
+    /// Nobody can be elected any more; found out where states are reduced.
+    pub(crate) over: bool,
+    /// Two nodes committed different entries: Raft would be broken.
+    pub(crate) diverged: bool,
 }
 
 impl State {
     #[must_use]
     pub fn first(setting: &Setting) -> Self {
-        let mut log = Log::default();
-        log.push(Entry { term: 1, what: What::Nothing });
+        let mut node =
+            Node { term: 1, commit: 1, commit_term: 1, voters: VOTERS, ..Node::default() };
         if setting.start != Start::Cold {
-            log.push(Entry { term: 1, what: What::Assign { master: A, epoch: 1 } });
+            node.commit = 2;
+            node.group = Group { master: Some(A), epoch: 1 };
         }
-        let node = Node { term: 1, log, commit: log.len, lead: None };
-        let mut nodes = [node.clone(), node.clone(), node, Node::default()];
+        let mut nodes = [node, node, node, Node { voters: VOTERS, ..Node::default() }];
         let leader = if setting.start == Start::MasterLeads { A } else { W };
-        nodes[usize::from(leader)].lead =
-            Some(Lead { matched: [log.len; NODES], ..Lead::default() });
-        Self { nodes, hosts: Default::default(), sent: Vec::new(), restarts: 0, assigns: 0 }
+        nodes[usize::from(leader)].lead = Some(Lead::default());
+        let hosts = <[Host; HOSTS]>::default();
+        Self { nodes, hosts, restarts: 0, assigns: 0, over: false, diverged: false }
     }
 
     pub(crate) fn node(&mut self, node: u8) -> &mut Node {
         &mut self.nodes[usize::from(node)]
     }
 
-    pub(crate) fn send(&mut self, message: Message) {
-        if let Err(at) = self.sent.binary_search(&message) {
-            self.sent.insert(at, message);
-        }
+    pub(crate) fn armed(&self, slot: usize) -> Option<&Arming> {
+        self.hosts[slot / 2].armed[slot % 2].as_ref()
     }
 
     /// More than one host takes writes.
@@ -220,5 +258,41 @@ impl State {
     #[must_use]
     pub fn is_anybody_open(&self) -> bool {
         self.hosts.iter().any(Host::is_open)
+    }
+}
+
+pub(crate) fn bit(node: u8) -> u8 {
+    1 << node
+}
+
+pub(crate) fn nodes() -> impl Iterator<Item = u8> + Clone {
+    (0..).take(NODES)
+}
+
+/// Bits of the nodes for which it is true.
+pub(crate) fn bits(is: impl Fn(u8) -> bool) -> u8 {
+    nodes().filter(|n| is(*n)).map(bit).sum()
+}
+
+pub(crate) fn host_of(slot: usize) -> u8 {
+    u8::from(slot >= 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Entry, What};
+
+    #[test]
+    fn an_entry_is_read_as_it_was_made() {
+        let whats = [
+            What::Nothing,
+            What::Assign { master: 0, epoch: 1 },
+            What::Assign { master: 1, epoch: 7 },
+            What::Voters(0b1011),
+        ];
+        for (term, what) in (0..4).flat_map(|term| whats.map(|what| (term, what))) {
+            let entry = Entry::new(term, what);
+            assert_eq!((entry.term(), entry.what()), (term, what));
+        }
     }
 }

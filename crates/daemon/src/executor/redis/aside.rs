@@ -253,7 +253,7 @@ mod tests {
     use tokio::sync::{Notify, mpsc};
 
     use super::{
-        super::{OwnPause, Settling, Watched},
+        super::{Settling, Watched, own_pause::OwnPause},
         *,
     };
     use crate::inbox::{Outlet, Post, inbox};

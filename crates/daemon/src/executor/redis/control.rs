@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use redkeep_agent::redis::{
     Control, ControlError, MasterAddress, MasterAuth, OffsetPoll, OffsetReached, Outcome,
-    RedisAddress, RedisEndpoint, RedisFailure, Relink,
+    PauseScope, RedisAddress, RedisEndpoint, RedisFailure, Relink,
 };
 use redkeep_agent::sockdiag::SocketTable;
 use redkeep_core::{
@@ -19,6 +19,7 @@ use tokio::{
 use super::{
     Shared,
     aside::{Aside, Quarantine},
+    own_pause::Both,
 };
 
 /// How long one command may take before the core hears "not yet".
@@ -106,13 +107,10 @@ impl Hand {
             }
             Action::Unpause => {
                 let unpaused = done("CLIENT UNPAUSE", self.control.unpause(STEP).await);
-                self.shared.own_pause.set(None);
+                self.shared.own_pause.ended();
                 unpaused
             }
-            Action::ShutWrites => done(
-                "min-replicas-to-write",
-                self.control.set_min_replicas_to_write(OUT_OF_REACH, STEP).await,
-            ),
+            Action::ShutWrites => self.shut_writes().await,
             Action::EnsureVip { .. }
             | Action::RemoveVip { .. }
             | Action::Announce { .. }
@@ -201,11 +199,15 @@ impl Hand {
         let deadline = Instant::now() + limit;
         let poll = self.open_poll(self.towards(target), limit).await?;
         // The pause begins within the first step, and a probe may see its end a little late.
-        self.shared.own_pause.set(Some(deadline + STEP * 2));
+        self.shared.own_pause.begins(deadline + STEP * 2);
+        let asked = Both::now();
         let paused = match self.control.pause_writes(limit, STEP).await {
             Ok(Outcome::Done(paused)) => paused,
             other => return done("CLIENT PAUSE", other),
         };
+        if paused.scope == PauseScope::Everything {
+            self.shared.own_pause.holds_everything(paused.offset, asked, limit);
+        }
         let left = deadline.saturating_duration_since(Instant::now());
         let reached = poll.until_applied(paused.offset, left).await;
         match reached {
@@ -225,7 +227,20 @@ impl Hand {
         }
     }
 
+    /// Behind our own pause of everything it is executed when that ends: then it is not waited for.
+    async fn shut_writes(&mut self) -> Acted {
+        let frozen = self.shared.own_pause.frozen_at(Both::now()).is_some();
+        let within = if frozen { Duration::from_millis(1) } else { STEP };
+        match self.control.set_min_replicas_to_write(OUT_OF_REACH, within).await {
+            Ok(Outcome::Pending) if frozen => Ok(ActionOutcome::Done),
+            other => done("min-replicas-to-write", other),
+        }
+    }
+
     async fn read_offset(&self) -> Acted {
+        if let Some(offset) = self.shared.own_pause.frozen_at(Both::now()) {
+            return Ok(ActionOutcome::Offset(offset));
+        }
         let poll = self.open_poll(self.shared.endpoint.clone(), STEP).await?;
         match timeout(STEP, poll.replication()).await {
             Ok(Ok(view)) => Ok(ActionOutcome::Offset(view.offset)),
