@@ -59,6 +59,9 @@ impl World {
                     self.note(format_args!("{host} event {event:?}"));
                     self.met_event(&event);
                 }
+                // No fault of this world closes a port alone, so that a look could find what silence does not: it is never
+                // answered, and nothing follows from it.
+                Effect::Look { .. } => {}
                 Effect::SpecChanged(spec) => {
                     self.note(format_args!("{host} spec {}", spec.name));
                 }
