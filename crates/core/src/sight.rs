@@ -200,8 +200,7 @@ mod tests {
             let mut cluster = crate::plan::cluster_for_test();
             cluster.groups[0].members.retain(|m| m.node != node_id("c"));
             let mut model = Model::default();
-            let mut group = GroupModel::default();
-            group.assignment = Some(Assignment {
+            let assignment = Some(Assignment {
                 epoch: Epoch(1),
                 master: node_id("a"),
                 run_id: crate::ids::RunId::new("run-a"),
@@ -210,6 +209,7 @@ mod tests {
                 serving: true,
                 previous_master: None,
             });
+            let group = GroupModel { assignment, ..GroupModel::default() };
             model.groups.insert(cluster.groups[0].id.clone(), group);
             let (sights, sink) = (Sights::default(), Sink::default());
             let (events, out) = (Vec::new(), Vec::new());

@@ -16,16 +16,16 @@ fn filter(w: &mut World, from: &[&'static str], to: &'static str) {
 }
 
 fn stays_at_a(w: &mut World) {
-    let epoch = w.pair_status().unwrap().epoch;
+    let epoch = w.pair_status().expect("a leader").epoch;
     for _ in 0..LONG {
         w.step();
         assert!(w.writable("a"), "{}", w.describe());
     }
-    assert_eq!(w.pair_status().unwrap().epoch, epoch);
+    assert_eq!(w.pair_status().expect("a leader").epoch, epoch);
 }
 
 fn seen(w: &mut World) -> Vec<(&'static str, &'static str, Seen)> {
-    let sights = w.pair_status().unwrap().sights;
+    let sights = w.pair_status().expect("a leader").sights;
     sights.into_iter().map(|(by, s)| (world::name_of(by), world::name_of(s.node), s.seen)).collect()
 }
 
@@ -40,7 +40,7 @@ fn a_master_that_the_two_others_cannot_reach_hands_over_to_the_replica() {
     });
     println!("moved {ms} ms after the filter");
     w.until("b serves", 100, |w| w.serving() == Some("b"));
-    assert_eq!(w.pair_status().unwrap().cause, Some(Cause::MasterUnreached));
+    assert_eq!(w.pair_status().expect("a leader").cause, Some(Cause::MasterUnreached));
     let told = |w: &mut World, name, kind: fn(&EventKind) -> bool| {
         w.host(name).log.iter().filter(|e| kind(&e.kind)).count()
     };
@@ -101,7 +101,7 @@ fn a_replica_that_the_witness_does_not_reach_is_not_named() {
     filter(&mut w, &["b", "w"], "a");
     filter(&mut w, &["w"], "b");
     stays_at_a(&mut w);
-    let hold = w.pair_status().unwrap().hold;
+    let hold = w.pair_status().expect("a leader").hold;
     assert!(matches!(hold, Some(HoldReason::Unreached { .. })), "{hold:?}");
 }
 
@@ -117,9 +117,9 @@ fn a_port_that_the_lock_closed_is_not_taken_for_a_filter() {
     w.start_supervisor("w", &spec);
     w.heal();
     w.until("a master serves", 5000, |w| w.writable("a") || w.writable("b"));
-    let epoch = w.pair_status().unwrap().epoch;
+    let epoch = w.pair_status().expect("a leader").epoch;
     w.run(LONG);
-    let status = w.pair_status().unwrap();
+    let status = w.pair_status().expect("a leader");
     assert_eq!((status.epoch, status.sights.len()), (epoch, 0));
     assert_ne!(status.cause, Some(Cause::MasterUnreached));
 }
@@ -131,7 +131,7 @@ fn a_switchover_ends_as_it_would_without_a_filter() {
     w.switch_to("b");
     filter(&mut w, &["b", "w"], "a");
     w.until("b serves", 2000, |w| w.serving() == Some("b"));
-    assert_eq!(w.pair_status().unwrap().cause, Some(Cause::Switchover));
+    assert_eq!(w.pair_status().expect("a leader").cause, Some(Cause::Switchover));
     w.run(LONG);
     assert_eq!(w.serving(), Some("b"));
 }
@@ -147,8 +147,9 @@ fn a_cooldown_holds_it_back_until_somebody_has_looked() {
     w.until("a is eligible", 5000, |w| w.pair_status().is_some_and(|g| g.eligible.len() == 1));
     w.run(1500);
     filter(&mut w, &["a", "w"], "b");
-    let cooling =
-        |w: &mut World| matches!(w.pair_status().unwrap().hold, Some(HoldReason::Cooldown { .. }));
+    let cooling = |w: &mut World| {
+        matches!(w.pair_status().expect("a leader").hold, Some(HoldReason::Cooldown { .. }))
+    };
     w.until("it is held", 2500, cooling);
     w.run(1000);
     assert!(cooling(&mut w) && w.writable("b"));
