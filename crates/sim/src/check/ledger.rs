@@ -72,7 +72,7 @@ impl Group {
     fn loss_after(&self, old: Epoch, new: Epoch) -> Loss {
         let of = |cause: &Cause| match cause {
             Cause::Switchover | Cause::SwitchoverBack => Loss::Nothing,
-            Cause::MasterDown | Cause::NodeSilent => Loss::Tail,
+            Cause::MasterDown | Cause::NodeSilent | Cause::MasterUnreached => Loss::Tail,
             Cause::Adopted | Cause::Operator | Cause::ColdStart => Loss::Anything,
         };
         self.causes.range(old.next()..=new).map(|(_, c)| of(c)).max().unwrap_or(Loss::Anything)

@@ -60,6 +60,9 @@ impl World {
                     self.met_event(&event);
                     self.met_leader(host, &event);
                 }
+                // No fault of this world closes a port alone, so that a look could find what silence does not: it is never
+                // answered, and nothing follows from it.
+                Effect::Look { .. } => {}
                 Effect::SpecChanged(spec) => {
                     self.note(format_args!("{host} spec {}", spec.name));
                     self.follow_spec(host, &spec);
