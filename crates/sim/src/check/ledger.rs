@@ -11,8 +11,9 @@ use redkeep_core::{Epoch, Span, command::Cause, spec::ClusterSpec};
 
 use crate::{check::Violation, clock::Real, redis::WriteId};
 
-/// Scheduling, probes and replication delay on top of lease and lag.
-const SLACK: Span = Span::from_millis(400);
+/// Scheduling, probes and replication delay on top of lease and lag; and two pauses while a gate was closed, of which up to
+/// `GAP_COUNTED` each counts as served.
+const SLACK: Span = Span::from_millis(600);
 
 /// Of a longer time between two acknowledgements only this much counts as served.
 const GAP_COUNTED: Span = Span::from_millis(200);
