@@ -1,5 +1,6 @@
 //! A master's Redis that lives and is no use: a disk it cannot write, a role somebody gave it, a data set it loads for too long,
-//! writes it holds back; and two things that a takeover meets: another machine at the VIP, and hosts that were all off.
+//! writes it holds back, a filter before its port; and two things that a takeover meets: another machine at the VIP, and hosts
+//! that were all off.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -166,6 +167,102 @@ fn short_pause_of_writes_moves_nothing() -> Result<()> {
     ensure!(pair.assignment("w")? == before, "moved");
     let verdict = pair.outcome()?.verdict(fault, Mono::now());
     ensure!(verdict.lost == 0 && verdict.service_back.is_none(), "{verdict}");
+    Ok(())
+}
+
+/// Drops what comes from elsewhere to the port of Redis at a host; its supervisor is heard as before.
+fn filter(pair: &Pair, host: &str, from: &[&str]) -> Result<Mono> {
+    let mut who = String::new();
+    if !from.is_empty() {
+        let hosts = from.iter().map(|name| Ok(pair.host(name)?.address().to_string()));
+        let hosts: Vec<String> = hosts.collect::<Result<_>>()?;
+        who = format!("ip saddr {{ {} }}", hosts.join(", "));
+    }
+    let rules = format!(
+        "add table inet lab; add chain inet lab in {{ type filter hook input priority -200; }}; \
+         add rule inet lab in iifname eth0 tcp dport {PORT} {who} drop"
+    );
+    pair.host(host)?.run_ok(&["nft", &rules])?;
+    Ok(Mono::now())
+}
+
+/// The filter is still there when the old master follows; then it goes, and nothing moves again.
+fn filtered_master_is_moved(from: &[&str], name: &str) -> Result<()> {
+    let pair = pair_with("", &[])?;
+    // Leadership is at the witness, and every node has looked at the master.
+    wait_status(pair.lab(), "w", "w to lead", LIMIT, |status| status["leader"] == "w")?;
+    pair.keep_writing(slowed(Duration::from_millis(1500)))?;
+    let before = pair.assignment("w")?;
+    let old = before.master.clone();
+    let fault = filter(&pair, &old, from)?;
+    let (new, verdict) = taken_over(&pair, &old, fault, name)?;
+    ensure!(
+        told(&pair, &old, "a majority of nodes cannot reach its Redis", fault),
+        "another reason"
+    );
+    ensure!(told(&pair, "w", "master unreached", fault), "another cause");
+    let unreached = format!("Redis at {old} cannot be reached from here");
+    ensure!(
+        told(&pair, "w", &unreached, fault) && told(&pair, &new, &unreached, fault),
+        "not told"
+    );
+    // A second between looks, three probes that time out, and the move.
+    ensure!(verdict.service_back < Some(slowed(Duration::from_millis(2500))), "{verdict}");
+    ensure!(!from.is_empty() || verdict.lost == 0, "nobody could write there: {verdict}");
+    let is_back = |status: &serde_json::Value| {
+        status["groups"][0]["eligible"][0]["node"].as_str() == Some(old.as_str())
+    };
+    wait_status(pair.lab(), "w", "the old master to be eligible", LIMIT, is_back)
+        .with_context(|| pair.story(fault, Mono::now()))?;
+    pair.keep_writing(slowed(Duration::from_millis(2500)))?;
+    pair.host(&old)?.run_ok(&["nft", "delete table inet lab"])?;
+    pair.wait_replica(&old, &new, "w").with_context(|| pair.story(fault, Mono::now()))?;
+    pair.wait_healthy()?;
+    let after = pair.assignment("w")?;
+    ensure!(
+        (&after.master, after.epoch) == (&new, before.epoch + 1),
+        "moved again: {after:?}\n{}",
+        pair.story(fault, Mono::now())
+    );
+    Ok(())
+}
+
+#[test]
+fn master_that_nobody_else_can_reach_is_replaced() -> Result<()> {
+    filtered_master_is_moved(&[], "port filtered for all others")
+}
+
+/// Clients still write there: what they write until the fence is the tail.
+#[test]
+fn master_that_the_other_nodes_cannot_reach_is_replaced() -> Result<()> {
+    filtered_master_is_moved(&["a", "b", "w"], "port filtered for the other nodes")
+}
+
+#[test]
+fn master_that_one_node_cannot_reach_stays_and_it_is_told() -> Result<()> {
+    let pair = pair_with("", &[])?;
+    let before = pair.assignment("w")?;
+    let other = pair.other(&before.master)?.to_owned();
+    pair.keep_writing(slowed(Duration::from_millis(1500)))?;
+    let fault = filter(&pair, &before.master, &[&other])?;
+    let words = format!("cannot be reached from {other} (no answer within");
+    let said = || {
+        let explained =
+            pair.ctl(&["-o", "json", "explain", redkeep_lab::GROUP]).ok()?.json().ok()?;
+        let problems = explained["problems"].as_array()?.clone();
+        let says = |p: &serde_json::Value| p["text"].as_str().is_some_and(|t| t.contains(&words));
+        problems.iter().any(says).then_some(())
+    };
+    wait_until("explain to say who does not reach it", LIMIT, said)
+        .with_context(|| pair.story(fault, Mono::now()))?;
+    pair.keep_writing(slowed(Duration::from_secs(5)))?;
+    let end = Mono::now();
+    ensure!(pair.assignment("w")? == before, "moved: {}", pair.story(fault, end));
+    let verdict = pair.outcome()?.verdict(fault, end);
+    ensure!(verdict.lost == 0 && verdict.service_back.is_none(), "{verdict}");
+    pair.host(&before.master)?.run_ok(&["nft", "delete table inet lab"])?;
+    pair.wait_healthy()?;
+    ensure!(pair.assignment("w")? == before, "moved: {}", pair.story(fault, Mono::now()));
     Ok(())
 }
 

@@ -112,9 +112,11 @@ pub enum NodeRefusal {
     #[error(transparent)]
     Rejected(#[from] NodeRejection),
     #[error(
-        "{left} nodes would be left, and fewer than three survive no failure: add another first"
+        "{left} nodes with a vote would be left, and fewer than three survive no failure: add another first, and wait until it votes"
     )]
     TooFew { left: usize },
-    #[error("of the {of} nodes that would vote then, {heard} are heard, which is no majority")]
+    #[error(
+        "of the {of} nodes that vote now, {heard} would be left that are heard, which is no majority"
+    )]
     NoMajority { heard: usize, of: usize },
 }

@@ -100,6 +100,8 @@ pub enum Cause {
     MasterDown,
     /// The old master's node was not heard for its whole lease.
     NodeSilent,
+    /// A majority of nodes could not reach the old master's Redis, and its node fenced.
+    MasterUnreached,
     Switchover,
     /// A switchover that could not end; the old master goes on.
     SwitchoverBack,
@@ -114,6 +116,7 @@ impl Cause {
             Self::Adopted => "adopted",
             Self::MasterDown => "master down",
             Self::NodeSilent => "node silent",
+            Self::MasterUnreached => "master unreached",
             Self::Switchover => "switchover",
             Self::SwitchoverBack => "switchover back",
             Self::Operator => "operator",
@@ -124,7 +127,7 @@ impl Cause {
     #[must_use]
     pub const fn is_automatic(self) -> bool {
         match self {
-            Self::MasterDown | Self::NodeSilent => true,
+            Self::MasterDown | Self::NodeSilent | Self::MasterUnreached => true,
             Self::Adopted
             | Self::Switchover
             | Self::SwitchoverBack

@@ -40,6 +40,12 @@ pub enum Effect {
     ProbeNow {
         group: GroupId,
     },
+    /// Connect to the Redis there as a client would and say PING, within `timeout`; answered by `Input::Looked`.
+    Look {
+        number: u64,
+        target: SocketAddr,
+        timeout: Span,
+    },
     Reply {
         id: RequestId,
         reply: AdminReply,
@@ -345,6 +351,14 @@ pub enum EventKind {
         text: String,
     },
     BypassClosed,
+    /// The Redis of another node cannot be reached from here.
+    Unreached {
+        node: NodeId,
+        why: String,
+    },
+    Reached {
+        node: NodeId,
+    },
     /// A data set was kept aside before it is overwritten.
     Quarantined {
         /// Bytes that the new master lacks; none = unknown.

@@ -42,6 +42,11 @@ pub enum Input {
         group: GroupId,
         run_id: Option<RunId>,
     },
+    /// The answer to `Effect::Look`; why not, for people.
+    Looked {
+        number: u64,
+        result: Result<(), String>,
+    },
     Host(HostEvent),
     Admin {
         id: RequestId,

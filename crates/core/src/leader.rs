@@ -26,7 +26,7 @@ use crate::{
     plan::{
         Candidates, Forced, HoldReason, Plan, PlanInput,
         eligible::{JoinMark, JoinMarks},
-        plan,
+        plan, unreached,
     },
     recent::Recent,
     spec::{ClusterSpec, Timing},
@@ -54,6 +54,8 @@ struct GroupLead {
     asked_fence: Option<Mono>,
     assigned_at: Mono,
     switchover_since: Option<Mono>,
+    /// Since when the master's node says that it serves and finds its Redis well.
+    well_since: Option<Mono>,
     /// One of the groups that fail at once, at the last look.
     counts: bool,
     /// An operator has acknowledged the failure that there is.
@@ -215,11 +217,25 @@ impl Leader {
     pub(crate) fn plan_all(&mut self, round: &Round<'_>) -> Vec<LeaderWish> {
         let groups: Vec<GroupId> = round.model.groups.keys().cloned().collect();
         let mut wishes = Vec::new();
+        self.note_well(round);
         self.count_failing(round);
         for id in &groups {
             self.plan_group(round, id, &mut wishes);
         }
         wishes
+    }
+
+    /// Before any group is judged. A master that is silent, lapsed or doubtful begins anew.
+    fn note_well(&mut self, round: &Round<'_>) {
+        for id in round.model.groups.keys() {
+            let leased = self.grantor.wait_left(round.now.raw, id) > Span(0);
+            let well = leased
+                && self.candidates(round, id).is_some_and(|c| {
+                    c.group.assignment.as_ref().is_some_and(|a| unreached::is_well(&c, a))
+                });
+            let lead = self.groups.entry(id.clone()).or_default();
+            lead.well_since = well.then(|| lead.well_since.unwrap_or(round.now.boot));
+        }
     }
 
     fn plan_group(&mut self, round: &Round<'_>, id: &GroupId, wishes: &mut Vec<LeaderWish>) {
@@ -247,8 +263,9 @@ impl Leader {
                 });
             }
             Plan::AskFence(reason) => {
+                let unreached = matches!(reason, HoldReason::FencingUnreached { .. });
                 lead.hold = Some(reason);
-                self.ask_fence(round, id, wishes);
+                self.ask_fence(round, id, unreached, wishes);
             }
             Plan::Serving(epoch) => {
                 let body = Body::Serving { group: id.clone(), epoch };
@@ -283,6 +300,7 @@ impl Leader {
             mass_failure: self.mass_failure(round, id),
             forced: lead.forced.as_ref(),
             marks: &lead.marks,
+            well_for: lead.well_since.map_or(Span(0), |at| round.now.boot.since(at)),
             leading_since: self.since,
             assigned_at: lead.assigned_at,
             switchover_since: lead.switchover_since,
@@ -290,7 +308,13 @@ impl Leader {
     }
 
     /// From here on no grant leaves for this group, whether the request is answered or not (L3).
-    fn ask_fence(&mut self, round: &Round<'_>, id: &GroupId, wishes: &mut Vec<LeaderWish>) {
+    fn ask_fence(
+        &mut self,
+        round: &Round<'_>,
+        id: &GroupId,
+        unreached: bool,
+        wishes: &mut Vec<LeaderWish>,
+    ) {
         if self.grantor.in_flight(round.now.raw, id).is_none() {
             self.grantor.begin(round.now.raw, id, InFlight::Deciding);
         }
@@ -299,7 +323,8 @@ impl Leader {
         let recent = lead.asked_fence.is_some_and(|at| round.now.boot.0 < at.0 + ASK_AGAIN.0);
         if !recent {
             lead.asked_fence = Some(round.now.boot);
-            let message = PeerMessage::FenceRequest { group: id.clone(), epoch: a.epoch };
+            let (group, epoch) = (id.clone(), a.epoch);
+            let message = PeerMessage::FenceRequest { group, epoch, unreached };
             wishes.push(LeaderWish::Send { to: a.master, message });
         }
     }
@@ -372,6 +397,7 @@ impl Leader {
         let cause = assignment.map(|a| a.cause);
         let lead = self.groups.entry(group.clone()).or_default();
         lead.assigned_at = round.now.boot;
+        lead.well_since = None;
         lead.switchover_since = None;
         lead.asked_fence = None;
         lead.marks.clear();

@@ -28,6 +28,7 @@ pub mod observe;
 pub mod plan;
 mod recent;
 mod rng;
+mod sight;
 mod sink;
 pub mod spec;
 pub mod status;

@@ -28,6 +28,8 @@ pub enum PeerMessage {
     FenceRequest {
         group: GroupId,
         epoch: Epoch,
+        /// A majority of nodes cannot reach the Redis there.
+        unreached: bool,
     },
     /// Leader to a replica's node: the master does not hear your Redis, and the path is open. Obeyed at the present epoch.
     RelinkRequest {

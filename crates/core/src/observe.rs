@@ -209,6 +209,8 @@ pub enum FenceCause {
     RunIdChanged,
     WrongRole,
     LeaderAsked,
+    /// The leader asked for it, since a majority of nodes cannot reach its Redis.
+    Unreached,
     Switchover,
     TakeoverFailed,
     Stopping,
@@ -231,6 +233,29 @@ pub struct Report {
     /// Log index this node has applied.
     pub applied: u64,
     pub groups: Vec<GroupReport>,
+    /// How the members of groups are seen from here whose master is not reached from here.
+    pub sights: Vec<Sight>,
+}
+
+/// What a node sees of a Redis on another host, over the network as a client there would.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sight {
+    pub group: GroupId,
+    /// The assignment that it was seen in.
+    pub epoch: Epoch,
+    /// The host of that Redis.
+    pub node: NodeId,
+    pub seen: Seen,
+}
+
+/// How it is seen.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Seen {
+    Reached,
+    /// It was reached before and is not any more; why, for people.
+    Lost(String),
+    /// It was never reached since the supervisor started there: that says more of the way than of the Redis.
+    Never(String),
 }
 
 impl Report {
@@ -240,10 +265,10 @@ impl Report {
     }
 
     /// `later` differs at most in how far replication has come.
-    pub(crate) fn is_but_progress(&self, later: &[GroupReport]) -> bool {
+    pub(crate) fn is_but_progress(&self, later: &[GroupReport], sights: &[Sight]) -> bool {
         let still =
             |g: &GroupReport| GroupReport { redis: g.redis.without_progress(), ..g.clone() };
-        self.groups.iter().map(still).eq(later.iter().map(still))
+        self.sights == sights && self.groups.iter().map(still).eq(later.iter().map(still))
     }
 }
 

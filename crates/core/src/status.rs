@@ -6,7 +6,7 @@ use crate::{
     command::Cause,
     ids::{Epoch, GroupId},
     model::Record,
-    observe::{EligibleMember, Fenced, RedisView, TakeoverFailure},
+    observe::{EligibleMember, Fenced, RedisView, Sight, TakeoverFailure},
     plan::{Exclusion, HoldReason, Loss},
     spec::{ClusterSpec, Durability},
 };
@@ -63,6 +63,9 @@ pub struct GroupStatus {
     pub durability: Durability,
     /// `min-replicas-to-write` as Redis was told by the master's node, where that is known.
     pub min_replicas: Option<u32>,
+    /// By node: how the members are seen from there, where the master is not reached. At the leader of all that are heard,
+    /// elsewhere the own.
+    pub sights: Vec<(NodeId, Sight)>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -28,6 +28,7 @@ use crate::{
         disk::{DiskQueue, DiskWork},
         kernel::{KernelQueue, KernelWork},
         lock::Lock,
+        look,
         redis::{Access, GroupRedis, Quarantine},
     },
     front::Front,
@@ -211,6 +212,10 @@ impl Driver {
                 if let Some(local) = self.groups.get_mut(&group) {
                     local.probe(now.boot);
                 }
+            }
+            Effect::Look { number, target, timeout } => {
+                let inbox = self.hands.inbox.clone();
+                self.hands.runtime.spawn(look::look(inbox, number, target, timeout));
             }
             Effect::Reply { id, reply } => self.front.reply(id, reply),
             Effect::Event(event) => self.tell(event, now),

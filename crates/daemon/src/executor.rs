@@ -4,6 +4,7 @@
 //! - [`disk`]: the log and burned epochs, in order; a failure ends the process.
 //! - [`lock`]: the kernel's lease, strictly in order.
 //! - [`kernel`]: addresses, announcements and sockets of this host, in order per host.
+//! - [`look`]: the masters of other hosts, over the network, each look by itself.
 //! - [`redis`]: per group, a probe task and a control task.
 //!
 //! The others take their work from a queue that the driver never waits for, and answer through the inbox.
@@ -11,6 +12,7 @@
 pub(crate) mod disk;
 pub(crate) mod kernel;
 pub(crate) mod lock;
+pub(crate) mod look;
 pub(crate) mod redis;
 
 use std::net::Ipv4Addr;

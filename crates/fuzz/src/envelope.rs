@@ -153,6 +153,7 @@ fn answer(effect: Effect) -> Option<Input> {
             };
             Some(Input::ActionDone { group, id, outcome })
         }
+        Effect::Look { number, .. } => Some(Input::Looked { number, result: Ok(()) }),
         Effect::Send { .. }
         | Effect::ProbeNow { .. }
         | Effect::Reply { .. }

@@ -6,14 +6,17 @@ use redkeep_core::plan::HoldReason;
 use crate::{fault::FaultKind, trace::Coverage};
 
 macro_rules! holds {
-    ($($name:ident = $text:literal),* $(,)?) => {
-        /// Every reason that a leader may state, by the name under which it is counted.
+    ($($name:ident = $text:literal),* $(,)?; not here: $($other:ident = $never:literal),* $(,)?) => {
+        /// Every reason that a leader of this world may state, by the name under which it is counted.
         pub const HOLDS: &[&str] = &[$($text),*];
 
         /// The name under which a reason is counted.
         #[must_use]
         pub const fn hold_name(hold: &HoldReason) -> &'static str {
-            match hold { $(HoldReason::$name { .. } => $text),* }
+            match hold {
+                $(HoldReason::$name { .. } => $text,)*
+                $(HoldReason::$other { .. } => $never,)*
+            }
         }
     };
 }
@@ -37,6 +40,11 @@ holds! {
     LeadershipTransfer = "hold: leadership transfer",
     TakeoverRunning = "hold: takeover running",
     Bypass = "hold: reached around the lock",
+    ;
+    // Looks over the network are not answered.
+    not here:
+    FencingUnreached = "hold: fencing an unreached master",
+    Unreached = "hold: unreached master",
 }
 
 /// A node that was away comes back by the leader's snapshot.
@@ -44,8 +52,15 @@ pub const BY_SNAPSHOT: &str = "node back by a snapshot";
 /// A log was compacted.
 pub const COMPACTED: &str = "log compacted";
 
+/// A node that joined is a voter.
+pub const NEWCOMER_VOTES: &str = "newcomer votes";
+/// A node that left is out of Raft's membership.
+pub const TAKEN_OUT: &str = "voter taken out";
+/// A member that joined is master.
+pub const NEWCOMER_SERVES: &str = "newcomer serves";
+
 /// Besides faults and reasons.
-const DEEDS: [&str; 2] = [COMPACTED, BY_SNAPSHOT];
+const DEEDS: [&str; 5] = [COMPACTED, BY_SNAPSHOT, NEWCOMER_VOTES, TAKEN_OUT, NEWCOMER_SERVES];
 
 /// All that is claimed.
 pub fn all() -> impl Iterator<Item = &'static str> {

@@ -66,6 +66,12 @@ impl Disk {
         self.durable.clone()
     }
 
+    /// The term that it will never go back behind.
+    #[must_use]
+    pub fn term(&self) -> u64 {
+        self.durable.recovered.hard_state.term
+    }
+
     #[must_use]
     pub fn unsynced(&self) -> usize {
         self.unsynced.len()

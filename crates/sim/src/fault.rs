@@ -89,13 +89,21 @@ faults! {
     LogFlood = "log-flood",
     /// The machine is paused whole: its clocks and its kernel's timers stand still too.
     PauseMachine = "pause-machine",
+    /// An operator adds a node that was not there before, and starts its supervisor.
+    AddNode = "add-node",
+    /// An operator takes a node out; its supervisor is stopped some time later, or never.
+    RemoveNode = "remove-node",
+    /// A Redis is set up on a newcomer, which becomes a member of a group.
+    AddMember = "add-member",
+    /// A member is taken out of its group, after a switchover if it is the master.
+    RemoveMember = "remove-member",
 }
 
 impl FaultKind {
-    /// Those that a swarm draws by chance: all but the last seven, which need a moment or a profile of their own.
+    /// Those that a swarm draws by chance: all but the last eleven, which need a moment or a profile of their own.
     #[must_use]
     pub fn drawn() -> &'static [Self] {
-        Self::ALL.split_last_chunk::<7>().map_or(Self::ALL, |(drawn, _)| drawn)
+        Self::ALL.split_last_chunk::<11>().map_or(Self::ALL, |(drawn, _)| drawn)
     }
 }
 

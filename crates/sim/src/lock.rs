@@ -86,6 +86,11 @@ impl KernelLock {
         }
     }
 
+    /// The unit that runs before Redis does.
+    pub fn guard(&mut self, port: u16) {
+        self.guarded.insert(port);
+    }
+
     /// Carry out one batch; false = the kernel refused all of it.
     pub fn run(&mut self, op: &LockOp, instant: Instant) -> bool {
         match op {

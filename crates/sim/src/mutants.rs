@@ -95,6 +95,7 @@ pub fn all() -> Vec<Mutant> {
             "act_on_old_model" => {
                 mutant.hunted_in = Some((Layout::TrioThreeGroups, Profile::HandOver));
             }
+            "newcomers_vote" => mutant.hunted_in = in_trio(Profile::Membership),
             "say_nothing" => mutant.unsafe_without = false,
             "wait_by_wall_clock" => mutant.shown_by = Shown::TwoWallClocks,
             _ => {}
@@ -150,6 +151,9 @@ fn list() -> Vec<Mutant> {
             r.start_guard = StartGuard::UntilProbed;
         }),
         world("burn_forgotten", "L5", |s| s.burn_forgotten = true),
+        world("newcomers_vote", "a newcomer has no membership of its own", |s| {
+            s.newcomers_vote = true;
+        }),
         world("clock_before_input", "L8", |s| s.clock_before_input = true),
     ]
 }
@@ -165,10 +169,11 @@ pub struct Proof {
 }
 
 /// Docs/testing.md shows them as a table.
-pub const PROOFS: [Proof; 13] = [
+pub const PROOFS: [Proof; 14] = [
     proof(1, "TwoWriters", "no_start_guard"),
     proof(1, "TwoLeases", "no_expiry"),
     proof(1, "StaleAcknowledgement", "input_only"),
+    proof(1, "TwoMajorities", "newcomers_vote"),
     proof(2, "EpochFell", "act_on_old_model"),
     proof(3, "FollowedTooEarly", "skip_serving"),
     proof(4, "ConfirmedLost", "wait_for_attached"),

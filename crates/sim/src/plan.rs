@@ -4,6 +4,7 @@
 
 mod corner;
 mod draft;
+mod membership;
 
 use std::{fmt, fmt::Write as _, str::FromStr};
 
@@ -88,10 +89,12 @@ pub enum Profile {
     FirstStart,
     /// Machines paused whole, for less than the margin.
     Standstill,
+    /// Nodes and members that join and leave, beside other failures.
+    Membership,
 }
 
 impl Profile {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Swarm,
         Self::Single,
         Self::Duel,
@@ -102,6 +105,7 @@ impl Profile {
         Self::Corner,
         Self::FirstStart,
         Self::Standstill,
+        Self::Membership,
     ];
 
     #[must_use]
@@ -117,6 +121,7 @@ impl Profile {
             Self::Corner => "corner",
             Self::FirstStart => "first-start",
             Self::Standstill => "standstill",
+            Self::Membership => "membership",
         }
     }
 }
@@ -162,6 +167,9 @@ pub struct Plan {
     pub faults: Vec<Planned>,
 }
 
+/// Hosts that may join, where nodes join at all.
+const SPARES: usize = 2;
+
 /// Faults begin after this.
 const FAULTS_FROM: Span = ms(1_500);
 
@@ -176,7 +184,8 @@ impl Plan {
             _ => Layout::Five,
         };
         let profile = match rng.below(20) {
-            0..=5 => Profile::Swarm,
+            0..=4 => Profile::Swarm,
+            5 => Profile::Membership,
             6..=8 => Profile::Single,
             9..=12 => Profile::Duel,
             13..=14 => Profile::Late,
@@ -205,7 +214,10 @@ impl Plan {
         let mut rng = Rng::new(self.seed, 3);
         // A stream of its own, so that all else of a seed is as it was; the other profiles are about one thing each.
         let mut variety = Rng::new(self.seed, 30);
-        let varied = matches!(self.profile, Profile::Swarm | Profile::Single | Profile::Duel);
+        let varied = matches!(
+            self.profile,
+            Profile::Swarm | Profile::Single | Profile::Duel | Profile::Membership
+        );
         let rough = self.profile == Profile::Duel || rng.chance(300_000);
         let weather = Weather {
             loss_ppm: if rough { rng.below(20_000) } else { 200 },
@@ -261,6 +273,12 @@ impl Plan {
             3..=5 if self.profile == Profile::FirstStart => Found::NoMaster,
             _ => Found::Pair,
         }
+    }
+
+    /// Hosts that are no part of the first spec.
+    #[must_use]
+    pub fn spares(&self) -> usize {
+        if self.profile == Profile::Membership { SPARES } else { 0 }
     }
 
     /// When everything is healed.

@@ -109,6 +109,11 @@ fn each_invariant_has_checkers_and_each_of_them_was_seen_to_fire() {
 }
 
 #[test]
+fn a_newcomer_with_a_membership_of_its_own_is_caught() {
+    assert_caught(&["newcomers_vote"]);
+}
+
+#[test]
 fn a_decision_by_role_or_by_the_wall_clock_and_a_silent_leader_are_caught() {
     assert_caught(&["act_by_role", "say_nothing", "wait_by_wall_clock"]);
 }

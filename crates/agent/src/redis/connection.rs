@@ -232,6 +232,14 @@ pub(super) fn judge_greeting(line: &str, command: &str) -> Result<(), RedisFailu
     }
 }
 
+/// What a Redis says to a `PING` of somebody that it does not know.
+pub(super) async fn first_answer<S>(stream: &mut S) -> Result<String, RedisFailure>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    exchange(stream, &redis::cmd("PING")).await
+}
+
 async fn exchange<S>(stream: &mut S, command: &Cmd) -> Result<String, RedisFailure>
 where
     S: AsyncRead + AsyncWrite + Unpin,

@@ -20,6 +20,7 @@ mod endpoint;
 mod failure;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod look;
 mod observation;
 mod offset;
 mod probe;
@@ -35,6 +36,7 @@ pub use control_types::{
 };
 pub use endpoint::{RedisAddress, RedisEndpoint};
 pub use failure::{ProbeFailure, RedisFailure};
+pub use look::look_at;
 pub use observation::{
     Flavour, InfoError, Observation, Persistence, ReplicaLine, ReplicaLink, ReplicationView, Role,
     ServerIdentity, Version, WriteRefusal, WriteSettings,

@@ -83,12 +83,13 @@ impl Dice {
             Cause::Adopted,
             Cause::MasterDown,
             Cause::NodeSilent,
+            Cause::MasterUnreached,
             Cause::Switchover,
             Cause::SwitchoverBack,
             Cause::Operator,
             Cause::ColdStart,
         ];
-        all[usize::try_from(self.below(7)).unwrap()]
+        all[usize::try_from(self.below(8)).unwrap()]
     }
     fn socket(&mut self) -> SocketAddr {
         SocketAddr::new(self.ip(), self.port())
@@ -375,7 +376,7 @@ fn a_newer_format_is_refused_before_anything_else() {
 
 #[test]
 fn an_unknown_enum_value_is_refused_by_name() {
-    for value in [0, 8, -1] {
+    for value in [0, 9, -1] {
         let assign = pb::Assign { cause: value, ..assign_proto() };
         let error = refuse(Some(pb::command::Body::Assign(assign)), 1);
         let CodecError::UnknownValue { field: "assign.cause", value: seen } = error else {

@@ -75,6 +75,7 @@ impl Core {
             self.bootstrap_proposed = false;
         }
         if leads && self.leader.is_none() {
+            self.removal_at = self.consensus.last_index();
             self.leader = Some(Leader::new(
                 self.me,
                 Elected { term, last_index: self.consensus.last_index() },

@@ -99,6 +99,10 @@ impl Core {
 
     pub(super) fn remove_node(&mut self, now: Now, node: NodeId, dry_run: bool) -> AdminReply {
         let name = self.spec().node_name(node);
+        // Another removal may be in the log and not in the spec yet.
+        if self.applied < self.removal_at {
+            return AdminReply::Refused(Refusal::Busy);
+        }
         if let Err(why) = self.check_node_leaves(now, node) {
             return refused(name, "leave", why);
         }
@@ -106,18 +110,24 @@ impl Core {
             return self.would(format!("would take {name} out; its name cannot come back"));
         }
         let text = format!("{name} is taken out; stop its supervisor, its name cannot come back");
-        self.done_when_proposed(now, Body::RemoveNode { node }, text)
+        let reply = self.done_when_proposed(now, Body::RemoveNode { node }, text);
+        if let AdminReply::Done { index, .. } = &reply {
+            self.removal_at = *index;
+        }
+        reply
     }
 
+    /// From the entry on nobody keeps links to who leaves, and Raft takes it out by the votes of those that stay: they alone
+    /// have to be a majority of all that vote now, or it never happens. Who joined and has no vote yet does not count.
     fn check_node_leaves(&self, now: Now, node: NodeId) -> Result<(), NodeRefusal> {
         self.model.check_leaving(node)?;
-        let left = self.spec().nodes.len() - 1;
-        if left < NODES_MIN {
-            return Err(NodeRefusal::TooFew { left });
+        let voters = self.consensus.voters();
+        let stays = |v: &NodeId| *v != node && self.spec().node(*v).is_some();
+        let rest: Vec<NodeId> = voters.iter().copied().filter(stays).collect();
+        if rest.len() < NODES_MIN {
+            return Err(NodeRefusal::TooFew { left: rest.len() });
         }
-        let voters = self.consensus.voters().iter().copied();
-        let rest: Vec<NodeId> = voters.filter(|v| *v != node).collect();
-        let (heard, of) = (self.heard_of(&rest, now), rest.len());
+        let (heard, of) = (self.heard_of(&rest, now), voters.len());
         if heard <= of / 2 { Err(NodeRefusal::NoMajority { heard, of }) } else { Ok(()) }
     }
 

@@ -26,6 +26,7 @@ use crate::{
     mutations::Mutations,
     observe::Report,
     recent::Recent,
+    sight::Sights,
     sink::Sink,
     spec::{ClusterSpec, Timing},
 };
@@ -77,7 +78,10 @@ pub struct Core {
     news_at: Mono,
     pauses: BTreeMap<u64, Mono>,
     recent: Recent,
+    sights: Sights,
     last_transfer: Mono,
+    /// For a leader: removals of nodes have index up to this.
+    removal_at: u64,
     bootstrap_proposed: bool,
     /// There is something to hold a lease for.
     has_claims: bool,
@@ -148,7 +152,9 @@ impl Core {
             news_at: now.boot,
             pauses: BTreeMap::new(),
             recent: Recent::default(),
+            sights: Sights::default(),
             last_transfer: now.boot,
+            removal_at: 0,
             bootstrap_proposed: false,
             has_claims: false,
             recovered_to,
@@ -191,6 +197,9 @@ impl Core {
             Input::RedisDied { group, run_id } => {
                 self.with_host(now, &group, |h, cx| h.died(cx, run_id.as_ref()));
             }
+            Input::Looked { number, result } => {
+                self.sights.looked(now.boot, number, result, &mut self.sink);
+            }
             Input::Host(event) => self.host_event(now, &event),
             Input::Admin { id, request } => self.admin(now, id, request),
             Input::Wake => {}
@@ -210,6 +219,7 @@ impl Core {
         for h in self.hosts.values() {
             at = h.deadline(&self.holder).filter(ahead).map_or(at, |d| d.min(at));
         }
+        at = self.sights.deadline().filter(ahead).map_or(at, |d| d.min(at));
         at = self.report_again().map_or(at, |d| d.min(at));
         at = self.reach_deadline(now).map_or(at, |d| d.min(at));
         if self.has_claims && self.leader_id.is_some() {
@@ -283,8 +293,8 @@ impl Core {
                 }
             }
             PeerMessage::Reach(reach) => self.reach_message(from, reach),
-            PeerMessage::FenceRequest { group, epoch } => {
-                self.with_host(now, &group, |h, cx| h.fence_requested(cx, epoch));
+            PeerMessage::FenceRequest { group, epoch, unreached } => {
+                self.with_host(now, &group, |h, cx| h.fence_requested(cx, epoch, unreached));
             }
             PeerMessage::RelinkRequest { group, epoch } => {
                 self.with_host(now, &group, |h, cx| h.relink_requested(cx, epoch));
@@ -420,6 +430,7 @@ impl Core {
             self.each_host(now, |h, cx| h.reconcile(cx, may_act));
             self.open_gates(now);
             self.renew(now);
+            self.look_at_others(now);
             self.report(now);
             self.lead(now);
             if !self.drain_consensus(now) && self.loopback.is_empty() {
@@ -465,6 +476,11 @@ impl Core {
         }
     }
 
+    fn look_at_others(&mut self, now: Now) {
+        let cluster = self.model.spec.as_ref().unwrap_or(&self.initial_spec);
+        self.sights.look(now.boot, self.me, (&self.model, cluster), &mut self.sink);
+    }
+
     /// Tell the leader how things are here: on every change, and again while the last one is young, should it be lost with
     /// its connection. How far replication has come is told at the next probe anyway. That this node lives is told by
     /// whatever it sends.
@@ -474,9 +490,11 @@ impl Core {
         }
         let groups: Vec<_> =
             self.hosts.values().map(|h| h.report(now.boot, &self.holder)).collect();
+        let sights = self.sights.told();
         let last = self.last_report.as_ref().map(|(_, r)| r);
-        if !last.is_some_and(|r| r.groups == groups && r.applied == self.applied) {
-            if !last.is_some_and(|r| r.is_but_progress(&groups)) {
+        let same = |r: &Report| r.groups == groups && r.sights == sights;
+        if !last.is_some_and(|r| same(r) && r.applied == self.applied) {
+            if !last.is_some_and(|r| r.is_but_progress(&groups, &sights)) {
                 self.news_at = now.boot;
             }
         } else if self.report_again().is_some_and(|at| now.boot < at) {
@@ -488,6 +506,7 @@ impl Core {
             seq: self.report_seq,
             applied: self.applied,
             groups,
+            sights,
         };
         self.last_report = Some((now.boot, report.clone()));
         self.send_to_leader(PeerMessage::Report(report));

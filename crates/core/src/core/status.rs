@@ -4,10 +4,10 @@ use redkeep_consensus::{NodeId, Span};
 
 use super::Core;
 use crate::{
-    ids::{GroupId, Now},
+    ids::{Epoch, GroupId, Now},
     leader::Leader,
     model::GroupModel,
-    observe::{AttachedReplica, GroupReport, RedisView},
+    observe::{AttachedReplica, GroupReport, RedisView, Sight},
     spec::{ClusterSpec, GroupSpec},
     status::{GroupStatus, MemberStatus, NodeStatus, StatusView},
 };
@@ -87,7 +87,21 @@ impl Core {
                 .filter(|_| !self.mutations.say_nothing()),
             durability: spec.durability,
             min_replicas: g.master().and_then(|m| self.min_replicas(now, id, m)),
+            sights: self.group_sights(now, id, g.epoch()),
         })
+    }
+
+    fn group_sights(&self, now: Now, id: &GroupId, epoch: Epoch) -> Vec<(NodeId, Sight)> {
+        let present = |s: &Sight| s.group == *id && s.epoch == epoch;
+        let Some(leader) = &self.leader else {
+            let own = self.sights.told().into_iter().filter(present);
+            return own.map(|s| (self.me, s)).collect();
+        };
+        let round = self.round(now, &|_| false);
+        let Some(c) = leader.candidates(&round, id) else { return Vec::new() };
+        let reports = self.spec().nodes.iter().filter_map(|n| Some((n.id, c.heard(n.id)?)));
+        let all = reports.flat_map(|(by, r)| r.sights.iter().cloned().map(move |s| (by, s)));
+        all.filter(|(_, s)| present(s)).collect()
     }
 
     /// As the master's node told its Redis, where that is known here.

@@ -333,11 +333,15 @@ impl HostGroup {
     }
 
     /// The leader asks for a fence: obeyed only for the epoch that is served here.
-    pub(crate) fn fence_requested(&mut self, cx: &mut Cx<'_>, epoch: Epoch) {
+    pub(crate) fn fence_requested(&mut self, cx: &mut Cx<'_>, epoch: Epoch, unreached: bool) {
         let Some(a) = self.model(cx).and_then(|g| g.assignment.as_ref()) else { return };
         if a.master == self.me && a.epoch == epoch && self.fence.is_none() && epoch > self.burned {
             let served = self.takeover.as_ref().is_some_and(|t| t.serving);
-            let cause = if served { FenceCause::LeaderAsked } else { FenceCause::TakeoverFailed };
+            let cause = match served {
+                true if unreached => FenceCause::Unreached,
+                true => FenceCause::LeaderAsked,
+                false => FenceCause::TakeoverFailed,
+            };
             self.start_fence(cx, epoch, cause, None);
         }
     }

@@ -214,7 +214,7 @@ fn a_fence_guards_what_was_not_guarded_when_the_table_was_lost() {
     let seen = RedisObservation { role: RedisRole::Master, ..replica("1") };
     b.orders(|host, cx| host.observed(cx, Ok(seen)));
     b.orders(|host, cx| host.host_event(cx, &HostEvent::LockLost));
-    let orders = b.orders(|host, cx| host.fence_requested(cx, Epoch(1)));
+    let orders = b.orders(|host, cx| host.fence_requested(cx, Epoch(1), false));
     assert_eq!(orders, ["guard", "close"]);
 }
 

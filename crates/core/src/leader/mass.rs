@@ -12,7 +12,7 @@ use crate::{
     command::Cause,
     ids::GroupId,
     observe::RedisView,
-    plan::{Candidates, MassFailure},
+    plan::{Candidates, MassFailure, unreached},
 };
 
 impl Leader {
@@ -85,8 +85,14 @@ impl Leader {
             RedisView::Down(_) => true,
             RedisView::Unknown | RedisView::Doubtful(..) => ended,
             // The same life of it may go on; another may not.
+            RedisView::Up(_) if ended => {
+                Candidates { old_master: true, ..c }.judge(a.master).is_err()
+            }
             RedisView::Up(_) => {
-                ended && Candidates { old_master: true, ..c }.judge(a.master).is_err()
+                let well = lead
+                    .well_since
+                    .is_some_and(|at| round.now.boot.since(at) >= unreached::well_enough_after(&c));
+                well && unreached::by_majority(&c, round.cluster).is_some()
             }
         }
     }

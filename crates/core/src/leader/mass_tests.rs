@@ -10,7 +10,7 @@ use crate::{
     mutations::Mutations,
     observe::{
         DownReason, EligibleMember, FenceCause, Fenced, GroupReport, RedisObservation, RedisRole,
-        RedisView, Report,
+        RedisView, Report, Seen, Sight,
     },
     plan::{Forced, HoldReason, cluster_for_test},
     recent::{AT_ONCE, Recent},
@@ -31,6 +31,8 @@ struct Bench {
     index: u64,
     /// By group: its master's Redis died, and its node fenced.
     dead: [bool; 3],
+    /// By group: b and c do not reach its master any more; c reaches b.
+    lost: [bool; 3],
     a_silent: bool,
     b_silent: bool,
 }
@@ -53,6 +55,7 @@ impl Bench {
             now,
             index: 0,
             dead: [false; 3],
+            lost: [false; 3],
             a_silent: false,
             b_silent: false,
         };
@@ -124,6 +127,9 @@ impl Bench {
                 self.reported(node);
             }
         }
+        if self.lost.contains(&true) {
+            self.reported("c");
+        }
         let now = Now { boot: self.now, raw: self.now, unix_ms: 0 };
         let wishes = self.with_round(|leader, round, _| leader.plan_all(round));
         let mut assigned = Vec::new();
@@ -185,8 +191,19 @@ impl Bench {
             }
         };
         let groups = (0..GROUPS.len()).map(of).collect();
-        let report = Report { incarnation: 1, seq: self.now.0, applied: self.index, groups };
+        let (seq, applied) = (self.now.0, self.index);
+        let sights = if node == "a" { Vec::new() } else { self.sights() };
+        let report = Report { incarnation: 1, seq, applied, groups, sights };
         self.leader.reported(self.now, node_id(node), report, &self.model);
+    }
+
+    fn sights(&self) -> Vec<Sight> {
+        let of = |n: usize| {
+            let sight =
+                |node, seen| Sight { group: group(n), epoch: Epoch(1), node: node_id(node), seen };
+            [sight("a", Seen::Lost("no answer".into())), sight("b", Seen::Reached)]
+        };
+        (0..GROUPS.len()).filter(|n| self.lost[*n]).flat_map(of).collect()
     }
 
     fn holds(&self) -> [Option<HoldReason>; 3] {
@@ -343,4 +360,16 @@ fn the_next_leader_knows_of_an_acknowledgement() {
     b.leader = Leader::new(node_id("c"), elected, at, timing, Mutations::NONE);
     b.later(MOMENT);
     assert_eq!(b.look(), [(0, "b"), (1, "b")]);
+}
+
+#[test]
+fn masters_that_a_majority_cannot_reach_count_too() {
+    let mut b = Bench::limited_to(1);
+    for _ in 0..30 {
+        assert_eq!(b.look(), [], "all is well");
+        b.later(MOMENT);
+    }
+    b.lost = [true, true, false];
+    assert_eq!(b.look(), []);
+    assert_eq!(b.holds(), [mass(2, 1), mass(2, 1), None]);
 }

@@ -8,7 +8,7 @@ use crate::{
     ids::RunId,
     leader::NodeView,
     model::GroupModel,
-    observe::{Fenced, GroupReport, RedisObservation, RedisView},
+    observe::{Fenced, GroupReport, RedisObservation, RedisView, Report},
     plan::{Exclusion, history::shared_offset},
     spec::GroupSpec,
 };
@@ -44,7 +44,14 @@ pub struct Candidates<'a> {
     pub ignore_eligible: bool,
 }
 
-impl Candidates<'_> {
+impl<'a> Candidates<'a> {
+    /// The report of a node that is heard.
+    pub(crate) fn heard(&self, node: NodeId) -> Option<&'a Report> {
+        let view = self.nodes.get(&node)?;
+        let silent = self.now_boot.since(view.heard?) > self.silent_after;
+        view.report.as_ref().filter(|_| !silent)
+    }
+
     /// The rule that excludes `node`, or the candidate.
     pub fn judge(&self, node: NodeId) -> Result<Candidate, Exclusion> {
         let priority = self.spec.priority(node);
@@ -108,12 +115,7 @@ impl Candidates<'_> {
     /// The group's report of a node that is heard.
     #[must_use]
     pub fn report(&self, node: NodeId) -> Option<&GroupReport> {
-        let view = self.nodes.get(&node)?;
-        let heard = view.heard?;
-        if self.now_boot.0.saturating_sub(heard.0) > self.silent_after.0 {
-            return None;
-        }
-        view.report.as_ref()?.group(&self.spec.id)
+        self.heard(node)?.group(&self.spec.id)
     }
 
     /// The newest fence `node` ever reported to this leader.

@@ -8,6 +8,7 @@ pub mod planner;
 pub mod reason;
 #[cfg(test)]
 mod tests;
+pub mod unreached;
 
 #[cfg(test)]
 pub(crate) use tests::cluster as cluster_for_test;

@@ -14,6 +14,7 @@ use crate::{
         HoldReason, bypass,
         candidate::{Candidate, Candidates},
         eligible::{self, EligibleChange, JoinMarks},
+        unreached::{self, Unreached},
     },
     spec::ClusterSpec,
 };
@@ -49,6 +50,8 @@ pub struct PlanInput<'a> {
     pub mass_failure: Option<MassFailure>,
     pub forced: Option<&'a Forced>,
     pub marks: &'a JoinMarks,
+    /// For how long the master's node has said, without a break, that it serves and finds its Redis well.
+    pub well_for: Span,
     /// Since when this node leads.
     pub leading_since: Mono,
     /// When the present assignment was applied here.
@@ -89,7 +92,7 @@ pub fn plan(p: &PlanInput<'_>) -> Plan {
         return plan_forced(p, forced);
     }
     if p.deciding {
-        return Plan::AskFence(HoldReason::AwaitingFence { left: p.lease_left });
+        return Plan::AskFence(awaiting_fence(p));
     }
     let Some(report) = report else {
         return Plan::Hold(HoldReason::OldLease { left: p.lease_left });
@@ -98,12 +101,34 @@ pub fn plan(p: &PlanInput<'_>) -> Plan {
         return plan_down(p);
     }
     if a.serving {
-        return plan_quiet(p, a);
+        return plan_serving(p, a);
     }
     if report.serving == Some(a.epoch) {
         return Plan::Serving(a.epoch);
     }
     plan_takeover(p, a)
+}
+
+/// Why the fence is waited for: its cause goes with the request.
+fn awaiting_fence(p: &PlanInput<'_>) -> HoldReason {
+    let left = p.lease_left;
+    match unreached(p) {
+        Some(u) => {
+            HoldReason::FencingUnreached { node: master_name(p), by: u.names(p.cluster), left }
+        }
+        None => HoldReason::AwaitingFence { left },
+    }
+}
+
+fn master_name(p: &PlanInput<'_>) -> String {
+    p.candidates.group.master().map_or_else(String::new, |m| p.cluster.node_name(m))
+}
+
+/// A majority cannot reach the master's Redis, which is well by itself and was not closed by us.
+fn unreached(p: &PlanInput<'_>) -> Option<Unreached> {
+    let long = p.well_for >= unreached::well_enough_after(&p.candidates);
+    unreached::by_majority(&p.candidates, p.cluster)
+        .filter(|_| long && p.candidates.group.switchover.is_none())
 }
 
 fn switchover_late(p: &PlanInput<'_>) -> bool {
@@ -179,7 +204,26 @@ fn plan_fenced(p: &PlanInput<'_>, a: &Assignment, f: &Fenced) -> Plan {
     {
         return Plan::Assign(assign(p, &best, Cause::Operator, "ordered by an operator"));
     }
+    if f.cause == FenceCause::Unreached {
+        return plan_moved(p, a);
+    }
     choose(p, a, Cause::MasterDown)
+}
+
+/// It fenced because a majority did not reach it: one that they reach, and only if there is none any more the old one again.
+/// What holds automatic failovers back was asked before the fence; now it would only keep both closed.
+fn plan_moved(p: &PlanInput<'_>, a: &Assignment) -> Plan {
+    let reached =
+        unreached::by_majority(&p.candidates, p.cluster).and_then(|u| u.best(&p.candidates));
+    match reached {
+        Some(best) => Plan::Assign(assign(
+            p,
+            &best,
+            Cause::MasterUnreached,
+            "a majority of nodes did not reach the old master's Redis, and its node fenced",
+        )),
+        None => choose(p, a, Cause::MasterUnreached),
+    }
 }
 
 /// The life of Redis that was assigned missed its last probes and is not known to be down.
@@ -265,6 +309,22 @@ fn plan_takeover(p: &PlanInput<'_>, a: &Assignment) -> Plan {
         };
     }
     Plan::Hold(HoldReason::TakeoverRunning { left: Span(limit.0.saturating_sub(spent)) })
+}
+
+/// The master's node finds it well. If the others do not get to it, it is moved; else the quiet work is done.
+fn plan_serving(p: &PlanInput<'_>, a: &Assignment) -> Plan {
+    let Some(u) = unreached(p) else { return plan_quiet(p, a) };
+    let held = match u.best(&p.candidates) {
+        None => HoldReason::Unreached { node: master_name(p), by: u.names(p.cluster) },
+        Some(_) => match bypass::of_master(&p.candidates, p.cluster).or_else(|| brake(p)) {
+            None => return Plan::AskFence(awaiting_fence(p)),
+            Some(hold) => hold,
+        },
+    };
+    match plan_quiet(p, a) {
+        Plan::Nothing => Plan::Hold(held),
+        quiet => quiet,
+    }
 }
 
 /// All is well: keep the eligible set true.

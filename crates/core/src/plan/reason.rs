@@ -53,6 +53,10 @@ pub enum HoldReason {
     TakeoverRunning { left: Span },
     #[error("Redis at {node} can be reached around the lock: {}", Bypass::tell(.open))]
     Bypass { node: String, open: Vec<Bypass> },
+    #[error("{by} cannot reach Redis at {node}: its node is asked to fence (at most {left})")]
+    FencingUnreached { node: String, by: String, left: Span },
+    #[error("{by} cannot reach Redis at {node}, and no eligible replica that they reach")]
+    Unreached { node: String, by: String },
 }
 
 impl HoldReason {
@@ -77,7 +81,10 @@ impl HoldReason {
             | Self::MassFailure { .. }
             | Self::InFlight
             | Self::LeadershipTransfer
-            | Self::TakeoverRunning { .. } => false,
+            | Self::TakeoverRunning { .. }
+            | Self::FencingUnreached { .. }
+            // The way may open again, and the master serves whoever reaches it.
+            | Self::Unreached { .. } => false,
         }
     }
 }

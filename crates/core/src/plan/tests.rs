@@ -3,6 +3,7 @@
 mod bypass;
 mod joining;
 mod order;
+mod unreached;
 
 use std::collections::BTreeMap;
 
@@ -105,6 +106,8 @@ struct Case {
     marks: JoinMarks,
     now: Mono,
     seen_before: BTreeMap<&'static str, RedisObservation>,
+    sights: BTreeMap<&'static str, Vec<Sight>>,
+    well_for: Span,
 }
 
 impl Case {
@@ -149,6 +152,8 @@ impl Case {
             marks: JoinMarks::new(),
             now,
             seen_before: BTreeMap::new(),
+            sights: BTreeMap::new(),
+            well_for: Span::from_secs(10),
         }
     }
 
@@ -174,8 +179,9 @@ impl Case {
     fn nodes(&self) -> BTreeMap<NodeId, NodeView> {
         let mut nodes: BTreeMap<NodeId, NodeView> = BTreeMap::new();
         for (n, (heard, report)) in &self.reports {
+            let sights = self.sights.get(n).cloned().unwrap_or_default();
             let report =
-                Report { incarnation: 1, seq: 1, applied: 9, groups: vec![report.clone()] };
+                Report { incarnation: 1, seq: 1, applied: 9, groups: vec![report.clone()], sights };
             nodes.insert(node_id(n), NodeView::for_test(*heard, report, self.seen_before.get(n)));
         }
         nodes
@@ -208,6 +214,7 @@ impl Case {
             mass_failure: self.mass_failure,
             forced: self.forced.as_ref(),
             marks: &self.marks,
+            well_for: self.well_for,
             leading_since: Mono(50 * SEC),
             assigned_at: Mono(60 * SEC),
             switchover_since: None,

@@ -95,6 +95,8 @@ pub(crate) struct World {
     pub hosts: BTreeMap<&'static str, Host>,
     queue: VecDeque<(&'static str, Input)>,
     pub cut: BTreeSet<(&'static str, &'static str)>,
+    /// Who does not get to the Redis of whom, while their supervisors hear each other.
+    pub filtered: BTreeSet<(&'static str, &'static str)>,
     /// What becomes of an attempt to keep a data set aside.
     pub keeping: Keeping,
     /// Replicas cannot attach, whatever they follow.
@@ -126,6 +128,7 @@ impl World {
             hosts: BTreeMap::new(),
             queue: VecDeque::new(),
             cut: BTreeSet::new(),
+            filtered: BTreeSet::new(),
             keeping: Keeping::Succeeds,
             no_replication: false,
             tape: None,
@@ -299,6 +302,10 @@ impl World {
             Effect::Event(e) => {
                 self.host(name).log.push(e);
                 None
+            }
+            Effect::Look { number, target, .. } => {
+                let result = self.look(name, target);
+                Some(Input::Looked { number, result })
             }
             Effect::SpecChanged(_) => None,
         };

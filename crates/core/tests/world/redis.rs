@@ -183,6 +183,20 @@ impl World {
         })
     }
 
+    /// What a new client at `from` meets at the port of `target`.
+    pub(super) fn look(&mut self, from: &'static str, target: SocketAddr) -> Result<(), String> {
+        let to = if target.ip().to_string() == "10.99.0.1" { "a" } else { "b" };
+        let t = self.t;
+        let replica =
+            self.host(to).lock.replica.get(&target.port()).is_some_and(|until| t < *until);
+        let cut = self.cut.contains(&(from, to)) || self.cut.contains(&(to, from));
+        let well = (self.is_open(to) || replica) && self.redis(to).alive && !self.redis(to).hung;
+        match well && !cut && !self.filtered.contains(&(from, to)) {
+            true => Ok(()),
+            false => Err("refused".to_owned()),
+        }
+    }
+
     /// A host that clients can write to.
     pub(crate) fn writable(&mut self, name: &str) -> bool {
         let open = self.is_open(name);

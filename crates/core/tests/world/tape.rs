@@ -59,7 +59,10 @@ impl Tape {
             Effect::Burn { epoch, .. } => Some((Kind::Lock, format!("burn e{epoch}"))),
             Effect::Event(e) => Some((Kind::Event, event_text(e))),
             Effect::Reply { reply, .. } => Some((Kind::Event, reply_text(reply))),
-            Effect::Persist(_) | Effect::ProbeNow { .. } | Effect::SpecChanged(_) => None,
+            Effect::Persist(_)
+            | Effect::ProbeNow { .. }
+            | Effect::Look { .. }
+            | Effect::SpecChanged(_) => None,
         };
         if let Some((kind, text)) = told {
             self.line(t, name, kind, &text);

@@ -77,6 +77,17 @@ pub(crate) struct GroupView {
     pub(crate) paused_for_ms: Option<u64>,
     pub(crate) hold: Option<HoldView>,
     pub(crate) members: Vec<MemberView>,
+    /// How nodes that cannot reach the master's Redis over the network see the members.
+    pub(crate) sights: Vec<SightView>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct SightView {
+    pub(crate) by: String,
+    pub(crate) node: String,
+    /// reached, lost, never.
+    pub(crate) state: Option<String>,
+    pub(crate) why: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -261,6 +272,7 @@ impl From<pb::GroupStatus> for GroupView {
             interface,
             durability: _,
             min_replicas,
+            sights,
         } = group;
         Self {
             name,
@@ -284,7 +296,15 @@ impl From<pb::GroupStatus> for GroupView {
             paused_for_ms: paused_for.map(ms),
             hold: hold.map(HoldView::from),
             members: members.into_iter().map(MemberView::from).collect(),
+            sights: sights.into_iter().map(SightView::from).collect(),
         }
+    }
+}
+
+impl From<pb::Sight> for SightView {
+    fn from(sight: pb::Sight) -> Self {
+        let state = word(sight.state().as_str_name(), "SIGHT_STATE_");
+        Self { by: sight.by, node: sight.node, state, why: text(sight.why) }
     }
 }
 

@@ -364,7 +364,13 @@ pub(crate) fn healthy_group() -> pb::GroupStatus {
         interface: "eth0".to_owned(),
         durability: pb::Durability::Async.into(),
         min_replicas: Some(0),
+        sights: vec![sight("w", pb::SightState::Lost, "no answer within 250 ms")],
     }
+}
+
+fn sight(by: &str, state: pb::SightState, why: &str) -> pb::Sight {
+    let (by, why) = (by.to_owned(), why.to_owned());
+    pb::Sight { by, node: "a".to_owned(), state: state.into(), why }
 }
 
 fn member(name: &str) -> pb::MemberStatus {

@@ -50,6 +50,8 @@ const fn kind_of(kind: &EventKind) -> pb::EventKind {
         EventKind::ActionFailed { .. } => pb::EventKind::ActionFailed,
         EventKind::Bypass { .. } => pb::EventKind::Bypass,
         EventKind::BypassClosed => pb::EventKind::BypassClosed,
+        EventKind::Unreached { .. } => pb::EventKind::Unreached,
+        EventKind::Reached { .. } => pb::EventKind::Reached,
         EventKind::DiskStalled { .. } => pb::EventKind::DiskStalled,
         EventKind::Quarantined { .. } => pb::EventKind::Quarantined,
         EventKind::QuarantineFailed { .. } => pb::EventKind::QuarantineFailed,
@@ -61,6 +63,7 @@ const fn about(kind: &EventKind) -> Option<NodeId> {
     match kind {
         EventKind::Assigned { master, .. } | EventKind::Serving { master } => Some(*master),
         EventKind::SwitchoverStarted { to } => Some(*to),
+        EventKind::Unreached { node, .. } | EventKind::Reached { node } => Some(*node),
         EventKind::LeaderChanged { leader, .. } => *leader,
         _ => None,
     }
@@ -108,6 +111,12 @@ fn sentence(view: &View, kind: &EventKind) -> String {
         EventKind::ActionFailed { action, text } => format!("{action} failed: {text}"),
         EventKind::Bypass { text } => format!("Redis can be reached around the lock: {text}"),
         EventKind::BypassClosed => plain("Redis can no longer be reached around the lock"),
+        EventKind::Unreached { node, why } => {
+            format!("Redis at {} cannot be reached from here: {why}", view.name(*node))
+        }
+        EventKind::Reached { node } => {
+            format!("Redis at {} can be reached again", view.name(*node))
+        }
         EventKind::DiskStalled { took } => {
             format!("the disk of the log stalled: one write took {} ms", took.as_millis())
         }
@@ -135,6 +144,7 @@ const fn fence_cause(cause: FenceCause) -> &'static str {
         FenceCause::RunIdChanged => "its Redis was restarted",
         FenceCause::WrongRole => "its Redis changed role by itself",
         FenceCause::LeaderAsked => "the leader asked for it",
+        FenceCause::Unreached => "a majority of nodes cannot reach its Redis",
         FenceCause::Switchover => "switchover",
         FenceCause::TakeoverFailed => "the takeover failed",
         FenceCause::Stopping => "the supervisor stops",

@@ -167,6 +167,10 @@ pub(super) fn hold(why: &HoldReason) -> pb::Hold {
         HoldReason::LeadershipTransfer => (pb::HoldReason::LeadershipTransfer, None),
         HoldReason::TakeoverRunning { left } => (pb::HoldReason::TakeoverRunning, Some(*left)),
         HoldReason::Bypass { .. } => (pb::HoldReason::Bypass, None),
+        HoldReason::FencingUnreached { left, .. } => {
+            (pb::HoldReason::FencingUnreached, Some(*left))
+        }
+        HoldReason::Unreached { .. } => (pb::HoldReason::Unreached, None),
     };
     pb::Hold { reason: reason.into(), text: why.to_string(), left: left.map(span) }
 }

@@ -3,7 +3,8 @@
 //! A pure function of one view. A follower says only what it knows at first hand; the leader's view says all.
 
 use redkeep_core::{
-    observe::{Bypass, RedisRole, RedisView, TakeoverFailure},
+    NodeId,
+    observe::{Bypass, RedisRole, RedisView, Seen, Sight, TakeoverFailure},
     plan::HoldReason,
     spec::{ClusterSpec, Durability},
     status::{GroupStatus, MemberStatus},
@@ -11,6 +12,8 @@ use redkeep_core::{
 use redkeep_proto::admin::v1::{Problem, Severity};
 
 use super::view::{View, down_reason, host_port, is_heard};
+
+const UNREACHED: &str = "firewall, bind and maxclients of that Redis: redis-cli -h ADDRESS -p PORT PING (on the nodes named)";
 
 /// All problems of a view.
 pub(super) fn of(view: &View) -> Vec<Problem> {
@@ -101,6 +104,7 @@ fn of_group(view: &View, spec: &ClusterSpec, group: &GroupStatus) -> Vec<Problem
     found.extend(group.members.iter().filter_map(|m| bypassed(view, group, m)));
     found.extend(group.members.iter().filter_map(|m| stuck(view, spec, group, m)));
     found.extend(lapsed_master(view, group));
+    found.extend(unreached(view, spec, group));
     found.extend(not_strict(view, group));
     let others = group.members.len() > 1;
     if group.serving && others && group.eligible.is_empty() {
@@ -140,6 +144,31 @@ fn lapsed_master(view: &View, group: &GroupStatus) -> Option<Problem> {
         let text =
             format!("{name} is the master but does not serve at the VIP now: it holds no lease");
         report.say(Severity::Critical, &name, text, report.explain())
+    })
+}
+
+/// Nodes to which the master's Redis does not answer over the network.
+fn unreached(view: &View, spec: &ClusterSpec, group: &GroupStatus) -> Option<Problem> {
+    let master = group.master?;
+    // A Redis that is down, or behind the closed port of a lapsed lease, is told by itself.
+    let member = group.members.iter().find(|m| m.node == master)?;
+    let well = member.serving == Some(group.epoch) && matches!(member.redis, RedisView::Up(_));
+    let by = |(by, sight): &(NodeId, Sight)| match &sight.seen {
+        _ if sight.node != master => None,
+        Seen::Reached => None,
+        Seen::Lost(why) => Some(format!("{} ({why})", view.name(*by))),
+        Seen::Never(why) => {
+            Some(format!("{} ({why}; never since its supervisor started)", view.name(*by)))
+        }
+    };
+    let by: Vec<String> = group.sights.iter().filter_map(by).collect();
+    (!by.is_empty() && (well || !member.known)).then(|| {
+        let report = Reporter { group: group.group.as_str() };
+        let name = view.name(master);
+        let at = spec.group(&group.group).and_then(|g| spec.redis_addr(master, g));
+        let at = at.map_or_else(String::new, |at| format!(" ({at})"));
+        let text = format!("Redis at {name}{at} cannot be reached from {}", by.join(", "));
+        report.say(Severity::Warning, &name, text, UNREACHED.to_owned())
     })
 }
 
@@ -313,7 +342,9 @@ impl Reporter<'_> {
                 )
             }
             HoldReason::Bypass { open, .. } => mends(open),
+            HoldReason::Unreached { .. } => UNREACHED.to_owned(),
             HoldReason::OldLease { .. }
+            | HoldReason::FencingUnreached { .. }
             | HoldReason::OldMasterDoubtful
             | HoldReason::AwaitingFence { .. }
             | HoldReason::InFlight

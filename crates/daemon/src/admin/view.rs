@@ -9,7 +9,7 @@ use redkeep_core::{
     model::{Record, RecordKind},
     observe::{
         AttachedReplica, DownReason, FenceCause, Fenced, ProbeFailure, RedisObservation, RedisRole,
-        RedisView, TakeoverFailure,
+        RedisView, Seen, Sight, TakeoverFailure,
     },
     spec::{ClusterSpec, GroupSpec, NodeSpec},
     status::{GroupStatus, MemberStatus, NodeStatus, StatusView},
@@ -155,6 +155,7 @@ impl View {
             hold: why,
             durability,
             min_replicas,
+            sights,
         } = status;
         let spec = self.spec().and_then(|s| s.group(group));
         let master_offset = master
@@ -191,7 +192,19 @@ impl View {
             interface: spec.map_or_else(String::new, |s| s.interface.clone()),
             durability: super::spec::durability(*durability).into(),
             min_replicas: *min_replicas,
+            sights: sights.iter().map(|(by, s)| self.sight(*by, s)).collect(),
         }
+    }
+
+    fn sight(&self, by: NodeId, sight: &Sight) -> pb::Sight {
+        let Sight { group: _, epoch: _, node, seen } = sight;
+        let (state, why) = match seen {
+            Seen::Reached => (pb::SightState::Reached, ""),
+            Seen::Lost(why) => (pb::SightState::Lost, why.as_str()),
+            Seen::Never(why) => (pb::SightState::Never, why.as_str()),
+        };
+        let (by, node, why) = (self.name(by), self.name(*node), why.to_owned());
+        pb::Sight { by, node, state: state.into(), why }
     }
 
     fn assigned_unix_ms(&self, index: u64) -> Option<u64> {
@@ -264,6 +277,7 @@ pub(super) fn assigned_because(cause: Cause) -> pb::Cause {
         Cause::Adopted => pb::Cause::Adopted,
         Cause::MasterDown => pb::Cause::MasterDown,
         Cause::NodeSilent => pb::Cause::NodeSilent,
+        Cause::MasterUnreached => pb::Cause::MasterUnreached,
         Cause::Switchover => pb::Cause::Switchover,
         Cause::SwitchoverBack => pb::Cause::SwitchoverBack,
         Cause::Operator => pb::Cause::Operator,
@@ -380,6 +394,7 @@ fn fence(Fenced { epoch, offset, confirmed_by_target, cause }: Fenced) -> pb::Fe
         FenceCause::RunIdChanged => pb::FenceCause::RunIdChanged,
         FenceCause::WrongRole => pb::FenceCause::WrongRole,
         FenceCause::LeaderAsked => pb::FenceCause::LeaderAsked,
+        FenceCause::Unreached => pb::FenceCause::Unreached,
         FenceCause::Switchover => pb::FenceCause::Switchover,
         FenceCause::TakeoverFailed => pb::FenceCause::TakeoverFailed,
         FenceCause::Stopping => pb::FenceCause::Stopping,

@@ -40,8 +40,9 @@ pub(crate) fn encode(message: &PeerMessage) -> pb::Message {
         PeerMessage::Grant(grant) => Body::Grant(grant_to_proto(grant)),
         PeerMessage::Report(report) => Body::Report(report::to_proto(report)),
         PeerMessage::Reach(reach) => Body::Reach(reach_to_proto(*reach)),
-        PeerMessage::FenceRequest { group, epoch } => {
-            Body::FenceRequest(pb::FenceRequest { group: name(group), epoch: epoch.0 })
+        PeerMessage::FenceRequest { group, epoch, unreached } => {
+            let (group, unreached) = (name(group), *unreached);
+            Body::FenceRequest(pb::FenceRequest { group, epoch: epoch.0, unreached })
         }
         PeerMessage::RelinkRequest { group, epoch } => {
             Body::RelinkRequest(pb::RelinkRequest { group: name(group), epoch: epoch.0 })
@@ -66,10 +67,10 @@ pub(crate) fn decode(message: pb::Message) -> Result<PeerMessage, DecodeError> {
         Body::Grant(grant) => PeerMessage::Grant(grant_from_proto(grant)?),
         Body::Report(report) => PeerMessage::Report(report::from_proto(report)?),
         Body::Reach(reach) => PeerMessage::Reach(reach_from_proto(reach)?),
-        Body::FenceRequest(pb::FenceRequest { group, epoch }) => PeerMessage::FenceRequest {
-            group: group_id(&group, "fence_request.group")?,
-            epoch: Epoch(epoch),
-        },
+        Body::FenceRequest(pb::FenceRequest { group, epoch, unreached }) => {
+            let group = group_id(&group, "fence_request.group")?;
+            PeerMessage::FenceRequest { group, epoch: Epoch(epoch), unreached }
+        }
         Body::RelinkRequest(pb::RelinkRequest { group, epoch }) => PeerMessage::RelinkRequest {
             group: group_id(&group, "relink_request.group")?,
             epoch: Epoch(epoch),

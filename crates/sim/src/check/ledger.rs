@@ -73,7 +73,7 @@ impl Group {
     fn loss_after(&self, old: Epoch, new: Epoch) -> Loss {
         let of = |cause: &Cause| match cause {
             Cause::Switchover | Cause::SwitchoverBack => Loss::Nothing,
-            Cause::MasterDown | Cause::NodeSilent => Loss::Tail,
+            Cause::MasterDown | Cause::NodeSilent | Cause::MasterUnreached => Loss::Tail,
             Cause::Adopted | Cause::Operator | Cause::ColdStart => Loss::Anything,
         };
         self.causes.range(old.next()..=new).map(|(_, c)| of(c)).max().unwrap_or(Loss::Anything)
@@ -97,8 +97,8 @@ pub struct Ledger {
 
 impl Ledger {
     #[must_use]
-    pub fn new(spec: &ClusterSpec) -> Self {
-        let group = || Group { opened: vec![None; spec.nodes.len()], ..Group::default() };
+    pub fn new(spec: &ClusterSpec, hosts: usize) -> Self {
+        let group = || Group { opened: vec![None; hosts], ..Group::default() };
         let second = Span::from_secs(1);
         let lease = spec.timing.wait_for(spec.timing.lease_ttl);
         Self {
@@ -271,7 +271,7 @@ mod tests {
 
     fn ledger() -> Ledger {
         let knobs = Plan::draw(1, Layout::Trio, Profile::Calm).knobs();
-        Ledger::new(&crate::world::spec_of(Layout::Trio, &knobs))
+        Ledger::new(&crate::world::spec_of(Layout::Trio, &knobs), 3)
     }
     fn ack(host: usize, write: WriteId, at_ms: u64) -> Acknowledged {
         Acknowledged { group: 0, host, write, at: Real(at_ms * 1_000_000), elsewhere: 0 }

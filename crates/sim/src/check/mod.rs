@@ -4,6 +4,7 @@
 //! first, no act without a lease, acknowledged writes. Progress and agreement are sampled. Deliberately absent: any use of what the system believes where the truth is at hand.
 
 pub mod ledger;
+pub mod majorities;
 pub mod orders;
 pub mod permission;
 pub mod progress;
@@ -65,6 +66,10 @@ pub enum Violation {
     MissingAtEnd { group: usize, write: WriteId },
     #[error("at log index {applied}: two nodes have different models")]
     ModelsDiffer { applied: u64 },
+    #[error(
+        "{older} leads in term {term} and {newer} in term {newer_term}: a majority of the voters that {older} goes by is in no later term than its own"
+    )]
+    TwoMajorities { older: NodeId, term: u64, newer: NodeId, newer_term: u64 },
     #[error("group {group}: nobody serves for {since}, and the leader says no reason")]
     SilentWait { group: usize, since: Span },
     #[error(
@@ -77,6 +82,10 @@ pub enum Violation {
         "group {group}: host {host} does not follow the master {since} after everything was healed"
     )]
     NotFollowing { group: usize, host: usize, since: Span },
+    #[error(
+        "{since} after everything was healed, a change of the membership is not carried out: {what}"
+    )]
+    NotChanged { since: Span, what: String },
     #[error("an order to host {host} was never answered")]
     NoAnswer { host: usize },
     #[error("the supervisor of host {host} does not start: {why}")]
@@ -114,6 +123,8 @@ impl Violation {
             Self::EmptyServes { .. } => "EmptyServes",
             Self::MissingAtEnd { .. } => "MissingAtEnd",
             Self::ModelsDiffer { .. } => "ModelsDiffer",
+            Self::TwoMajorities { .. } => "TwoMajorities",
+            Self::NotChanged { .. } => "NotChanged",
             Self::SilentWait { .. } => "SilentWait",
             Self::NotServing { .. } => "NotServing",
             Self::ServiceGap { .. } => "ServiceGap",
@@ -148,11 +159,13 @@ impl Violation {
             | Self::EmptyReplaced { .. }
             | Self::EmptyServes { .. }
             | Self::MissingAtEnd { .. }
+            | Self::TwoMajorities { .. }
             | Self::ModelsDiffer { .. } => true,
             Self::SilentWait { .. }
             | Self::NotServing { .. }
             | Self::ServiceGap { .. }
             | Self::NotFollowing { .. }
+            | Self::NotChanged { .. }
             | Self::NoAnswer { .. }
             | Self::NoStart { .. }
             | Self::Panicked { .. }
@@ -163,6 +176,7 @@ impl Violation {
 
 #[derive(Debug)]
 pub struct Checks {
+    pub majorities: majorities::Majorities,
     pub orders: orders::Orders,
     pub permission: permission::Permission,
     pub ledger: ledger::Ledger,
@@ -173,11 +187,12 @@ pub struct Checks {
 
 impl Checks {
     #[must_use]
-    pub fn new(spec: &ClusterSpec) -> Self {
+    pub fn new(spec: &ClusterSpec, hosts: usize) -> Self {
         Self {
+            majorities: majorities::Majorities::default(),
             orders: orders::Orders::default(),
             permission: permission::Permission::default(),
-            ledger: ledger::Ledger::new(spec),
+            ledger: ledger::Ledger::new(spec, hosts),
             progress: progress::Progress::new(spec.groups.len()),
             strict: strict::Strict::default(),
             tails: tails::Tails::default(),

@@ -93,10 +93,16 @@ impl Progress {
 /// What the log alone determines.
 fn digest(status: &StatusView) -> u64 {
     let mut text = String::new();
+    if let Some(cluster) = &status.cluster {
+        // A node that joins is a learner in whatever snapshot it gets: learners may differ, and change no quorum.
+        let nodes: Vec<_> = cluster.nodes.iter().map(|n| n.id).collect();
+        text.push_str(&format!("{:?}{nodes:?}", status.voters));
+    }
     for g in &status.groups {
         let part = (
             (&g.group, g.epoch, g.master, g.cause, g.assigned_at),
             (g.serving, &g.eligible, &g.joining, g.switchover_to),
+            g.members.iter().map(|m| m.node).collect::<Vec<_>>(),
         );
         text.push_str(&format!("{part:?}"));
     }

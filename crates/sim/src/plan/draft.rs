@@ -33,6 +33,7 @@ impl Draft {
             Profile::Corner => self.corner(),
             Profile::FirstStart => self.first_start(),
             Profile::Standstill => self.standstill(),
+            Profile::Membership => self.membership(),
         }
         self.faults
     }
@@ -56,6 +57,12 @@ impl Draft {
         self.faults.push(Planned { at, kind, target, lasts, pick });
     }
 
+    /// An order about the membership: of the cluster, or of `group`.
+    pub(super) fn order(&mut self, at: Span, kind: FaultKind, host: usize, group: usize) {
+        let (target, lasts) = (Target::Node(host), ms(1));
+        self.faults.push(Planned { at, kind, target, lasts, pick: group as u64 });
+    }
+
     pub(super) fn length(&mut self, kind: FaultKind) -> Span {
         use FaultKind as F;
         let long = self.rng.chance(300_000);
@@ -66,9 +73,15 @@ impl Draft {
             F::KillSupervisor | F::KillSupervisorLateBatches => {
                 ms(self.rng.range(10, if long { 2_000 } else { 250 }))
             }
-            F::LockFlush | F::VipDelete | F::Switchover | F::Failover | F::TransferLeadership => {
-                ms(1)
-            }
+            F::LockFlush
+            | F::VipDelete
+            | F::Switchover
+            | F::Failover
+            | F::TransferLeadership
+            | F::AddNode
+            | F::RemoveNode
+            | F::AddMember
+            | F::RemoveMember => ms(1),
             F::LockStall => ms(self.rng.range(5, 400)),
             F::PauseMachine => ms(self.rng.range(1, 24)),
             F::PowerOff | F::LogFlood => ms(self.rng.range(200, 3_000)),

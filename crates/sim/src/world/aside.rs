@@ -30,8 +30,7 @@ impl World {
         action: &Action,
     ) {
         if let Action::Compare { master } = action {
-            let node = self.spec.nodes.iter().position(|n| n.peer.ip() == master.ip());
-            let Some(master) = node else { return };
+            let Some(master) = self.host_at(*master) else { return };
             let took = Span(self.dice.aside.range(200_000, 3_000_000));
             let work = AsideWork::Compare { master };
             self.process_after(host, took, ProcessEvent::Aside { group, id, work });
@@ -73,7 +72,7 @@ impl World {
             return failed(true, "the master does not answer");
         };
         let port = self.port(group);
-        let place = |e: Endpoint| (self.spec.nodes[e].peer.ip(), port);
+        let place = |e: Endpoint| (self.nodes[e].peer.ip(), port);
         let own = own.observe(self.now, (true, Vec::new()), place);
         let other = other.observe(self.now, (true, Vec::new()), place);
         self.coverage.met("data sets compared");

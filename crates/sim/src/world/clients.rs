@@ -61,6 +61,13 @@ impl Clients {
         Self { writers, arp: BTreeMap::new(), written: 0 }
     }
 
+    /// One more beside a Redis.
+    pub(super) fn add_local(&mut self, host: Endpoint, group: Group) -> usize {
+        let address = Address::Host(host);
+        self.writers.push(Writer { client: host, group, address, waits: false });
+        self.writers.len() - 1
+    }
+
     /// Numbers below this were given to writes.
     pub(super) fn written(&self) -> WriteId {
         self.written
@@ -242,7 +249,7 @@ impl World {
     }
 
     fn fullest_elsewhere(&self, host: Endpoint, group: Group) -> usize {
-        let others = (0..self.hosts.len()).filter(|h| *h != host);
+        let others = (0..self.hosts.len()).filter(|h| *h != host && self.hosts[*h].member[group]);
         let asked = others.filter(|h| self.hosts[*h].runs() && self.net.both_ways(host, *h));
         asked
             .filter_map(|h| self.hosts[h].redis[group].as_ref())

@@ -1,6 +1,6 @@
 //! The supervisor's process: start, death, stops, and its driver, which takes one input at a time.
 
-use redkeep_core::{Boot, Core, Effect, HostEvent, Input, Span, message::PeerMessage};
+use redkeep_core::{Boot, Core, Effect, HostEvent, Input, NodeId, Span, message::PeerMessage};
 
 use crate::{
     check::Violation,
@@ -20,7 +20,8 @@ const INBOX_MAX: usize = 4096;
 
 impl World {
     pub(super) fn start_supervisor(&mut self, host: Endpoint) {
-        if !self.hosts[host].powered || self.hosts[host].process.is_some() {
+        let h = &self.hosts[host];
+        if !h.powered || h.process.is_some() || !h.in_service {
             return;
         }
         if self.put_off(host, || Event::Start { host }) || self.start_is_refused(host) {
@@ -28,15 +29,18 @@ impl World {
         }
         let life = next(&mut self.counters.process);
         let groups = self.spec.groups.len();
+        let initial_spec = self.file_of(host);
+        let join = self.is_newcomer(host) && !self.switches.newcomers_vote;
+        let links: Vec<NodeId> = initial_spec.nodes.iter().map(|n| n.id).collect();
         let h = &mut self.hosts[host];
         let image = h.disk.open();
         let at = h.kernel_time(self.now);
         let boot = Boot {
             node: h.node,
-            initial_spec: self.spec.clone(),
+            initial_spec,
             recovered: image.recovered,
             burned: image.burned,
-            join: false,
+            join,
             incarnation: image.incarnation,
             lock: h.lock.adopt(at),
             seed: self.plan.seed ^ (life << 32),
@@ -46,13 +50,19 @@ impl World {
         let now = self.hosts[host].clock.now(self.now);
         match Core::new(boot, now) {
             Ok(core) => {
-                self.hosts[host].process = Some(Process::new(core, life, groups, now));
+                let mut process = Process::new(core, life, groups, now);
+                process.heard_from.extend(&links);
+                process.links = links;
+                self.hosts[host].process = Some(process);
                 self.hosts[host].flushes_untold = 0;
             }
             Err(error) => return self.fail(Violation::NoStart { host, why: error.to_string() }),
         }
         for group in 0..groups {
             if self.hosts[host].redis[group].is_some() {
+                if let Some(p) = self.hosts[host].process.as_mut() {
+                    p.probes[group] = true;
+                }
                 let delay = Span(self.dice.process.range(100_000, 3_000_000));
                 self.process_after(host, delay, ProcessEvent::ProbeDue { group, extra: false });
             }
@@ -248,7 +258,9 @@ impl World {
 
     #[allow(clippy::needless_pass_by_value, reason = "a message that was sent is gone")]
     pub(super) fn send(&mut self, from: Endpoint, to: Endpoint, message: PeerMessage) {
-        if !self.net.connected(from, to) {
+        let node = self.hosts[to].node;
+        let linked = self.hosts[from].process.as_ref().is_some_and(|p| p.links.contains(&node));
+        if !linked || !self.net.connected(from, to) {
             return;
         }
         let mut held = self.hosts[from].process.as_ref().map_or(Span(0), |p| p.sends_held);
@@ -304,9 +316,15 @@ impl World {
     ) {
         let (from, to) = way;
         let held_up = self.now.since(sent) > self.knobs.weather.delay_max;
-        if (held_up || self.net.connected(from, to)) && self.hosts[to].powered {
-            let from = self.hosts[from].node;
+        if !(held_up || self.net.connected(from, to)) || !self.hosts[to].powered {
+            return;
+        }
+        let from = self.hosts[from].node;
+        let knows = self.hosts[to].process.as_ref().is_some_and(|p| p.heard_from.contains(&from));
+        if knows {
             self.take_in(to, Input::Peer { from, message });
+        } else {
+            self.coverage.met("stream of a stranger refused");
         }
     }
 }

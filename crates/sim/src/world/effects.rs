@@ -58,9 +58,14 @@ impl World {
                 Effect::Event(event) => {
                     self.note(format_args!("{host} event {event:?}"));
                     self.met_event(&event);
+                    self.met_leader(host, &event);
                 }
+                // No fault of this world closes a port alone, so that a look could find what silence does not: it is never
+                // answered, and nothing follows from it.
+                Effect::Look { .. } => {}
                 Effect::SpecChanged(spec) => {
                     self.note(format_args!("{host} spec {}", spec.name));
+                    self.follow_spec(host, &spec);
                 }
             }
         }
@@ -248,6 +253,9 @@ impl World {
         }
         if self.checks.ledger.opened(group, host, (view.epoch, view.cause)) {
             self.coverage.met("tenure begun");
+            if self.is_newcomer(host) {
+                self.coverage.met(claims::NEWCOMER_SERVES);
+            }
             if self.checks.ledger.goes_on(group, host, view.epoch) {
                 self.coverage.met("old master went on after a switchover");
             }

@@ -97,6 +97,11 @@ pub(crate) enum Event {
     Flood {
         until: Real,
     },
+    /// An operator stops what is not needed any more: a member's Redis, or else the node's supervisor.
+    Retire {
+        host: Endpoint,
+        group: Option<Group>,
+    },
     /// The checkers look at all supervisors.
     Sample,
     Heal,

@@ -57,7 +57,7 @@ impl World {
             Target::Master(g) => Some(self.master(g).unwrap_or(0)),
             Target::Replica(g) => {
                 let master = self.master(g);
-                let member = |h: &usize| self.hosts[*h].redis[g].is_some() && Some(*h) != master;
+                let member = |h: &usize| self.hosts[*h].member[g] && Some(*h) != master;
                 (0..self.hosts.len()).find(member)
             }
         }
@@ -68,7 +68,8 @@ impl World {
         let (now, port) = (self.now, self.port(group));
         let leased = (0..self.hosts.len()).find(|h| self.hosts[*h].leased(port, now));
         let says = |h: &usize| {
-            self.hosts[*h].redis[group].as_ref().is_some_and(crate::redis::Redis::is_master)
+            let redis = self.hosts[*h].redis[group].as_ref();
+            self.hosts[*h].member[group] && redis.is_some_and(crate::redis::Redis::is_master)
         };
         leased.or_else(|| (0..self.hosts.len()).find(says))
     }
@@ -145,6 +146,9 @@ impl World {
             F::DiskFails => self.disk_fails(host, fault.lasts),
             F::LogFlood => self.flood(self.now.after(fault.lasts)),
             F::PauseMachine => self.pause_machine(host, fault.lasts),
+            F::AddNode | F::RemoveNode | F::AddMember | F::RemoveMember => {
+                self.change_membership(host, fault)
+            }
         }
     }
 
@@ -263,7 +267,7 @@ impl World {
     /// `CONFIG SET tls-port` by somebody: nobody looks at once.
     fn open_around(&mut self, host: Endpoint, fault: &Planned) -> bool {
         let Some(group) = self.group_at(host, fault) else { return false };
-        let second = SocketAddr::new(self.spec.nodes[host].peer.ip(), SECOND_PORT);
+        let second = SocketAddr::new(self.nodes[host].peer.ip(), SECOND_PORT);
         let redis = self.hosts[host].redis[group].as_mut();
         let Some(redis) = redis.filter(|r| r.phase != crate::redis::Phase::Dead) else {
             return false;
@@ -343,19 +347,26 @@ impl World {
             FaultKind::Pause => AdminRequest::Pause { group: Some(id), duration: lasts },
             _ => AdminRequest::TransferLeadership { to },
         };
-        self.ask_for(leader, request, Some(fault.kind));
+        self.ask_for(leader, request, (Some(fault.kind), false));
         // It is done when it was not refused.
         false
     }
 
     pub(super) fn ask(&mut self, host: Endpoint, request: AdminRequest) -> bool {
-        self.ask_for(host, request, None)
+        self.ask_for(host, request, (None, false))
     }
 
-    fn ask_for(&mut self, host: Endpoint, request: AdminRequest, kind: Option<FaultKind>) -> bool {
+    /// `purpose`: the fault that the order is, and whether it is about the membership.
+    pub(super) fn ask_for(
+        &mut self,
+        host: Endpoint,
+        request: AdminRequest,
+        purpose: (Option<FaultKind>, bool),
+    ) -> bool {
+        let (kind, changes) = purpose;
         let Some(life) = self.hosts[host].process.as_ref().map(|p| p.life) else { return false };
         let id = RequestId(next(&mut self.counters.request));
-        self.asked.insert(id, Asked { host, life, at: self.now, kind });
+        self.asked.insert(id, Asked { host, life, at: self.now, kind, changes });
         self.take_in(host, Input::Admin { id, request });
         true
     }
@@ -376,7 +387,11 @@ impl World {
             AdminReply::Refused(why) => matches!(why, Refusal::Aborted(_)),
             AdminReply::NotLeader { .. } => false,
         };
-        let kind = self.asked.remove(&id).and_then(|asked| asked.kind);
+        let asked = self.asked.remove(&id);
+        if asked.is_some_and(|a| a.changes) {
+            self.change_answered(reply);
+        }
+        let kind = asked.and_then(|asked| asked.kind);
         if let Some(kind) = kind.filter(|_| begun) {
             self.coverage.met(kind.as_str());
         }

@@ -121,6 +121,12 @@ pub(crate) struct Process {
     pub(crate) lock: VecDeque<LockJob>,
     pub(crate) kernel: VecDeque<KernelJob>,
     pub(crate) control: Vec<Control>,
+    /// The nodes that it keeps links to, as its spec says.
+    pub(crate) links: Vec<NodeId>,
+    /// Whose streams it has taken: all that its spec ever named in this life.
+    pub(crate) heard_from: BTreeSet<NodeId>,
+    /// By group: its Redis is probed.
+    pub(crate) probes: Vec<bool>,
     /// The next gate to be opened is left to a dead process; then it stays away for so long.
     pub(crate) dies_opening: Option<Span>,
 }
@@ -147,6 +153,9 @@ impl Process {
             lock: VecDeque::new(),
             kernel: VecDeque::new(),
             control: (0..groups).map(|_| Control::default()).collect(),
+            links: Vec::new(),
+            heard_from: BTreeSet::new(),
+            probes: vec![false; groups],
             dies_opening: None,
         }
     }
@@ -160,6 +169,8 @@ pub(crate) struct Asked {
     pub(crate) at: Real,
     /// The fault that it is.
     pub(crate) kind: Option<FaultKind>,
+    /// It changes the membership.
+    pub(crate) changes: bool,
 }
 
 #[derive(Debug)]
@@ -171,6 +182,10 @@ pub(crate) struct Host {
     pub(crate) vips: Vec<Option<KernelTime>>,
     /// By group; none where the host is no member.
     pub(crate) redis: Vec<Option<Redis>>,
+    /// By group: the committed spec names it, as far as operators know.
+    pub(crate) member: Vec<bool>,
+    /// A supervisor is to run here: not before its node is added, nor after an operator stopped it for good.
+    pub(crate) in_service: bool,
     /// By group: it was found as one of two masters, and has not been touched since.
     pub(crate) rival: Vec<bool>,
     /// By group: client sockets up to this number are destroyed.

@@ -27,17 +27,7 @@ pub(crate) fn spec(layout: Layout, knobs: &Knobs) -> ClusterSpec {
         Layout::Trio | Layout::TrioThreeGroups => &["a", "b", "w"],
         Layout::Five => &["a", "b", "c", "v", "w"],
     };
-    let node = |(i, name): (usize, &&str)| {
-        let addr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1 + u8::try_from(i).unwrap_or(0)));
-        NodeSpec {
-            id: node_id(name),
-            name: (*name).to_owned(),
-            peer: SocketAddr::new(addr, 7600),
-            admin: SocketAddr::new(addr, 7601),
-            added: false,
-        }
-    };
-    let nodes: Vec<NodeSpec> = names.iter().enumerate().map(node).collect();
+    let nodes: Vec<NodeSpec> = names.iter().enumerate().map(|(i, name)| node(i, name)).collect();
     let groups = (0..layout.groups()).map(|g| group(g, layout, &nodes, knobs)).collect();
     ClusterSpec {
         name: "sim".into(),
@@ -45,6 +35,23 @@ pub(crate) fn spec(layout: Layout, knobs: &Knobs) -> ClusterSpec {
         mass_failure_limit: knobs.mass_failure_limit,
         nodes,
         groups,
+    }
+}
+
+/// Hosts that are there and no part of the first spec.
+pub(crate) fn spares(layout: Layout, count: usize) -> Vec<NodeSpec> {
+    let names = ["x", "y", "z"].into_iter().take(count).enumerate();
+    names.map(|(i, name)| node(layout.hosts() + i, name)).collect()
+}
+
+fn node(host: usize, name: &str) -> NodeSpec {
+    let addr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1 + u8::try_from(host).unwrap_or(0)));
+    NodeSpec {
+        id: node_id(name),
+        name: name.to_owned(),
+        peer: SocketAddr::new(addr, 7600),
+        admin: SocketAddr::new(addr, 7601),
+        added: false,
     }
 }
 
@@ -86,7 +93,7 @@ fn group(g: usize, layout: Layout, nodes: &[NodeSpec], knobs: &Knobs) -> GroupSp
 }
 
 pub(crate) fn hosts(
-    spec: &ClusterSpec,
+    (spec, nodes): (&ClusterSpec, &[NodeSpec]),
     knobs: &Knobs,
     rules: LockRules,
     dice: &mut Rng,
@@ -104,6 +111,8 @@ pub(crate) fn hosts(
             lock,
             vips: vec![None; spec.groups.len()],
             redis: spec.groups.iter().map(redis).collect(),
+            member: spec.groups.iter().map(|g| g.is_member(node.id)).collect(),
+            in_service: spec.node(node.id).is_some(),
             rival: vec![false; spec.groups.len()],
             destroyed: vec![0; spec.groups.len()],
             disk: Disk::default(),
@@ -120,7 +129,7 @@ pub(crate) fn hosts(
             holds_reports: false,
         }
     };
-    spec.nodes.iter().map(host).collect()
+    nodes.iter().map(host).collect()
 }
 
 fn dead_redis() -> Redis {

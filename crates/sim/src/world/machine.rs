@@ -42,9 +42,8 @@ impl World {
 
     /// The boot unit makes the table, closed, before anything else starts.
     pub(super) fn power_on(&mut self, host: Endpoint) {
-        let node = self.hosts[host].node;
-        let own = self.spec.groups.iter().filter(|g| g.is_member(node));
-        let ports = own.map(|g| g.port).collect();
+        let own = (0..self.spec.groups.len()).filter(|g| self.hosts[host].redis[*g].is_some());
+        let ports = own.map(|g| self.port(g)).collect();
         self.hosts[host].lock.close_all(ports);
         self.hosts[host].powered = true;
         for group in 0..self.spec.groups.len() {

@@ -12,6 +12,7 @@ mod faults;
 pub(crate) mod host;
 mod layout;
 mod machine;
+mod membership;
 mod moments;
 mod permission;
 mod redis_control;
@@ -22,7 +23,10 @@ mod stall;
 
 use std::{collections::BTreeMap, fmt};
 
-use redkeep_core::{Epoch, GroupId, Input, Mutations, NodeId, RequestId, Span, spec::ClusterSpec};
+use redkeep_core::{
+    Epoch, GroupId, Input, Mutations, NodeId, RequestId, Span,
+    spec::{ClusterSpec, NodeSpec},
+};
 
 use crate::{
     check::{Checks, Violation},
@@ -46,6 +50,8 @@ pub struct Switches {
     pub burn_forgotten: bool,
     /// The driver reads the clocks before it waits for its next input, not after (L8).
     pub clock_before_input: bool,
+    /// A node that joins begins as a voter, with the membership that its configuration says.
+    pub newcomers_vote: bool,
     /// No rule but a fault: the wall clocks jump back and forth by years.
     pub wall_clock_jumps: bool,
     /// Beyond the assumptions: the greatest slew of a clock, in parts per million, instead of the plan's.
@@ -71,6 +77,7 @@ struct Dice {
     faults: Rng,
     starts: Rng,
     aside: Rng,
+    changes: Rng,
 }
 
 impl Dice {
@@ -87,6 +94,7 @@ impl Dice {
             faults: stream(17),
             starts: stream(18),
             aside: stream(29),
+            changes: stream(31),
         }
     }
 }
@@ -118,7 +126,10 @@ pub struct World {
     plan: Plan,
     knobs: Knobs,
     switches: Switches,
+    /// The first spec: what it says of groups, but for their members, stays.
     spec: ClusterSpec,
+    /// By host: those of the first spec, then those that may join.
+    nodes: Vec<NodeSpec>,
     hosts: Vec<Host>,
     net: Network,
     clients: Clients,
@@ -130,6 +141,7 @@ pub struct World {
     /// What Redis starts with comes from an append-only file.
     append_only: bool,
     ending: sample::Ending,
+    changes: membership::Changes,
     /// Faults that are prepared and not done.
     moments: Vec<moments::Moment>,
     /// By group: the reason that the leader stated last.
@@ -158,14 +170,17 @@ impl World {
         knobs.skew_max_ppm = switches.skew_max_ppm.unwrap_or(knobs.skew_max_ppm);
         let mut dice = Dice::new(plan.seed);
         let spec = layout::spec(plan.layout, &knobs);
-        let mut hosts = layout::hosts(&spec, &knobs, switches.lock, &mut dice.faults);
+        let mut nodes = spec.nodes.clone();
+        nodes.extend(layout::spares(plan.layout, plan.spares()));
+        let mut hosts = layout::hosts((&spec, &nodes), &knobs, switches.lock, &mut dice.faults);
         for host in &mut hosts {
             host.clock.wall_jumps = switches.wall_clock_jumps;
         }
         let append_only = dice.aside.chance(400_000);
         let machines = hosts.len() + 1;
         let clients = Clients::new(&spec, hosts.len());
-        let checks = Checks::new(&spec);
+        let checks = Checks::new(&spec, hosts.len());
+        let changes = membership::Changes::new(&spec);
         let stated = vec![None; spec.groups.len()];
         let mut world = Self {
             now: Real(0),
@@ -177,6 +192,7 @@ impl World {
             knobs,
             switches,
             spec,
+            nodes,
             hosts,
             clients,
             asked: BTreeMap::new(),
@@ -186,6 +202,7 @@ impl World {
             failure: None,
             append_only,
             ending: sample::Ending::default(),
+            changes,
             moments: Vec::new(),
             stated,
             done: false,
@@ -197,7 +214,7 @@ impl World {
 
     fn begin(&mut self) {
         self.begin_redis();
-        for host in 0..self.hosts.len() {
+        for host in 0..self.spec.nodes.len() {
             let delay = Span(self.dice.process.range(0, 50_000_000));
             self.after(delay, Event::Start { host });
         }
@@ -263,6 +280,7 @@ impl World {
             Event::Flood { until } => {
                 self.flood(until);
             }
+            Event::Retire { host, group } => self.retire(host, group),
             Event::Sample => self.sample(),
             Event::Heal => self.heal(),
         }
@@ -306,6 +324,10 @@ impl World {
 
     fn group_index(&self, id: &GroupId) -> Option<Group> {
         self.spec.groups.iter().position(|g| g.id == *id)
+    }
+
+    fn host_at(&self, addr: std::net::SocketAddr) -> Option<Endpoint> {
+        self.nodes.iter().position(|n| n.peer.ip() == addr.ip())
     }
 
     fn host_of(&self, node: NodeId) -> Option<Endpoint> {

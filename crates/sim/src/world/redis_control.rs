@@ -35,6 +35,10 @@ impl World {
     // Probes.
 
     pub(super) fn probe_due(&mut self, host: Endpoint, group: Group, extra: bool) {
+        let probes = self.hosts[host].process.as_ref().is_some_and(|p| p.probes[group]);
+        if !extra && !probes {
+            return;
+        }
         if !extra {
             let interval = self.spec.groups[group].probe.interval;
             let event = ProcessEvent::ProbeDue { group, extra: false };
@@ -54,7 +58,7 @@ impl World {
                 let process = self.hosts[host].process.as_ref();
                 let settled = process.is_none_or(|p| p.control[group].unanswered.is_empty());
                 let (port, around) = (self.port(group), self.look_around(host, group));
-                let place = |e: Endpoint| (self.spec.nodes[e].peer.ip(), port);
+                let place = |e: Endpoint| (self.nodes[e].peer.ip(), port);
                 let Some(redis) = self.hosts[host].redis[group].as_ref() else { return };
                 Ok(redis.observe(self.now, (settled, around), place))
             }
@@ -201,11 +205,11 @@ impl World {
             Action::Promote(min) => Some(Change::Promote(*min)),
             Action::SetMinReplicas(min) => Some(Change::SetMinReplicas(*min)),
             Action::Follow { master } => {
-                let master = self.spec.nodes.iter().position(|n| n.peer.ip() == master.ip())?;
+                let master = self.host_at(*master)?;
                 Some(Change::Follow { master })
             }
             Action::Relink { master } => {
-                let master = self.spec.nodes.iter().position(|n| n.peer.ip() == master.ip())?;
+                let master = self.host_at(*master)?;
                 Some(Change::Relink { master })
             }
             Action::PauseAndCatchUp { .. } => Some(Change::PauseWrites { until: job.deadline }),
@@ -331,7 +335,7 @@ impl World {
         if redis.phase != Phase::Up {
             return self.finish(host, group, failed(false, "connection closed"));
         }
-        let target = self.spec.nodes.iter().position(|n| n.peer.ip() == target.ip());
+        let target = self.host_at(*target);
         let offset = redis.data.offset;
         let acked = target.and_then(|t| redis.attached.get(&t)).map(|a| a.acked);
         if redis.frozen == 0 && acked == Some(offset) {

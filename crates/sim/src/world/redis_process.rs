@@ -36,6 +36,8 @@ impl World {
         match (self.knobs.found, second) {
             (Found::TwoMasters, Some(second)) if host == second => Role::Master,
             (Found::NoMaster, Some(second)) if host == first => Role::ReplicaOf(second),
+            // The file of a newcomer names no master.
+            _ if host >= self.spec.nodes.len() => Role::Master,
             _ if host == first => Role::Master,
             _ => Role::ReplicaOf(first),
         }
@@ -103,7 +105,8 @@ impl World {
             return false;
         };
         let (life, run_id) = (redis.life, redis.run_id());
-        self.hosts[host].rival[group] = false;
+        // What a newcomer held stays foreign until it is replaced.
+        self.hosts[host].rival[group] &= host >= self.spec.nodes.len();
         self.note(format_args!("{host} g{group} redis {life} dies"));
         self.leave_links(host, group);
         if let Some(redis) = self.hosts[host].redis[group].as_mut() {

@@ -13,6 +13,7 @@ use crate::{
     world::{
         World,
         event::{Event, Group, Keep},
+        membership,
     },
 };
 
@@ -48,6 +49,8 @@ impl World {
                 return self.fail(violation);
             }
         }
+        let seats: Vec<_> = statuses.iter().filter_map(membership::seat).collect();
+        self.check_seats(&seats);
         let leader = statuses.iter().filter(|s| s.role == RaftRole::Leader).max_by_key(|s| s.term);
         for group in 0..self.spec.groups.len() {
             let served = self.hosts.iter().any(|h| h.leased(self.port(group), self.now));
@@ -59,8 +62,10 @@ impl World {
                 return self.fail(violation);
             }
         }
+        self.tell_voters(&statuses);
+        self.operator_changes(leader);
         if let Some(healed) = self.ending.healed {
-            self.look_at_the_end(healed, leader);
+            self.look_at_the_end(healed, leader, &statuses);
         }
     }
 
@@ -138,9 +143,9 @@ impl World {
         }
     }
 
-    fn look_at_the_end(&mut self, healed: Real, leader: Option<&StatusView>) {
-        let since = self.now.since(healed);
-        let mut well = true;
+    fn look_at_the_end(&mut self, healed: Real, leader: Option<&StatusView>, all: &[StatusView]) {
+        let since = self.now.since(self.changes.waits_from(healed));
+        let mut well = self.look_at_changes(since, leader, all);
         for group in 0..self.spec.groups.len() {
             let served = self.is_served(group);
             well &= served && self.all_follow(group).is_ok();
@@ -183,7 +188,8 @@ impl World {
     fn all_follow(&self, group: Group) -> Result<(), Endpoint> {
         let master = self.master(group);
         for host in 0..self.hosts.len() {
-            let Some(redis) = &self.hosts[host].redis[group] else { continue };
+            let redis = self.hosts[host].redis[group].as_ref();
+            let Some(redis) = redis.filter(|_| self.hosts[host].member[group]) else { continue };
             let follows = master.is_some_and(|m| redis.role == Role::ReplicaOf(m))
                 && redis.upstream.is_some_and(|u| u.online);
             if Some(host) != master && !follows {
@@ -227,7 +233,10 @@ impl World {
 
     fn fullest(&self, group: Group) -> Option<Endpoint> {
         let size = |h: &usize| self.hosts[*h].redis[group].as_ref().map_or(0, |r| r.data.log.len());
-        (0..self.hosts.len()).filter(|h| self.hosts[*h].redis[group].is_some()).max_by_key(size)
+        // What a newcomer held before nobody wants.
+        let foreign = |h: &usize| self.is_newcomer(*h) && self.hosts[*h].rival[group];
+        let members = (0..self.hosts.len()).filter(|h| self.hosts[*h].member[group]);
+        members.filter(|h| !foreign(h)).max_by_key(size)
     }
 
     fn someone_still_waits(&mut self) -> bool {

@@ -60,7 +60,7 @@ fn a_master_that_restarted_with_less_does_not_level_its_replicas() {
     let (at, report) = case.reports["a"].clone();
     let told = |seq, redis| {
         let report = GroupReport { redis: RedisView::Up(redis), ..report.clone() };
-        Report { incarnation: 1, seq, applied: 9, groups: vec![report] }
+        Report { incarnation: 1, seq, applied: 9, groups: vec![report], sights: vec![] }
     };
     let previous = Some(PreviousHistory { replication_id: "h".into(), until_offset: 501 });
     let restarted = RedisObservation {

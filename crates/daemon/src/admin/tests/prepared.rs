@@ -303,6 +303,7 @@ impl Pair {
             hold: None,
             durability: Durability::Async,
             min_replicas: Some(0),
+            sights: Vec::new(),
         }
     }
 

@@ -6,24 +6,35 @@ use redkeep_core::{
     Epoch, RunId, Span,
     observe::{
         AttachedReplica, Bypass, DownReason, FenceCause, Fenced, GroupReport, PreviousHistory,
-        ProbeFailure, RedisObservation, RedisRole, RedisView, Report, TakeoverFailure,
+        ProbeFailure, RedisObservation, RedisRole, RedisView, Report, Seen, Sight, TakeoverFailure,
     },
 };
 use redkeep_proto::peer::v1::{
     self as pb, bypass::Way as PbWay, redis_observation::Role as PbRole,
-    redis_view::State as PbState,
+    redis_view::State as PbState, sight::Seen as PbSeen,
 };
 
-use super::{DecodeError, group_id, name, need, port};
+use super::{DecodeError, group_id, name, need, node_id, port};
 
 pub(super) fn to_proto(report: &Report) -> pb::Report {
-    let Report { incarnation, seq, applied, groups } = report;
+    let Report { incarnation, seq, applied, groups, sights } = report;
     pb::Report {
         incarnation: *incarnation,
         seq: *seq,
         applied: *applied,
         groups: groups.iter().map(group_to_proto).collect(),
+        sights: sights.iter().map(sight_to_proto).collect(),
     }
+}
+
+fn sight_to_proto(sight: &Sight) -> pb::Sight {
+    let Sight { group, epoch, node, seen } = sight;
+    let seen = match seen {
+        Seen::Reached => PbSeen::Reached(pb::Reached {}),
+        Seen::Lost(why) => PbSeen::Lost(why.clone()),
+        Seen::Never(why) => PbSeen::Never(why.clone()),
+    };
+    pb::Sight { group: name(group), epoch: epoch.0, node: node.0, seen: Some(seen) }
 }
 
 fn group_to_proto(report: &GroupReport) -> pb::GroupReport {
@@ -156,6 +167,7 @@ fn cause_to_proto(cause: FenceCause) -> pb::FenceCause {
         FenceCause::RunIdChanged => pb::FenceCause::RunIdChanged,
         FenceCause::WrongRole => pb::FenceCause::WrongRole,
         FenceCause::LeaderAsked => pb::FenceCause::LeaderAsked,
+        FenceCause::Unreached => pb::FenceCause::Unreached,
         FenceCause::Switchover => pb::FenceCause::Switchover,
         FenceCause::TakeoverFailed => pb::FenceCause::TakeoverFailed,
         FenceCause::Stopping => pb::FenceCause::Stopping,
@@ -173,12 +185,27 @@ fn takeover_to_proto(failure: Option<TakeoverFailure>) -> pb::TakeoverFailure {
 }
 
 pub(super) fn from_proto(report: pb::Report) -> Result<Report, DecodeError> {
-    let pb::Report { incarnation, seq, applied, groups } = report;
+    let pb::Report { incarnation, seq, applied, groups, sights } = report;
     Ok(Report {
         incarnation,
         seq,
         applied,
         groups: groups.into_iter().map(group_from_proto).collect::<Result<_, _>>()?,
+        sights: sights.into_iter().map(sight_from_proto).collect::<Result<_, _>>()?,
+    })
+}
+
+fn sight_from_proto(sight: pb::Sight) -> Result<Sight, DecodeError> {
+    let pb::Sight { group, epoch, node, seen } = sight;
+    Ok(Sight {
+        group: group_id(&group, "sight.group")?,
+        epoch: Epoch(epoch),
+        node: node_id(node, "sight.node")?,
+        seen: match need(seen, "sight.seen")? {
+            PbSeen::Reached(pb::Reached {}) => Seen::Reached,
+            PbSeen::Lost(why) => Seen::Lost(why),
+            PbSeen::Never(why) => Seen::Never(why),
+        },
     })
 }
 
@@ -314,6 +341,7 @@ fn cause_from_proto(value: i32) -> Result<FenceCause, DecodeError> {
         Ok(pb::FenceCause::RunIdChanged) => Ok(FenceCause::RunIdChanged),
         Ok(pb::FenceCause::WrongRole) => Ok(FenceCause::WrongRole),
         Ok(pb::FenceCause::LeaderAsked) => Ok(FenceCause::LeaderAsked),
+        Ok(pb::FenceCause::Unreached) => Ok(FenceCause::Unreached),
         Ok(pb::FenceCause::Switchover) => Ok(FenceCause::Switchover),
         Ok(pb::FenceCause::TakeoverFailed) => Ok(FenceCause::TakeoverFailed),
         Ok(pb::FenceCause::Stopping) => Ok(FenceCause::Stopping),

@@ -6,7 +6,7 @@ use redkeep_core::{
     message::{Grant, PeerMessage, RaftClass, Reach, ReachStep, Renew, RenewGroup},
     observe::{
         AttachedReplica, Bypass, DownReason, EligibleMember, FenceCause, Fenced, GroupReport,
-        PreviousHistory, ProbeFailure, RedisObservation, RedisRole, RedisView, Report,
+        PreviousHistory, ProbeFailure, RedisObservation, RedisRole, RedisView, Report, Seen, Sight,
         TakeoverFailure,
     },
 };
@@ -34,11 +34,12 @@ const DOWNS: [DownReason; 7] = [
     DownReason::Protocol,
     DownReason::WritesHeld,
 ];
-const CAUSES: [FenceCause; 7] = [
+const CAUSES: [FenceCause; 8] = [
     FenceCause::RedisDead,
     FenceCause::RunIdChanged,
     FenceCause::WrongRole,
     FenceCause::LeaderAsked,
+    FenceCause::Unreached,
     FenceCause::Switchover,
     FenceCause::TakeoverFailed,
     FenceCause::Stopping,
@@ -122,7 +123,7 @@ fn message(n: u64) -> PeerMessage {
             groups: vec![(group.clone(), Epoch(n)), (GroupId::new("other"), Epoch(0))],
             from: NodeId(n),
         }),
-        3 => PeerMessage::FenceRequest { group, epoch: Epoch(n) },
+        3 => PeerMessage::FenceRequest { group, epoch: Epoch(n), unreached: n.is_multiple_of(2) },
         4 => PeerMessage::Reach(Reach {
             step: [ReachStep::Ask, ReachStep::Ping, ReachStep::Pong, ReachStep::Heard][pick(4)],
             target: NodeId(n),
@@ -141,7 +142,7 @@ fn message(n: u64) -> PeerMessage {
                 epoch: Epoch(n),
                 offset: n,
                 confirmed_by_target: n.is_multiple_of(4),
-                cause: CAUSES[pick(7)],
+                cause: CAUSES[pick(8)],
             };
             let report = GroupReport {
                 group,
@@ -151,7 +152,15 @@ fn message(n: u64) -> PeerMessage {
                 takeover_failure: TAKEOVERS[pick(5)],
                 min_replicas: n.is_multiple_of(3).then_some(2),
             };
-            PeerMessage::Report(Report { incarnation: n, seq: n, applied: n, groups: vec![report] })
+            let seen = match pick(3) {
+                0 => Seen::Reached,
+                1 => Seen::Lost("no answer".to_owned()),
+                _ => Seen::Never(String::new()),
+            };
+            let sight =
+                Sight { group: report.group.clone(), epoch: Epoch(n), node: NodeId(n), seen };
+            let (groups, sights) = (vec![report], vec![sight]);
+            PeerMessage::Report(Report { incarnation: n, seq: n, applied: n, groups, sights })
         }
     }
 }
