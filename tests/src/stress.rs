@@ -65,7 +65,12 @@ pub fn run(leases: &[String], length: Duration) -> Result<Vec<Found>> {
         .collect()
 }
 
-fn found(lease: &str, pair: &Pair, before: Assignment, (begun, end): (Mono, Mono)) -> Result<Found> {
+fn found(
+    lease: &str,
+    pair: &Pair,
+    before: Assignment,
+    (begun, end): (Mono, Mono),
+) -> Result<Found> {
     pair.wait_healthy()?;
     let mut events = BTreeMap::new();
     for (_, event) in

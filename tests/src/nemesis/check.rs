@@ -24,6 +24,9 @@ pub struct Bounds {
 /// A replica whose link broke is back by then: Redis tries once a second, then catches up.
 const RELINK: Duration = Duration::from_secs(2);
 
+/// Hosts that have a Redis.
+const MEMBERS: [&str; 2] = ["a", "b"];
+
 /// Why an acknowledged write may be gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
@@ -50,6 +53,19 @@ pub struct Judgement {
     pub healed: Option<Duration>,
     /// What must not be; empty = all is well.
     pub violations: Vec<String>,
+}
+
+impl Judgement {
+    /// A run in which nothing was done or nothing confirmed proves nothing, however clean it looks.
+    pub fn demand_substance(&mut self, history: &History) {
+        if !history.deeds.iter().any(|deed| deed.done) {
+            self.violations.push("no fault was done: the run proves nothing".to_owned());
+        }
+        if self.confirmed == 0 {
+            self.violations
+                .push("no write was confirmed: the run proves nothing of WAIT".to_owned());
+        }
+    }
 }
 
 /// The writes of one reign, by the instant they were read.
@@ -213,7 +229,7 @@ fn class_of(history: &History, write: &Write, bounds: &Bounds) -> Option<Class> 
         }
         let reach = bounds.lease + bounds.max_lag;
         let near = at + reach >= deed.from && at <= deed.to + RELINK;
-        if near && stops_replication_or_master(deed) {
+        if near && can_leave_a_tail(deed, host) {
             class = Some(Class::Tail);
         }
     }
@@ -264,9 +280,26 @@ fn ends_lease(fault: Fault) -> bool {
     )
 }
 
-fn stops_replication_or_master(deed: &Deed) -> bool {
+/// Whether it can have ended the reign of `host`, or kept its replica from following. One at a witness can do neither.
+fn can_leave_a_tail(deed: &Deed, host: &str) -> bool {
     let harmless = [Fault::DeleteVip, Fault::FlushRules, Fault::Switchover, Fault::Join];
-    !harmless.contains(&deed.fault)
+    if deed.host == host || deed.host == "all" {
+        return !harmless.contains(&deed.fault);
+    }
+    // The supervisor of a replica, its log and the port of its Redis have no part in replication.
+    let stops_replication = matches!(
+        deed.fault,
+        Fault::KillRedis
+            | Fault::EmptyRedis
+            | Fault::FreezeRedis
+            | Fault::FreezeHost
+            | Fault::Power
+            | Fault::Cut
+            | Fault::Deaf
+            | Fault::Mute
+            | Fault::CutLink(_)
+    );
+    stops_replication && MEMBERS.contains(&deed.host.as_str())
 }
 
 fn tell(history: &History, write: &Write) -> String {

@@ -97,7 +97,8 @@ pub fn run(plan: &Plan, out: &Path) -> Result<Run> {
         Err(_) => history.ailment = ailment(&stage.pair, calm),
     }
     collect(&mut stage, &mut history)?;
-    let judgement = judge(&history, &BOUNDS);
+    let mut judgement = judge(&history, &BOUNDS);
+    judgement.demand_substance(&history);
     let dir = out.join(format!("seed-{}-{}", plan.seed, std::process::id()));
     std::fs::create_dir_all(&dir)?;
     history.save(&dir.join("history.jsonl"))?;

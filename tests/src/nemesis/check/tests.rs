@@ -171,6 +171,34 @@ fn the_tail_of_a_crash_is_bounded() {
     assert_eq!(found.lost.get(&Class::Tail), Some(&tail));
 }
 
+/// Neither the witness nor the supervisor of the replica has a part in replication.
+#[test]
+fn a_tail_needs_a_fault_at_the_master_or_in_the_way_to_its_replica() {
+    let mut history = takeover();
+    let explains = |history: &mut History, fault, host| {
+        history.deeds = vec![deed(fault, host, 4_000, 5_000)];
+        judge(history, &BOUNDS).violations.is_empty()
+    };
+    assert!(!explains(&mut history, Fault::Cut, "w"));
+    assert!(!explains(&mut history, Fault::FreezeSupervisor, "b"));
+    assert!(explains(&mut history, Fault::FreezeRedis, "b"));
+    assert!(explains(&mut history, Fault::FilterPort, "a"));
+}
+
+#[test]
+fn a_run_without_faults_or_confirmed_writes_proves_nothing() {
+    let mut history = takeover();
+    let mut found = judge(&history, &BOUNDS);
+    found.demand_substance(&history);
+    assert_eq!(found.violations, ["no write was confirmed: the run proves nothing of WAIT"]);
+    history.writes[0].ack.confirmed = true;
+    history.deeds[0].done = false;
+    history.writes[2].lost = false;
+    let mut found = judge(&history, &BOUNDS);
+    found.demand_substance(&history);
+    assert_eq!(found.violations, ["no fault was done: the run proves nothing"]);
+}
+
 #[test]
 fn a_whole_lost_reign_hands_its_gap_on() {
     let mut history = takeover();
