@@ -305,7 +305,10 @@ impl Leader {
             mass_failure: self.mass_failure(round, id),
             forced: lead.forced.as_ref(),
             marks: &lead.marks,
-            well_for: lead.well_since.map_or(Span(0), |at| round.now.boot.since(at)),
+            well_for: match lead.well_since {
+                Some(_) if self.mutations.unreached_at_once() => Span(u64::MAX),
+                since => since.map_or(Span(0), |at| round.now.boot.since(at)),
+            },
             assigned_at: self.assigned_at(lead),
             switchover_since: lead.switchover_since.unwrap_or(self.since),
         })

@@ -77,6 +77,8 @@ mutations! {
     act_by_role,
     /// A restarted supervisor acts by what its log is known to have committed, before it has caught up with its last life.
     act_on_old_model,
+    /// A master is taken for unreached as soon as its node says that it serves, whatever closed its port before.
+    unreached_at_once,
     /// The leader keeps its reasons to itself.
     say_nothing,
     /// How long others are waited for is judged by the wall clock.

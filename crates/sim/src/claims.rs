@@ -6,7 +6,7 @@ use redkeep_core::plan::HoldReason;
 use crate::{fault::FaultKind, trace::Coverage};
 
 macro_rules! holds {
-    ($($name:ident = $text:literal),* $(,)?; not here: $($other:ident = $never:literal),* $(,)?) => {
+    ($($name:ident = $text:literal),* $(,)?) => {
         /// Every reason that a leader of this world may state, by the name under which it is counted.
         pub const HOLDS: &[&str] = &[$($text),*];
 
@@ -14,8 +14,7 @@ macro_rules! holds {
         #[must_use]
         pub const fn hold_name(hold: &HoldReason) -> &'static str {
             match hold {
-                $(HoldReason::$name { .. } => $text,)*
-                $(HoldReason::$other { .. } => $never,)*
+                $(HoldReason::$name { .. } => $text),*
             }
         }
     };
@@ -40,9 +39,6 @@ holds! {
     LeadershipTransfer = "hold: leadership transfer",
     TakeoverRunning = "hold: takeover running",
     Bypass = "hold: reached around the lock",
-    ;
-    // Looks over the network are not answered.
-    not here:
     FencingUnreached = "hold: fencing an unreached master",
     Unreached = "hold: unreached master",
 }
@@ -58,9 +54,12 @@ pub const NEWCOMER_VOTES: &str = "newcomer votes";
 pub const TAKEN_OUT: &str = "voter taken out";
 /// A member that joined is master.
 pub const NEWCOMER_SERVES: &str = "newcomer serves";
+/// A master that no majority reached was replaced by another.
+pub const UNREACHED_MOVED: &str = "unreached master moved";
 
 /// Besides faults and reasons.
-const DEEDS: [&str; 5] = [COMPACTED, BY_SNAPSHOT, NEWCOMER_VOTES, TAKEN_OUT, NEWCOMER_SERVES];
+const DEEDS: [&str; 6] =
+    [COMPACTED, BY_SNAPSHOT, NEWCOMER_VOTES, TAKEN_OUT, NEWCOMER_SERVES, UNREACHED_MOVED];
 
 /// All that is claimed.
 pub fn all() -> impl Iterator<Item = &'static str> {

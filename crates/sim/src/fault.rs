@@ -97,13 +97,17 @@ faults! {
     AddMember = "add-member",
     /// A member is taken out of its group, after a switchover if it is the master.
     RemoveMember = "remove-member",
+    /// What other hosts, clients and replicas among them, send to the Redis port is dropped.
+    PortFiltered = "port-filtered",
+    /// The same for the other nodes alone: clients on other machines pass.
+    PortFilteredForNodes = "port-filtered-for-nodes",
 }
 
 impl FaultKind {
-    /// Those that a swarm draws by chance: all but the last eleven, which need a moment or a profile of their own.
+    /// Those that a swarm draws by chance: all but the last thirteen, which need a moment or a profile of their own.
     #[must_use]
     pub fn drawn() -> &'static [Self] {
-        Self::ALL.split_last_chunk::<11>().map_or(Self::ALL, |(drawn, _)| drawn)
+        Self::ALL.split_last_chunk::<13>().map_or(Self::ALL, |(drawn, _)| drawn)
     }
 }
 

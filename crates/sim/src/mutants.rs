@@ -96,6 +96,10 @@ pub fn all() -> Vec<Mutant> {
                 mutant.hunted_in = Some((Layout::TrioThreeGroups, Profile::HandOver));
             }
             "newcomers_vote" => mutant.hunted_in = in_trio(Profile::Membership),
+            "unreached_at_once" => {
+                mutant.unsafe_without = false;
+                mutant.hunted_in = in_trio(Profile::Filtered);
+            }
             "say_nothing" => mutant.unsafe_without = false,
             "wait_by_wall_clock" => mutant.shown_by = Shown::TwoWallClocks,
             _ => {}
@@ -135,6 +139,9 @@ fn list() -> Vec<Mutant> {
         // The comparison before a return takes as long as catching up does, and hides it.
         core("act_on_old_model", "epochs only rise", |m| {
             (m.act_on_old_model, m.follow_at_once) = (true, true);
+        }),
+        core("unreached_at_once", "what our own lock closed is no filter", |m| {
+            m.unreached_at_once = true;
         }),
         core("say_nothing", "every wait has a reason", |m| m.say_nothing = true),
         core("wait_by_wall_clock", "the wall clock decides nothing", |m| {

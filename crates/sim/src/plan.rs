@@ -4,6 +4,7 @@
 
 mod corner;
 mod draft;
+mod filter;
 mod membership;
 
 use std::{fmt, fmt::Write as _, str::FromStr};
@@ -91,10 +92,12 @@ pub enum Profile {
     Standstill,
     /// Nodes and members that join and leave, beside other failures.
     Membership,
+    /// Masters that are well and that others do not reach.
+    Filtered,
 }
 
 impl Profile {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Swarm,
         Self::Single,
         Self::Duel,
@@ -106,6 +109,7 @@ impl Profile {
         Self::FirstStart,
         Self::Standstill,
         Self::Membership,
+        Self::Filtered,
     ];
 
     #[must_use]
@@ -122,6 +126,7 @@ impl Profile {
             Self::FirstStart => "first-start",
             Self::Standstill => "standstill",
             Self::Membership => "membership",
+            Self::Filtered => "filtered",
         }
     }
 }
@@ -170,6 +175,9 @@ pub struct Plan {
 /// Hosts that may join, where nodes join at all.
 const SPARES: usize = 2;
 
+/// So many of a million seeds have the profile `Filtered`.
+const FILTERED_PPM: u64 = 50_000;
+
 /// Faults begin after this.
 const FAULTS_FROM: Span = ms(1_500);
 
@@ -198,7 +206,9 @@ impl Plan {
                 _ => Profile::Calm,
             },
         };
-        Self::draw(seed, layout, profile)
+        // A stream of its own, so that all other seeds are as they were.
+        let filtered = Rng::new(seed, 33).chance(FILTERED_PPM);
+        Self::draw(seed, layout, if filtered { Profile::Filtered } else { profile })
     }
 
     /// As [`Plan::of_seed`], with layout and profile given.

@@ -109,6 +109,14 @@ fn each_invariant_has_checkers_and_each_of_them_was_seen_to_fire() {
 }
 
 #[test]
+fn a_master_that_our_own_lock_hid_and_that_is_moved_is_caught() {
+    let mutant = mutants::named("unreached_at_once").expect("listed");
+    let fired = hunt_for(&mutant, 0..SEEDS, |v| v.name() == "NeedlessMove");
+    println!("{fired:?}");
+    assert!(fired.is_some(), "never fired");
+}
+
+#[test]
 fn a_newcomer_with_a_membership_of_its_own_is_caught() {
     assert_caught(&["newcomers_vote"]);
 }

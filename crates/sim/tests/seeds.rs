@@ -2,6 +2,7 @@
 
 use redkeep_core::Span;
 use redkeep_sim::{
+    claims::UNREACHED_MOVED,
     fault::{FaultKind, Planned, Target},
     plan::{Layout, Plan, Profile},
     runner::{Tally, run, run_twice},
@@ -155,6 +156,31 @@ fn a_link_that_was_cut_for_long_does_not_wait_for_tcp() {
     // Now and then TCP's next attempt comes just after the cut, before anybody asks.
     assert!(renewed.coverage.count("dead link renewed") > 30);
     assert!(waits * 4 < waited, "{waits} of {waited} s");
+}
+
+/// A filter before the master's port for a second more than it takes to be found.
+fn behind_a_filter(seed: u64, kind: FaultKind) -> Plan {
+    let mut plan = Plan::draw(seed, Layout::Trio, Profile::Calm);
+    let (at, lasts) = (Span::from_secs(4), Span::from_secs(3));
+    plan.faults = vec![Planned { at, kind, target: Target::Master(0), lasts, pick: 0 }];
+    plan
+}
+
+#[test]
+fn a_master_behind_a_filter_is_moved_if_its_replica_is_still_eligible_then() {
+    for kind in [FaultKind::PortFiltered, FaultKind::PortFilteredForNodes] {
+        let mut tally = Tally::default();
+        for plan in (0..40).map(|seed| behind_a_filter(seed, kind)) {
+            let outcome = run_twice(&plan, Switches::default());
+            let moved = outcome.coverage.count(UNREACHED_MOVED);
+            let held = outcome.coverage.count("hold: unreached master");
+            // Two seconds until it is found: a `max_lag` of one may be over before, and then nobody can replace it.
+            let is_long = plan.knobs().max_lag > Span::from_secs(2);
+            assert!(moved == 1 || (!is_long && held > 0), "{kind:?} {}: {moved}", plan.seed);
+            tally.add(plan, outcome);
+        }
+        assert_all_well(&tally);
+    }
 }
 
 const WAITS: &str = "link waits for TCP";

@@ -28,17 +28,18 @@ struct Owed {
 struct Debts(Vec<Owed>);
 
 impl Debts {
-    /// Members that did not acknowledge within `limit` what the master had, less `allowed` bytes.
+    /// Of `members`, those that did not acknowledge within `limit` what the master had, less `allowed` bytes. A link that ends, as by
+    /// a gate that closes, settles nothing.
     fn overdue(
         &mut self,
         now: Mono,
         (limit, allowed): (Span, u64),
         master: u64,
-        acknowledged: &[(EligibleMember, u64)],
+        (members, acknowledged): (&[EligibleMember], &[(EligibleMember, u64)]),
     ) -> Vec<EligibleMember> {
         self.0.retain(|owed| {
             let known = acknowledged.iter().find(|(m, _)| *m == owed.member);
-            known.is_some_and(|(_, offset)| *offset < owed.offset)
+            members.contains(&owed.member) && known.is_none_or(|(_, offset)| *offset < owed.offset)
         });
         let due = master.saturating_sub(allowed);
         for (member, offset) in acknowledged {
@@ -121,14 +122,15 @@ impl HostGroup {
             self.lag.bytes.put_off(gap);
         }
         let acknowledged = eligible::acknowledged(group, cx.cluster, o);
+        let known = (group.eligible.as_slice(), acknowledged.as_slice());
         let limit = self.spec.max_lag + ACKNOWLEDGEMENTS;
         let (now, allowed) = (cx.now.boot, self.spec.max_lag_bytes);
-        let mut lagging = self.lag.owed.overdue(now, (limit, 0), o.offset, &acknowledged);
+        let mut lagging = self.lag.owed.overdue(now, (limit, 0), o.offset, known);
         if allowed > 0 {
             // An acknowledgement, some time for Redis's cron, and the probe that shows it.
             let seen = ACKNOWLEDGEMENTS.max(Span(self.spec.probe.interval.0 * 2));
             let late = (ACKNOWLEDGEMENTS + seen, allowed);
-            lagging.extend(self.lag.bytes.overdue(now, late, o.offset, &acknowledged));
+            lagging.extend(self.lag.bytes.overdue(now, late, o.offset, known));
         }
         let far = eligible::far_members(group, cx.cluster, self.spec.max_lag, o);
         self.lag.far_since.retain(|(m, _)| far.iter().any(|(x, _)| x == m));
@@ -157,14 +159,17 @@ mod tests {
 
     const SEC: u64 = 1_000_000_000;
     const LIMIT: Span = Span::from_secs(2);
+    const GONE: u64 = u64::MAX;
 
     fn looks(allowed: u64, limit: Span) -> impl FnMut(u64, u64, u64) -> usize {
         let b = EligibleMember { node: node_id("b"), run_id: RunId::new("run-b") };
         let mut debts = Debts::default();
         move |at_ms, written, acknowledged| {
-            let acknowledged = [(b.clone(), acknowledged)];
+            let known = [(b.clone(), acknowledged)];
+            // A link that is gone acknowledges nothing.
+            let known = if acknowledged == GONE { &[] } else { &known[..] };
             let at = Mono(at_ms * SEC / 1000);
-            debts.overdue(at, (limit, allowed), written, &acknowledged).len()
+            debts.overdue(at, (limit, allowed), written, (std::slice::from_ref(&b), known)).len()
         }
     }
 
@@ -179,6 +184,29 @@ mod tests {
         assert_eq!(look(6000, 150, 120), 0, "acknowledged; what came since counts anew");
         assert_eq!(look(7000, 150, 150), 0);
         assert_eq!(look(99_000, 150, 150), 0, "nothing is owed");
+    }
+
+    /// Found by the simulator, seeds 96 and 1831 of masters behind a filter: a fence ended the link, the same master was named
+    /// again, and its replica was eligible for twice as long.
+    #[test]
+    fn what_a_member_owes_outlives_its_link() {
+        let mut look = looks(0, LIMIT);
+        assert_eq!([look(1000, 100, 90), look(2000, 110, GONE), look(2999, 120, GONE)], [0; 3]);
+        assert_eq!(look(3000, 120, GONE), 1);
+        assert_eq!(look(3100, 120, 90), 1, "it is back, and has not got it yet");
+        assert_eq!(look(3200, 120, 100), 0);
+    }
+
+    #[test]
+    fn who_has_left_the_set_owes_nothing() {
+        let b = EligibleMember { node: node_id("b"), run_id: RunId::new("run-b") };
+        let (mut debts, members) = (Debts::default(), [b.clone()]);
+        let mut look = |at, members: &[_], acknowledged: &[_]| {
+            debts.overdue(Mono(at * SEC), (LIMIT, 0), 100, (members, acknowledged)).len()
+        };
+        assert_eq!(look(1, &members, &[(b, 90)]), 0);
+        assert_eq!(look(2, &[], &[]), 0);
+        assert_eq!(look(9, &members, &[]), 0);
     }
 
     /// Acknowledgements come once a second: what was written since the last is not lacking.

@@ -69,7 +69,9 @@ enum Loss {
 }
 
 impl Group {
-    /// The most that any assignment after `old` up to `new` may lose.
+    /// The most that any assignment after `old` up to `new` may lose. A master that nobody reached is replaced like one that failed:
+    /// behind a filter its clients may go on for as long as it is not found, and the replica gets nothing of that; but it is
+    /// promoted only from the eligible set, which it leaves when it lags by more than `max_lag`. So the bound is the same.
     fn loss_after(&self, old: Epoch, new: Epoch) -> Loss {
         let of = |cause: &Cause| match cause {
             Cause::Switchover | Cause::SwitchoverBack => Loss::Nothing,
@@ -82,7 +84,10 @@ impl Group {
     /// The epoch that `host` ended by a switchover, if it is master again because the new one failed.
     fn handed_over(&self, host: usize, epoch: Epoch) -> Option<Epoch> {
         let (own, new) = (Epoch(epoch.0.checked_sub(2)?), Epoch(epoch.0 - 1));
-        let failed = matches!(self.causes.get(&epoch)?, Cause::MasterDown | Cause::NodeSilent);
+        let failed = matches!(
+            self.causes.get(&epoch)?,
+            Cause::MasterDown | Cause::NodeSilent | Cause::MasterUnreached
+        );
         let planned = *self.causes.get(&new)? == Cause::Switchover;
         (failed && planned && *self.masters.get(&own)? == host).then_some(own)
     }
@@ -128,6 +133,13 @@ impl Ledger {
     #[must_use]
     pub fn goes_on(&self, group: usize, host: usize, epoch: Epoch) -> bool {
         self.groups[group].handed_over(host, epoch).is_some()
+    }
+
+    /// `host`, which opened `epoch`, was not the master before.
+    #[must_use]
+    pub fn moved(&self, group: usize, host: usize, epoch: Epoch) -> bool {
+        let before = Epoch(epoch.0.saturating_sub(1));
+        self.groups[group].masters.get(&before).is_some_and(|old| *old != host)
     }
 
     pub fn confirmed(&mut self, write: WriteId) {

@@ -4,6 +4,7 @@
 //! first, no act without a lease, acknowledged writes. Progress and agreement are sampled. Deliberately absent: any use of what the system believes where the truth is at hand.
 
 pub mod ledger;
+pub mod looks;
 pub mod majorities;
 pub mod orders;
 pub mod permission;
@@ -62,6 +63,10 @@ pub enum Violation {
         "group {group}: host {host} serves no data at epoch {epoch}; another member holds {elsewhere} writes"
     )]
     EmptyServes { group: usize, host: usize, epoch: Epoch, elsewhere: usize },
+    #[error(
+        "group {group}: host {host} fences as unreached; {by} nodes were kept from its Redis by anything but the lock, a majority is {needed}"
+    )]
+    NeedlessMove { group: usize, host: usize, by: usize, needed: usize },
     #[error("group {group}: write {write} was acknowledged and is not on the master at the end")]
     MissingAtEnd { group: usize, write: WriteId },
     #[error("at log index {applied}: two nodes have different models")]
@@ -121,6 +126,7 @@ impl Violation {
             Self::TailDropped { .. } => "TailDropped",
             Self::EmptyReplaced { .. } => "EmptyReplaced",
             Self::EmptyServes { .. } => "EmptyServes",
+            Self::NeedlessMove { .. } => "NeedlessMove",
             Self::MissingAtEnd { .. } => "MissingAtEnd",
             Self::ModelsDiffer { .. } => "ModelsDiffer",
             Self::TwoMajorities { .. } => "TwoMajorities",
@@ -137,7 +143,7 @@ impl Violation {
         }
     }
 
-    /// Harm that no healing undoes; the rest is service that does not come back.
+    /// Harm that no healing undoes; the rest is service that does not come back, or is interrupted for nothing.
     #[must_use]
     pub const fn is_of_safety(&self) -> bool {
         match self {
@@ -161,7 +167,8 @@ impl Violation {
             | Self::MissingAtEnd { .. }
             | Self::TwoMajorities { .. }
             | Self::ModelsDiffer { .. } => true,
-            Self::SilentWait { .. }
+            Self::NeedlessMove { .. }
+            | Self::SilentWait { .. }
             | Self::NotServing { .. }
             | Self::ServiceGap { .. }
             | Self::NotFollowing { .. }
@@ -180,6 +187,7 @@ pub struct Checks {
     pub orders: orders::Orders,
     pub permission: permission::Permission,
     pub ledger: ledger::Ledger,
+    pub looks: looks::Looks,
     pub progress: progress::Progress,
     pub strict: strict::Strict,
     pub tails: tails::Tails,
@@ -193,6 +201,7 @@ impl Checks {
             orders: orders::Orders::default(),
             permission: permission::Permission::default(),
             ledger: ledger::Ledger::new(spec, hosts),
+            looks: looks::Looks::default(),
             progress: progress::Progress::new(spec.groups.len()),
             strict: strict::Strict::default(),
             tails: tails::Tails::default(),

@@ -34,6 +34,7 @@ impl Draft {
             Profile::FirstStart => self.first_start(),
             Profile::Standstill => self.standstill(),
             Profile::Membership => self.membership(),
+            Profile::Filtered => self.filtered(),
         }
         self.faults
     }
@@ -57,10 +58,20 @@ impl Draft {
         self.faults.push(Planned { at, kind, target, lasts, pick });
     }
 
+    /// The same with its details chosen.
+    pub(super) fn add_picked(
+        &mut self,
+        (at, kind): (Span, FaultKind),
+        target: Target,
+        lasts: Span,
+        pick: u64,
+    ) {
+        self.faults.push(Planned { at, kind, target, lasts, pick });
+    }
+
     /// An order about the membership: of the cluster, or of `group`.
     pub(super) fn order(&mut self, at: Span, kind: FaultKind, host: usize, group: usize) {
-        let (target, lasts) = (Target::Node(host), ms(1));
-        self.faults.push(Planned { at, kind, target, lasts, pick: group as u64 });
+        self.add_picked((at, kind), Target::Node(host), ms(1), group as u64);
     }
 
     pub(super) fn length(&mut self, kind: FaultKind) -> Span {
@@ -85,6 +96,10 @@ impl Draft {
             F::LockStall => ms(self.rng.range(5, 400)),
             F::PauseMachine => ms(self.rng.range(1, 24)),
             F::PowerOff | F::LogFlood => ms(self.rng.range(200, 3_000)),
+            // It is found within some two seconds.
+            F::PortFiltered | F::PortFilteredForNodes => {
+                ms(self.rng.range(if long { 200 } else { 2_500 }, 6_000))
+            }
             F::FreezeSupervisor
             | F::FreezeMidStep
             | F::FreezeRedis

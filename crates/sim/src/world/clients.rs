@@ -149,7 +149,7 @@ impl World {
         let (now, port) = (self.now, self.port(group));
         let lost = !self.net.connected(request.client, to) || !self.hosts[to].powered;
         let no_address = request.via_vip && !self.hosts[to].has_vip(group, now);
-        if lost || no_address {
+        if lost || no_address || self.dropped(group, request.client, to) {
             // Nobody answers: the neighbour entry grows stale and is asked for anew.
             if self.dice.clients.chance(200_000) {
                 self.ask_arp(request.client, group);

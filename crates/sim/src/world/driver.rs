@@ -162,6 +162,7 @@ impl World {
             ProcessEvent::ProbeTimeout { group, redis_life } => {
                 self.probe_timeout(host, group, redis_life);
             }
+            ProcessEvent::Look { look, step } => self.look_goes_on(look, step),
         }
     }
 
@@ -240,10 +241,13 @@ impl World {
         let number = p.wake;
         let deadline = p.core.deadline(now);
         self.stall_as_candidate(host, &effects);
-        let appends = |e: &Effect| matches!(e, Effect::Persist(p) if !p.entries.is_empty());
-        let appended = effects.iter().any(appends);
+        let brief = effects.iter().any(|e| match e {
+            Effect::Persist(p) => !p.entries.is_empty(),
+            Effect::Send { message: PeerMessage::FenceRequest { .. }, .. } => true,
+            _ => false,
+        });
         self.carry_out(host, effects);
-        if appended {
+        if brief {
             self.stated_now(host);
         }
         let at = self.hosts[host].clock.boot.real_of(deadline.0);

@@ -5,7 +5,7 @@
 
 use redkeep_core::{
     Action, ActionId, ActionOutcome, Effect, GroupId, HostEvent, Input, LockEvent, LockOp, RunId,
-    Span, effect::ActionFailure,
+    Span, command::Cause, effect::ActionFailure,
 };
 
 use crate::{
@@ -59,10 +59,11 @@ impl World {
                     self.note(format_args!("{host} event {event:?}"));
                     self.met_event(&event);
                     self.met_leader(host, &event);
+                    self.check_moved(host, &event);
                 }
-                // No fault of this world closes a port alone, so that a look could find what silence does not: it is never
-                // answered, and nothing follows from it.
-                Effect::Look { .. } => {}
+                Effect::Look { number, target, timeout } => {
+                    self.look_order(host, number, target, timeout);
+                }
                 Effect::SpecChanged(spec) => {
                     self.note(format_args!("{host} spec {}", spec.name));
                     self.follow_spec(host, &spec);
@@ -255,6 +256,10 @@ impl World {
             self.coverage.met("tenure begun");
             if self.is_newcomer(host) {
                 self.coverage.met(claims::NEWCOMER_SERVES);
+            }
+            let unreached = view.cause == Some(Cause::MasterUnreached);
+            if unreached && self.checks.ledger.moved(group, host, view.epoch) {
+                self.coverage.met(claims::UNREACHED_MOVED);
             }
             if self.checks.ledger.goes_on(group, host, view.epoch) {
                 self.coverage.met("old master went on after a switchover");

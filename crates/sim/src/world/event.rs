@@ -4,6 +4,7 @@ use redkeep_core::{ActionId, Epoch, Input, Span, message::PeerMessage};
 
 use crate::{
     clock::Real,
+    fault::FaultKind,
     net::Endpoint,
     redis::{DataSet, WriteId},
     world::host::LockJob,
@@ -73,6 +74,11 @@ pub(crate) enum Event {
         conn: u64,
         event: LinkEvent,
     },
+    /// A packet of a look, or of an answer to it, arrives.
+    Look {
+        look: Look,
+        packet: LookPacket,
+    },
     WriterTick {
         writer: usize,
     },
@@ -136,12 +142,56 @@ pub(crate) enum ProcessEvent {
         group: Group,
         redis_life: u64,
     },
+    /// A look at the Redis of another host goes on.
+    Look {
+        look: Look,
+        step: LookStep,
+    },
     /// What was ordered beside the control connection comes to its end.
     Aside {
         group: Group,
         id: ActionId,
         work: AsideWork,
     },
+}
+
+/// A supervisor's look at the Redis of another host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Look {
+    pub(crate) from: Endpoint,
+    /// Of the supervisor.
+    pub(crate) life: u64,
+    pub(crate) number: u64,
+    pub(crate) to: Endpoint,
+    pub(crate) group: Group,
+}
+
+/// What the supervisor does for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LookStep {
+    Connect { timeout: Span },
+    Ask,
+    GivesUp { timeout: Span },
+}
+
+/// What is on its way there, and back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LookPacket {
+    Connect,
+    Ping,
+    Accepted,
+    Pong,
+    Reset {
+        why: &'static str,
+        /// By the lock, not by a missing process.
+        by_lock: bool,
+    },
+}
+
+impl LookPacket {
+    pub(crate) const fn is_back(self) -> bool {
+        matches!(self, Self::Accepted | Self::Pong | Self::Reset { .. })
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -231,6 +281,12 @@ pub(crate) enum Undo {
         host: Endpoint,
         group: Group,
         life: u64,
+    },
+    /// A filter before a port is taken away.
+    Unfilter {
+        host: Endpoint,
+        group: Group,
+        kind: FaultKind,
     },
     ThawRedis {
         host: Endpoint,

@@ -30,7 +30,7 @@ const FLOOD_EVERY: Span = Span::from_millis(1);
 /// A port that no lock guards.
 const SECOND_PORT: u16 = 16_379;
 
-const CAUSES: [Cause; 7] = [
+const CAUSES: [Cause; 8] = [
     Cause::Adopted,
     Cause::MasterDown,
     Cause::NodeSilent,
@@ -38,6 +38,7 @@ const CAUSES: [Cause; 7] = [
     Cause::SwitchoverBack,
     Cause::Operator,
     Cause::ColdStart,
+    Cause::MasterUnreached,
 ];
 
 impl World {
@@ -88,7 +89,7 @@ impl World {
         best.map(|(_, host)| host)
     }
 
-    fn group_at(&self, host: Endpoint, fault: &Planned) -> Option<Group> {
+    pub(super) fn group_at(&self, host: Endpoint, fault: &Planned) -> Option<Group> {
         let preferred = match fault.target {
             Target::Master(g) | Target::Replica(g) => Some(g),
             Target::Node(_) | Target::Leader => None,
@@ -143,6 +144,7 @@ impl World {
             F::StalledElection => self.stall_next_election(host, fault.lasts),
             F::StalledLook => self.stall_next_look(host, fault.lasts),
             F::OpenAround => self.open_around(host, fault),
+            F::PortFiltered | F::PortFilteredForNodes => self.filter_port(host, fault),
             F::DiskFails => self.disk_fails(host, fault.lasts),
             F::LogFlood => self.flood(self.now.after(fault.lasts)),
             F::PauseMachine => self.pause_machine(host, fault.lasts),
@@ -306,6 +308,7 @@ impl World {
             Undo::PowerOn { host } => self.power_on(host),
             Undo::Resume { host } => self.resume_machine(host),
             Undo::CloseAround { host, group, life } => self.close_around(host, group, life),
+            Undo::Unfilter { host, group, kind } => self.unfilter(host, group, kind),
             Undo::ThawRedis { host, group, life } => self.thaw_redis(host, group, life),
             Undo::Join { from, to } => self.net.heal(from, to),
             Undo::Weather { loss_ppm, duplicate_ppm, straggler_ppm, straggler_max } => {

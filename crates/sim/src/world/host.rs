@@ -1,6 +1,6 @@
 //! One host: clocks, kernel, disk, Redis processes, and the supervisor's process with its executors.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use redkeep_core::{
     Action, ActionId, Core, Epoch, Input, LockOp, NodeId, Now, RunId, Span, command::Cause,
@@ -14,7 +14,10 @@ use crate::{
     lock::{KernelLock, KernelTime},
     net::Endpoint,
     redis::Redis,
-    world::event::{Group, ProcessEvent},
+    world::{
+        event::{Group, ProcessEvent},
+        filter::Filter,
+    },
 };
 
 /// What the supervisor's model said of a group when an order was given.
@@ -121,6 +124,8 @@ pub(crate) struct Process {
     pub(crate) lock: VecDeque<LockJob>,
     pub(crate) kernel: VecDeque<KernelJob>,
     pub(crate) control: Vec<Control>,
+    /// Looks that have not ended, by number: whether the lock held an answer back.
+    pub(crate) looks: BTreeMap<u64, bool>,
     /// The nodes that it keeps links to, as its spec says.
     pub(crate) links: Vec<NodeId>,
     /// Whose streams it has taken: all that its spec ever named in this life.
@@ -153,6 +158,7 @@ impl Process {
             lock: VecDeque::new(),
             kernel: VecDeque::new(),
             control: (0..groups).map(|_| Control::default()).collect(),
+            looks: BTreeMap::new(),
             links: Vec::new(),
             heard_from: BTreeSet::new(),
             probes: vec![false; groups],
@@ -188,6 +194,8 @@ pub(crate) struct Host {
     pub(crate) in_service: bool,
     /// By group: it was found as one of two masters, and has not been touched since.
     pub(crate) rival: Vec<bool>,
+    /// By group: filters before its port.
+    pub(crate) filters: Vec<Filter>,
     /// By group: client sockets up to this number are destroyed.
     pub(crate) destroyed: Vec<u64>,
     pub(crate) disk: Disk,

@@ -15,7 +15,7 @@ use crate::{
     plan::{Knobs, Layout},
     redis::Redis,
     rng::Rng,
-    world::host::Host,
+    world::{filter::Filter, host::Host},
 };
 
 const fn ms(n: u64) -> Span {
@@ -114,6 +114,7 @@ pub(crate) fn hosts(
             member: spec.groups.iter().map(|g| g.is_member(node.id)).collect(),
             in_service: spec.node(node.id).is_some(),
             rival: vec![false; spec.groups.len()],
+            filters: vec![Filter::default(); spec.groups.len()],
             destroyed: vec![0; spec.groups.len()],
             disk: Disk::default(),
             powered: true,

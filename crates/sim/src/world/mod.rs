@@ -9,8 +9,10 @@ mod driver;
 mod effects;
 mod event;
 mod faults;
+mod filter;
 pub(crate) mod host;
 mod layout;
+mod look;
 mod machine;
 mod membership;
 mod moments;
@@ -78,6 +80,7 @@ struct Dice {
     starts: Rng,
     aside: Rng,
     changes: Rng,
+    looks: Rng,
 }
 
 impl Dice {
@@ -95,6 +98,7 @@ impl Dice {
             starts: stream(18),
             aside: stream(29),
             changes: stream(31),
+            looks: stream(32),
         }
     }
 }
@@ -272,6 +276,7 @@ impl World {
             Event::Link { group, master, replica, conn, event } => {
                 self.link_event(replication::Link { group, master, replica, conn }, event);
             }
+            Event::Look { look, packet } => self.look_arrives(look, packet),
             Event::WriterTick { writer } => self.writer_tick(writer),
             Event::Request { group, to, request } => self.request_arrives(group, to, request),
             Event::Fault { index } => self.fault(index),

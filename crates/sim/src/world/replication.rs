@@ -46,6 +46,7 @@ impl World {
     pub(super) fn reachable(&self, group: Group, master: Endpoint, replica: Endpoint) -> bool {
         let up = self.hosts[master].redis[group].as_ref().is_some_and(crate::redis::Redis::runs);
         up && self.net.both_ways(master, replica)
+            && !self.filtered(group, replica, master)
             && self.hosts[master].passes(self.port(group), self.now)
     }
 
@@ -128,6 +129,7 @@ impl World {
     fn full(&mut self, link: Link, data: DataSet) {
         let Link { group, master, replica, conn } = link;
         let path = self.net.connected(master, replica)
+            && !self.filtered(group, replica, master)
             && self.hosts[master].passes(self.port(group), self.now);
         let known = |a: Option<&Attached>| a.is_some_and(|a| a.conn == conn);
         let source = self.hosts[master].redis[group].as_ref();
@@ -172,7 +174,9 @@ impl World {
     /// Send what the replicas do not have; what cannot leave now is sent again.
     pub(super) fn pump(&mut self, master: Endpoint, group: Group) {
         let now = self.now;
-        let leaves = self.hosts[master].answer_leaves(self.port(group), now);
+        // Behind a filter no acknowledgement of a segment arrives: nothing more is sent.
+        let leaves = self.hosts[master].answer_leaves(self.port(group), now)
+            && !self.hosts[master].filters[group].drops(true);
         let Some(m) = self.hosts[master].redis[group].as_mut().filter(|m| m.runs()) else { return };
         let mut packets = Vec::new();
         let mut again = false;
@@ -253,7 +257,8 @@ impl World {
     fn ack(&mut self, link: Link, offset: u64) {
         let Link { group, master, replica, .. } = link;
         let now = self.now;
-        if !self.net.connected(replica, master) || !self.hosts[master].powered {
+        let lost = !self.net.connected(replica, master) || !self.hosts[master].powered;
+        if lost || self.dropped(group, replica, master) {
             if let Some(u) = self.upstream(link).filter(|u| !u.backoff.waits(now)) {
                 u.backoff.lost(now);
             }
@@ -338,7 +343,7 @@ impl World {
     pub(super) fn leave_upstream(&mut self, replica: Endpoint, group: Group) {
         let Some(r) = self.hosts[replica].redis[group].as_mut() else { return };
         let (Role::ReplicaOf(master), Some(upstream)) = (r.role, r.upstream.take()) else { return };
-        if !self.net.connected(replica, master) {
+        if !self.net.connected(replica, master) || self.dropped(group, replica, master) {
             return;
         }
         if let Some(m) = self.hosts[master].redis[group].as_mut()
@@ -373,7 +378,7 @@ impl World {
         let link = Link { group, master, replica, conn: upstream.conn };
         let offset = r.data.offset;
         let reachable = self.reachable(group, master, replica);
-        let cut = !self.net.both_ways(master, replica);
+        let cut = !self.net.both_ways(master, replica) || self.filtered(group, replica, master);
         let pinged = self.attached(link).is_some_and(|a| {
             match (a.backoff.waits(now), reachable) {
                 (false, true) => a.backoff.arrived(),

@@ -80,7 +80,7 @@ impl World {
         }
     }
 
-    /// What a leader says right after it proposed lasts shorter than the time between two samples.
+    /// What a leader says right after it proposed, or asked for a fence, lasts shorter than the time between two samples.
     pub(super) fn stated_now(&mut self, host: Endpoint) {
         let Some(status) = self.status(host).filter(|s| s.role == RaftRole::Leader) else { return };
         for (group, g) in status.groups.iter().enumerate() {
