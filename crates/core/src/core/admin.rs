@@ -294,8 +294,7 @@ impl Core {
         if !self.consensus.voters().contains(&to) {
             return AdminReply::Refused(Refusal::NotAMember(name));
         }
-        self.last_transfer = now.boot;
-        self.consensus.transfer_leader(now.boot, to);
+        self.hand_on(now, to);
         AdminReply::Done {
             index: self.applied,
             epoch: Epoch::NONE,

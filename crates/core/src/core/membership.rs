@@ -69,12 +69,9 @@ impl Core {
             return;
         }
         let ttl = self.timing().lease_ttl;
-        let voters = self.consensus.voters().iter().copied();
-        let stays = |n: &NodeId| self.spec().node(*n).is_some();
-        let others = voters.filter(|n| stays(n) && self.is_heard_within(*n, now, ttl));
-        if let Some((_, to)) = others.map(|n| (self.burden(n), n)).min() {
-            self.last_transfer = now.boot;
-            self.consensus.transfer_leader(now.boot, to);
+        let others = self.others_heard(now, ttl);
+        if let Some((_, to)) = others.into_iter().find(|(_, n)| self.spec().node(*n).is_some()) {
+            self.hand_on(now, to);
         }
     }
 

@@ -95,8 +95,7 @@ impl Core {
             let via = others.iter().copied().filter(|v| *v != target).collect::<Vec<_>>();
             if let Some(to) = via.iter().find(|v| self.is_heard_by(**v, target, now, silence)) {
                 tracing::info!(%to, %target, "leadership moves to a node that hears a master which this one does not");
-                self.last_transfer = now.boot;
-                self.consensus.transfer_leader(now.boot, *to);
+                self.hand_on(now, *to);
                 return;
             }
             for v in via {
@@ -117,10 +116,7 @@ impl Core {
             return;
         }
         let every = self.silence();
-        let mut others: Vec<NodeId> = self.consensus.voters().to_vec();
-        others.retain(|v| *v != self.me && self.is_heard_within(*v, now, every));
-        others.sort_by_key(|v| (self.burden(*v), *v));
-        for to in others {
+        for (_, to) in self.others_heard(now, every) {
             let hears = self.hears_all_masters(to, now, every);
             let mut finds = false;
             for nodes in &lost {
@@ -128,8 +124,7 @@ impl Core {
             }
             if hears && finds && self.hears_candidates_of_mine(to, now, every) {
                 tracing::info!(%to, "leadership moves to a node that hears a candidate where this one hears none");
-                self.last_transfer = now.boot;
-                self.consensus.transfer_leader(now.boot, to);
+                self.hand_on(now, to);
                 return;
             }
         }
