@@ -223,7 +223,7 @@ impl Core {
         at = self.report_again().map_or(at, |d| d.min(at));
         at = self.reach_deadline(now).map_or(at, |d| d.min(at));
         if self.has_claims && self.leader_id.is_some() {
-            let due = self.holder.due(self.timing().lease_ttl, false);
+            let due = self.holder.due(self.timing(), false);
             at = Some(due).filter(ahead).map_or(at, |d| d.min(at));
         }
         if let Some(l) = self.leader.as_mut() {
@@ -462,10 +462,10 @@ impl Core {
                 claims.push(Claim { spec, request });
             }
         });
-        let ttl = self.timing().lease_ttl;
+        let timing = self.timing();
         self.has_claims = !claims.is_empty();
-        if !claims.is_empty() && self.holder.is_due(now.boot, ttl, urgent) {
-            let op = self.holder.arm(now.boot, self.timing().armed_ttl(), &claims);
+        if !claims.is_empty() && self.holder.is_due(now.boot, timing, urgent) {
+            let op = self.holder.arm(now.boot, timing, &claims);
             if self.mutations.arm_after_grant() {
                 if let Some(renew) = self.holder.defer(op) {
                     self.ask_leader(renew);
