@@ -8,7 +8,8 @@ use crate::{
     ids::{ArmId, Epoch, Generation, GroupId},
     message::{Grant, Renew, RenewGroup},
     mutations::Mutations,
-    spec::{Durability, GroupSpec, ProbeTiming, Timing, Vip},
+    spec::Timing,
+    testing::cluster,
 };
 
 const MS: u64 = 1_000_000;
@@ -18,38 +19,16 @@ const ARMED: Span = Span(285 * MS);
 const A: NodeId = NodeId(1);
 
 fn group() -> GroupId {
-    GroupId::new("pair")
+    GroupId::new("g")
 }
 
 fn claim(epoch: u64) -> Claim {
-    let ms = Span::from_millis;
-    let spec = GroupSpec {
-        id: group(),
-        port: 16465,
-        vip: Vip { addr: [10, 99, 0, 100].into(), prefix: 32 },
-        interface: "eth0".into(),
-        members: Vec::new(),
-        probe: ProbeTiming { interval: ms(100), timeout: ms(250), fall: 3, loading_timeout: ms(1) },
-        max_lag: ms(1),
-        max_lag_bytes: 0,
-        min_replicas_to_write: 0,
-        durability: Durability::Async,
-    };
     let request = RenewGroup { group: group(), epoch: Epoch(epoch), lagging: Vec::new() };
-    Claim { spec, request }
+    Claim { spec: cluster().groups.remove(0), request }
 }
 
 fn timing() -> Timing {
-    let ms = Span::from_millis;
-    Timing {
-        lease_ttl: TTL,
-        max_clock_drift_ppm: 100_000,
-        margin: ms(25),
-        switchover_timeout: ms(1),
-        takeover_timeout: ms(1),
-        cold_start_wait: ms(1),
-        failover_cooldown: ms(0),
-    }
+    cluster().timing
 }
 
 fn holder() -> Holder {
