@@ -266,6 +266,28 @@ impl Host {
         Ok(listing.contains(&text))
     }
 
+    /// Drops what comes over the wire to a TCP port: from these addresses, or from all if none is named.
+    pub fn filter_port(&self, port: u16, from: &[IpAddr]) -> Result<Mono> {
+        let from: Vec<String> = from.iter().map(IpAddr::to_string).collect();
+        let family = if self.address().is_ipv4() { "ip" } else { "ip6" };
+        let who = match from.join(", ") {
+            all if all.is_empty() => all,
+            some => format!("{family} saddr {{ {some} }}"),
+        };
+        let rules = format!(
+            "add table inet lab; add chain inet lab in {{ type filter hook input priority -200; }}; \
+             add rule inet lab in iifname eth0 tcp dport {port} {who} drop"
+        );
+        self.run_ok(&["nft", &rules])?;
+        Ok(Mono::now())
+    }
+
+    /// Ends what [`Host::filter_port`] began; a flush of the ruleset may have done so before.
+    pub fn lift_filters(&self) -> Result<Mono> {
+        self.run_ok(&["nft", "add table inet lab; delete table inet lab"])?;
+        Ok(Mono::now())
+    }
+
     pub(crate) fn register_writer(&self, flag: StopFlag) {
         lock(&self.writers).push(flag);
     }

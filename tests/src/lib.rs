@@ -21,6 +21,7 @@ mod pair;
 mod process;
 mod redis;
 mod resp;
+pub mod stress;
 mod supervisor;
 mod switch;
 mod tail;

@@ -170,20 +170,10 @@ fn short_pause_of_writes_moves_nothing() -> Result<()> {
     Ok(())
 }
 
-/// Drops what comes from elsewhere to the port of Redis at a host; its supervisor is heard as before.
+/// Before the port of Redis at a host; its supervisor is heard as before.
 fn filter(pair: &Pair, host: &str, from: &[&str]) -> Result<Mono> {
-    let mut who = String::new();
-    if !from.is_empty() {
-        let hosts = from.iter().map(|name| Ok(pair.host(name)?.address().to_string()));
-        let hosts: Vec<String> = hosts.collect::<Result<_>>()?;
-        who = format!("ip saddr {{ {} }}", hosts.join(", "));
-    }
-    let rules = format!(
-        "add table inet lab; add chain inet lab in {{ type filter hook input priority -200; }}; \
-         add rule inet lab in iifname eth0 tcp dport {PORT} {who} drop"
-    );
-    pair.host(host)?.run_ok(&["nft", &rules])?;
-    Ok(Mono::now())
+    let from = from.iter().map(|name| Ok(pair.host(name)?.address()));
+    pair.host(host)?.filter_port(PORT, &from.collect::<Result<Vec<_>>>()?)
 }
 
 /// The filter is still there when the old master follows; then it goes, and nothing moves again.
@@ -215,7 +205,7 @@ fn filtered_master_is_moved(from: &[&str], name: &str) -> Result<()> {
     wait_status(pair.lab(), "w", "the old master to be eligible", LIMIT, is_back)
         .with_context(|| pair.story(fault, Mono::now()))?;
     pair.keep_writing(slowed(Duration::from_millis(2500)))?;
-    pair.host(&old)?.run_ok(&["nft", "delete table inet lab"])?;
+    pair.host(&old)?.lift_filters()?;
     pair.wait_replica(&old, &new, "w").with_context(|| pair.story(fault, Mono::now()))?;
     pair.wait_healthy()?;
     let after = pair.assignment("w")?;
@@ -260,7 +250,7 @@ fn master_that_one_node_cannot_reach_stays_and_it_is_told() -> Result<()> {
     ensure!(pair.assignment("w")? == before, "moved: {}", pair.story(fault, end));
     let verdict = pair.outcome()?.verdict(fault, end);
     ensure!(verdict.lost == 0 && verdict.service_back.is_none(), "{verdict}");
-    pair.host(&before.master)?.run_ok(&["nft", "delete table inet lab"])?;
+    pair.host(&before.master)?.lift_filters()?;
     pair.wait_healthy()?;
     ensure!(pair.assignment("w")? == before, "moved: {}", pair.story(fault, Mono::now()));
     Ok(())

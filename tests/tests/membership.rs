@@ -136,7 +136,7 @@ fn a_member_lost_for_good_is_replaced_and_the_new_one_takes_over() -> Result<()>
 
 fn refuses_what_would_harm(pair: &Pair) -> Result<()> {
     let table: [(&[&str], &str); 4] = [
-        (&["node", "remove", "x"], "2 nodes would be left"),
+        (&["node", "remove", "x"], "2 nodes with a vote would be left"),
         (&["node", "remove", "b"], "it is a member of group pair"),
         (
             &["node", "add", "w", "--peer", "10.99.0.9:7600", "--admin", "10.99.0.9:7601"],

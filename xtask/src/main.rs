@@ -1,4 +1,4 @@
-//! Project chores: `setup`, `tidy`, `test`, `demo`, `bench`, `nemesis`, `fuzz`, `vm`. `.ci/run` runs `test` and nothing else.
+//! Project chores: `setup`, `tidy`, `test`, `demo`, `bench`, `nemesis`, `stress`, `fuzz`, `vm`. `.ci/run` runs `test` and nothing else.
 //!
 //! Everything here drives other programs; no rule of the product lives here.
 
@@ -9,6 +9,7 @@ mod nemesis;
 mod programs;
 mod servers;
 mod setup;
+mod stress;
 mod tidy;
 mod verify;
 mod vm;
@@ -63,6 +64,15 @@ enum Chore {
         #[arg(long)]
         sentinel: bool,
     },
+    /// Nothing fails and all cores are busy (stress-ng): does anything move?
+    Stress {
+        /// For how long.
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+        minutes: u64,
+        /// A pair for each, all at once; that of the first must not move.
+        #[arg(long, value_delimiter = ',', default_value = "1s,300ms")]
+        leases: Vec<String>,
+    },
     /// Mutated bytes for everything that reads foreign ones, under libFuzzer and a sanitizer.
     Fuzz(fuzz::Options),
     /// The same faults for redkeep, Redis Sentinel, keepalived and a lower limit; `bench --help` has its options.
@@ -99,6 +109,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Test { quick, servers: None } => verify::run(&root, quick),
         Chore::Demo { keep, lease } => demo::run(&root, keep, lease),
         Chore::Nemesis { seed, minutes, sentinel } => nemesis::run(&root, seed, minutes, sentinel),
+        Chore::Stress { minutes, leases } => stress::run(&root, minutes, &leases),
         Chore::Fuzz(options) => fuzz::run(&root, &options),
         Chore::Bench { arguments } => bench::run(&root, &arguments),
         Chore::Vm { only } => vm::run(&root, &only),

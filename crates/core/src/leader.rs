@@ -154,6 +154,11 @@ impl Leader {
         self.since
     }
 
+    /// What was assigned before this node led counts from when it began to.
+    fn assigned_at(&self, lead: &GroupLead) -> Mono {
+        lead.assigned_at.max(self.since)
+    }
+
     pub(crate) fn heard(&mut self, now: Mono, from: NodeId) {
         self.nodes.entry(from).or_default().heard = Some(now);
     }
@@ -301,9 +306,8 @@ impl Leader {
             forced: lead.forced.as_ref(),
             marks: &lead.marks,
             well_for: lead.well_since.map_or(Span(0), |at| round.now.boot.since(at)),
-            leading_since: self.since,
-            assigned_at: lead.assigned_at,
-            switchover_since: lead.switchover_since,
+            assigned_at: self.assigned_at(lead),
+            switchover_since: lead.switchover_since.unwrap_or(self.since),
         })
     }
 

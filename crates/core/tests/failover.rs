@@ -257,6 +257,28 @@ fn an_old_master_that_is_stopped_leaves_the_set_at_once() {
     assert!(ms <= 10, "{ms} ms");
 }
 
+/// The time of a switchover was that of the leader which committed it alone. Under another it stood for ever, and kept the
+/// eligible set and every other order from moving.
+#[test]
+fn a_switchover_that_outlives_its_leader_is_taken_back_by_the_next() {
+    let mut w = World::settled_pair();
+    w.redis("a").target_lags = true;
+    w.switch_to("b");
+    w.until("it stands", 100, |w| w.pair_status().is_some_and(|g| g.switchover_to.is_some()));
+    w.kill_redis("b");
+    w.stop_supervisor("w");
+    w.until("another leads", 2000, |w| w.leader().is_some_and(|l| l != "w"));
+    w.until("it is taken back", 3000, |w| {
+        w.pair_status().is_some_and(|g| g.switchover_to.is_none() && g.serving)
+    });
+    assert!(w.writable("a"));
+    w.start_redis("b", true);
+    w.redis("a").target_lags = false;
+    w.until("b is eligible", 5000, |w| w.pair_status().is_some_and(|g| g.eligible.len() == 1));
+    w.switch_to("b");
+    w.until("b is writable", 1000, |w| w.writable("b"));
+}
+
 #[test]
 fn a_switchover_to_a_replica_that_is_not_eligible_is_refused_with_the_rule() {
     let mut w = World::without_b();

@@ -149,3 +149,36 @@ fn a_second_removal_waits_until_the_first_is_in_the_spec() {
     assert!(done(&remove(&mut w, "y")));
     w.until("y is out", 5000, |w| voters(w, "w") == ["a", "b", "w"]);
 }
+
+/// A node that was away while another was added does not know that one, and refuses its messages. Here the way between the two
+/// is cut instead, which is the same to both.
+#[test]
+fn a_leader_that_a_voter_does_not_know_hands_on_to_one_that_it_knows() {
+    let mut w = World::settled_pair();
+    w.isolate("b");
+    w.redis("b").stuck_since = Some(w.t);
+    w.until("b is no candidate", 10_000, |w| {
+        w.pair_status().is_some_and(|g| g.eligible.is_empty())
+    });
+    w.heal();
+    w.cut_between("b", "w");
+    w.until("a leads, which b knows", 6000, |w| w.leader() == Some("a"));
+    w.until("b is eligible", 2000, |w| w.pair_status().is_some_and(|g| g.eligible.len() == 1));
+    for _ in 0..20 {
+        w.run(1000);
+        assert_eq!(w.leader(), Some("a"), "leadership does not wander while the two do not meet");
+    }
+    assert_eq!(w.serving(), Some("a"));
+    w.heal();
+    w.until("the witness leads again", 5000, |w| w.leader() == Some("w"));
+}
+
+#[test]
+fn a_voter_that_nobody_hears_moves_no_leader() {
+    let mut w = World::settled_pair();
+    w.isolate("b");
+    for _ in 0..20 {
+        w.run(1000);
+        assert_eq!(w.leader(), Some("w"));
+    }
+}

@@ -14,7 +14,7 @@ use crate::disk;
 use crate::expect::Assignment;
 use crate::pair::{GROUP, Pair};
 use crate::process::Process;
-use crate::redis::DataSet;
+use crate::redis::{DataSet, PORT};
 use crate::supervisor::{ctl_options, status};
 use crate::time::Mono;
 use crate::units::{boot_units, drop_in};
@@ -193,6 +193,7 @@ impl Struck for Stage {
                 active.other = self.host_with(to)?;
                 pair.lab().cut_between(host, &active.other)?;
             }
+            Fault::FilterPort => drop(pair.host(host)?.filter_port(PORT, &[])?),
             Fault::DeleteVip => drop(pair.host(host)?.remove_address(pair.vip().ip())?),
             Fault::FlushRules | Fault::Sabotage => {
                 drop(pair.host(host)?.run_ok(&["nft", "flush", "ruleset"])?);
@@ -248,6 +249,7 @@ impl Struck for Stage {
             }
             Fault::Cut | Fault::Deaf | Fault::Mute => drop(self.pair.lab().heal(host)?),
             Fault::CutLink(_) => drop(self.pair.lab().heal_between(host, &active.other)?),
+            Fault::FilterPort => drop(self.pair.host(host)?.lift_filters()?),
             Fault::EmptyRedis | Fault::DeleteVip | Fault::Switchover => {}
             Fault::FlushRules | Fault::Sabotage => {}
             Fault::Power | Fault::Starve | Fault::KillAllSupervisors => {}

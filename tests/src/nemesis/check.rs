@@ -238,6 +238,7 @@ fn alone_for(fault: Fault, bounds: &Bounds) -> Duration {
         Fault::KillRedis
         | Fault::EmptyRedis
         | Fault::FreezeRedis
+        | Fault::FilterPort
         | Fault::DeleteVip
         | Fault::FlushRules
         | Fault::Sabotage

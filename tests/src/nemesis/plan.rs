@@ -35,6 +35,8 @@ pub enum Fault {
     Mute,
     /// The link between the target and another host, neighbours not meant.
     CutLink(Role),
+    /// Nothing comes to the port of the host's Redis from elsewhere, while its supervisor is heard.
+    FilterPort,
     DeleteVip,
     FlushRules,
     /// The same while the supervisor is dead: no system survives that, and no plan has it. It shows that the
@@ -161,7 +163,9 @@ impl Random {
             8..=9 => (Fault::KillSupervisor, self.role(), span),
             10..=11 => (Fault::FreezeSupervisor, self.role(), span),
             12..=13 => (Fault::FreezeHost, self.member(), span),
-            14..=16 => (Fault::Cut, self.role(), cut),
+            14..=15 => (Fault::Cut, self.role(), cut),
+            // The majority needs some 1.5 s to be sure of it.
+            16 => (Fault::FilterPort, self.member(), self.millis(500, 6_000)),
             17 => (Fault::Deaf, self.role(), cut),
             18 => (Fault::Mute, self.role(), cut),
             19..=20 => self.link(cut),
@@ -210,6 +214,7 @@ impl fmt::Display for Fault {
             Fault::Deaf => "make host deaf",
             Fault::Mute => "make host mute",
             Fault::CutLink(to) => return write!(f, "cut link to {to}"),
+            Fault::FilterPort => "filter the port of Redis",
             Fault::DeleteVip => "delete VIP",
             Fault::FlushRules => "flush nft ruleset",
             Fault::Sabotage => "remove the lock",
@@ -297,7 +302,7 @@ mod tests {
         let kinds: std::collections::BTreeSet<String> =
             steps.map(|step| step.fault.to_string()).collect();
         // The links count for each other end.
-        assert_eq!(kinds.len(), 19, "{kinds:?}");
+        assert_eq!(kinds.len(), 20, "{kinds:?}");
         assert!(!kinds.contains(&Fault::Sabotage.to_string()));
     }
 }

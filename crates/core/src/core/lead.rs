@@ -33,6 +33,7 @@ impl Core {
         self.mend_links(now);
         self.lead_from_where_masters_are_heard(now);
         self.lead_from_where_candidates_are_heard(now);
+        self.lead_from_where_voters_are_heard(now);
         self.prefer_free_leader(now);
     }
 
@@ -90,16 +91,10 @@ impl Core {
             serves && g.switchover.is_none()
         };
         if let (Some((_, to)), true) = (best, self.model.groups.values().all(quiet))
-            && self.hears_as_much(to, now)
+            && self.hears_as_much(to, now, TRANSFER_EVERY)
         {
             self.hand_on(now, to);
         }
-    }
-
-    /// Both questions are asked at once.
-    fn hears_as_much(&mut self, to: NodeId, now: Now) -> bool {
-        let masters = self.hears_all_masters(to, now, TRANSFER_EVERY);
-        self.hears_candidates_of_mine(to, now, TRANSFER_EVERY) && masters
     }
 
     /// Leadership has not moved just now, and nobody waits for it.

@@ -6,8 +6,10 @@
 //! leadership would wander instead of the master.
 //!
 //! A leader that hears nobody who may be promoted can name nobody should the master fail, although another node hears both. It
-//! hands on likewise, but later and at most once a second: nothing is lost yet. The same question tells whether a replica's dead
-//! link can be renewed. Nothing here grants, fences or assigns; a wrong answer costs an election, or a link that is made twice.
+//! hands on likewise, but later and at most once a second: nothing is lost yet. And later still for a voter that it does not hear:
+//! one that was away while this node was added does not know it, and learns of it from a leader that it knows. The same question
+//! tells whether a replica's dead link can be renewed. Nothing here grants, fences or assigns; a wrong answer costs an election,
+//! or a link that is made twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,6 +25,11 @@ use crate::{
 
 /// A candidate counts as not heard after a lease, but not before this: it reports that often at rest.
 const CANDIDATE_SILENCE_MIN: Span = Span(300_000_000);
+
+/// A voter counts as not heard after this: no service depends on it, and most come back by themselves.
+const VOTER_SILENCE: Span = Span::from_secs(3);
+/// Others are asked about it so often, for as long as it is away.
+const VOTER_ASKED_EVERY: Span = Span::from_secs(1);
 
 /// What others answered, by (who, of whom).
 #[derive(Debug, Default)]
@@ -130,8 +137,62 @@ impl Core {
         }
     }
 
+    /// Hand on to a node that hears a voter which this one does not, and whom else this one hears.
+    pub(super) fn lead_from_where_voters_are_heard(&mut self, now: Now) {
+        let silent = self.voters_silent_at().filter(|(_, at)| *at <= now.boot);
+        let lost: Vec<NodeId> = silent.map(|(voter, _)| voter).collect();
+        let masters_are_heard = self.masters_silent_at().all(|(_, at)| at > now.boot);
+        if lost.is_empty() || !masters_are_heard || !self.may_hand_on(now) {
+            return;
+        }
+        let age = self.timing().lease_ttl;
+        let mut others = self.voters_heard(now);
+        others.sort_by_key(|v| (self.burden(*v), *v));
+        for to in others {
+            let hears = self.hears_as_much(to, now, VOTER_ASKED_EVERY);
+            let finds = lost.iter().any(|v| self.is_heard_by(to, *v, now, age));
+            if hears && finds {
+                tracing::info!(%to, "leadership moves to a node that hears a voter which this one does not");
+                self.last_transfer = now.boot;
+                self.consensus.transfer_leader(now.boot, to);
+                return;
+            }
+            for voter in &lost {
+                self.ask_reach(to, *voter, now, VOTER_ASKED_EVERY);
+            }
+        }
+    }
+
+    /// `to` hears whom this node hears; all questions are asked at once.
+    pub(super) fn hears_as_much(&mut self, to: NodeId, now: Now, every: Span) -> bool {
+        let masters = self.hears_all_masters(to, now, every);
+        let candidates = self.hears_candidates_of_mine(to, now, every);
+        let mut all = masters && candidates;
+        for voter in self.voters_heard(now) {
+            all &= self.hears_one_of(to, &BTreeSet::from([voter]), now, every);
+        }
+        all
+    }
+
+    fn voters_heard(&self, now: Now) -> Vec<NodeId> {
+        let silence = self.candidate_silence();
+        let others = self.consensus.voters().iter().copied().filter(|v| *v != self.me);
+        others.filter(|v| self.is_heard_within(*v, now, silence)).collect()
+    }
+
+    /// The other voters, and from when on each counts as not heard; none where this node does not lead.
+    fn voters_silent_at(&self) -> impl Iterator<Item = (NodeId, Mono)> {
+        self.leader.iter().flat_map(move |leader| {
+            let others = self.consensus.voters().iter().copied().filter(|v| *v != self.me);
+            others.map(move |v| {
+                let heard = leader.nodes().get(&v).and_then(|n| n.heard);
+                (v, heard.unwrap_or_default().max(leader.since()) + VOTER_SILENCE)
+            })
+        })
+    }
+
     /// For each group of which this node hears a candidate (or is one), `to` hears one too; asked where it is not known.
-    pub(super) fn hears_candidates_of_mine(&mut self, to: NodeId, now: Now, every: Span) -> bool {
+    fn hears_candidates_of_mine(&mut self, to: NodeId, now: Now, every: Span) -> bool {
         let heard = self.candidates_silent_at();
         let heard: Vec<BTreeSet<NodeId>> = heard
             .filter_map(|(nodes, at)| at.is_none_or(|at| at > now.boot).then_some(nodes))
@@ -163,7 +224,7 @@ impl Core {
 
     /// Nodes of each eligible set, and from when on this node hears none of them; never, if it is one itself.
     fn candidates_silent_at(&self) -> impl Iterator<Item = (BTreeSet<NodeId>, Option<Mono>)> {
-        let silence = Span(self.timing().lease_ttl.0.max(CANDIDATE_SILENCE_MIN.0));
+        let silence = self.candidate_silence();
         self.leader.iter().flat_map(move |leader| {
             let sets = self.model.groups.values().filter(|g| !g.eligible.is_empty());
             sets.map(move |g| {
@@ -219,6 +280,10 @@ impl Core {
         open
     }
 
+    fn candidate_silence(&self) -> Span {
+        self.timing().lease_ttl.max(CANDIDATE_SILENCE_MIN)
+    }
+
     /// A leader that does not hear a master for so long asks others.
     fn silence(&self) -> Span {
         Span(self.timing().lease_ttl.0 / 3)
@@ -239,11 +304,12 @@ impl Core {
     pub(super) fn reach_deadline(&self, now: Now) -> Option<Mono> {
         let candidates = self.candidates_silent_at().filter_map(|(_, at)| at);
         let masters = self.masters_silent_at().map(|(_, at)| at);
-        masters.chain(candidates).filter(|at| *at > now.boot).min()
+        let voters = self.voters_silent_at().map(|(_, at)| at);
+        masters.chain(candidates).chain(voters).filter(|at| *at > now.boot).min()
     }
 
     /// Whether `to` is known to hear all masters; asked where it is not known.
-    pub(super) fn hears_all_masters(&mut self, to: NodeId, now: Now, every: Span) -> bool {
+    fn hears_all_masters(&mut self, to: NodeId, now: Now, every: Span) -> bool {
         let age = self.timing().lease_ttl;
         let masters: Vec<NodeId> =
             self.other_masters().into_iter().filter(|master| *master != to).collect();

@@ -1,8 +1,12 @@
 //! Giving up a tenure: gates out, epoch burned, then the report (L5). Redis commands never delay it.
+//!
+//! What a report must make durable is that this node never arms at that epoch again. A tenure is an epoch and one life of Redis,
+//! both named by the `Assign` in the log: where the kernel says that this life is over, it is durable already, and nothing is
+//! written (ADR 0028).
 
 use redkeep_consensus::Mono;
 
-use super::{Cx, HostGroup, RETRY, takeover::Takeover};
+use super::{Cx, HostGroup, RETRY, departure::Departure};
 use crate::{
     effect::{Action, ActionId, ActionOutcome, Effect, EventKind, LockOp},
     ids::Epoch,
@@ -16,7 +20,7 @@ pub(super) struct Fence {
     cause: FenceCause,
     closed: bool,
     close_retry: Option<Mono>,
-    burned: bool,
+    is_durable: bool,
     /// Switchover: the offset that the target confirmed before the gates closed.
     planned_offset: Option<u64>,
     reading: Option<ActionId>,
@@ -31,11 +35,11 @@ impl Fence {
     }
 
     pub(super) fn burned(&mut self, epoch: Epoch) {
-        self.burned |= epoch >= self.epoch;
+        self.is_durable |= epoch >= self.epoch;
     }
 
     fn is_done(&self) -> bool {
-        self.closed && self.burned && self.offset_known
+        self.closed && self.is_durable && self.offset_known
     }
 
     pub(super) fn fenced(&self) -> Option<Fenced> {
@@ -53,7 +57,7 @@ impl Fence {
 }
 
 impl HostGroup {
-    /// Begin the fence: the lock, the burn, the sockets and the address all at once.
+    /// Begin the fence: the lock and the burn at once; for sockets and address see `departure.rs`.
     pub(super) fn start_fence(
         &mut self,
         cx: &mut Cx<'_>,
@@ -61,18 +65,20 @@ impl HostGroup {
         cause: FenceCause,
         planned: Option<u64>,
     ) {
-        let unburned = cx.mutations.fence_not_burned();
+        let is_durable = self.burned >= epoch
+            || cause == FenceCause::RedisDead
+            || cx.mutations.fence_not_burned();
         self.tell(cx, EventKind::Fencing { cause });
         cx.holder.drop_group(&self.spec.id);
         self.close_gates(cx);
-        if self.burned < epoch && !unburned {
+        if !is_durable {
             cx.sink.push(Effect::Burn { group: self.spec.id.clone(), epoch });
         }
         if planned.is_some() {
             cx.sink.act(&self.spec.id, Action::ShutWrites);
         }
-        self.clear_address(cx);
-        self.takeover = None;
+        let had_vip = self.takeover.take().is_some_and(|t| t.vip_is_up());
+        self.departure = Some(Departure::new(cx.now.boot, had_vip));
         self.wrong_role = 0;
         self.replica.taint();
         self.fence = Some(Fence {
@@ -80,7 +86,7 @@ impl HostGroup {
             cause,
             closed: false,
             close_retry: None,
-            burned: self.burned >= epoch || unburned,
+            is_durable,
             planned_offset: planned,
             reading: None,
             offset: self.detector.last_offset(),
@@ -96,19 +102,6 @@ impl HostGroup {
             cx.sink.lock(LockOp::Guard { item: lock_item(&self.spec, 0) });
         }
         cx.sink.lock(LockOp::Close { item: lock_item(&self.spec, 0) });
-    }
-
-    /// Reset the connections while the address is still there (else IPv4 clients get no RST), then the address, then
-    /// whoever came in between.
-    pub(super) fn clear_address(&mut self, cx: &mut Cx<'_>) {
-        let port = self.spec.port;
-        cx.sink.act(&self.spec.id, Action::DestroySockets { port });
-        let (vip, interface) = (self.spec.vip, self.spec.interface.clone());
-        let id = cx.sink.act(&self.spec.id, Action::RemoveVip { vip, interface });
-        if self.takeover.as_ref().is_some_and(Takeover::vip_is_up) {
-            self.removing = Some(id);
-        }
-        cx.sink.act(&self.spec.id, Action::DestroySockets { port });
     }
 
     pub(super) fn address_removed(

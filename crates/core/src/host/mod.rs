@@ -4,6 +4,7 @@
 //! Invariants: nothing is opened without a grant at the assigned epoch; the replica element is out before a promotion; a fence
 //! is reported only after the kernel acknowledged and the epoch is burned; replicas follow only a master that serves.
 
+mod departure;
 mod durable;
 mod fence;
 mod lag;
@@ -32,6 +33,7 @@ use crate::{
     spec::{ClusterSpec, GroupSpec},
 };
 
+use departure::Departure;
 use durable::Told;
 use fence::Fence;
 use lag::Lag;
@@ -99,6 +101,7 @@ pub(crate) struct HostGroup {
     replica: ReplicaSide,
     quarantine: Quarantine,
     planned: Option<Planned>,
+    departure: Option<Departure>,
     /// The removal of an address that was up, until it is done.
     removing: Option<ActionId>,
     guarded: bool,
@@ -128,6 +131,7 @@ impl HostGroup {
             replica: ReplicaSide::new(!at_start.replica),
             quarantine: Quarantine::default(),
             planned: None,
+            departure: None,
             removing: None,
             guarded: at_start.guarded,
             released: false,
@@ -164,6 +168,7 @@ impl HostGroup {
             self.release(cx, a);
             self.as_replica(cx, a);
         }
+        self.depart(cx, a);
     }
 
     /// Once a master was ever assigned the port is closed unless granted; a pair that is being adopted stays as it is until
@@ -426,9 +431,10 @@ impl HostGroup {
             .and_then(|_| holder.open_until(self.id()));
         let steps = self.takeover.as_ref().and_then(Takeover::deadline);
         let fence = self.fence.as_ref().and_then(Fence::deadline);
+        let departure = self.departure.map(|d| d.deadline());
         let told = self.takeover.as_ref().and_then(|_| self.told.deadline());
         let others = [told, self.replica.deadline(), self.quarantine.deadline()];
-        [lapse, steps, fence].into_iter().chain(others).flatten().min()
+        [lapse, steps, fence, departure].into_iter().chain(others).flatten().min()
     }
 
     fn tell(&self, cx: &mut Cx<'_>, kind: EventKind) {

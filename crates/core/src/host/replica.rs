@@ -101,7 +101,8 @@ impl HostGroup {
             return;
         }
         self.released = true;
-        let held = self.takeover.take().is_some() || self.fence.take().is_some();
+        let left = self.takeover.take();
+        let held = self.fence.take().is_some() || left.is_some();
         self.planned = None;
         self.wrong_role = 0;
         self.lag.clear();
@@ -112,7 +113,11 @@ impl HostGroup {
         }
         if held || self.replica.tainted && !adopting {
             self.replica.taint();
-            self.clear_address(cx);
+            if self.departure.is_none() {
+                self.clear_address(cx, left.is_some_and(|t| t.vip_is_up()));
+                // Who came in before the lock closed.
+                cx.sink.act(&self.spec.id, Action::DestroySockets { port: self.spec.port });
+            }
         }
     }
 

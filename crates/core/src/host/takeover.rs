@@ -162,8 +162,9 @@ impl HostGroup {
         let over = !cx.holder.is_open(cx.now.boot, &self.spec.id);
         let Some(t) = self.takeover.as_mut().filter(|t| t.open && over) else { return };
         t.closed();
+        let had_vip = t.vip_is_up();
         self.tell(cx, EventKind::LeaseLost);
-        self.clear_address(cx);
+        self.clear_address(cx, had_vip);
         if let Some(t) = self.takeover.as_mut() {
             t.vip = Work::Idle;
         }

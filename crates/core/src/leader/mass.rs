@@ -79,7 +79,7 @@ impl Leader {
         let limit = round.cluster.timing.takeover_timeout;
         let late = !a.serving
             && a.cause != Cause::Adopted
-            && round.now.boot.since(lead.assigned_at) > limit;
+            && round.now.boot.since(self.assigned_at(lead)) > limit;
         let ended = lease_over || report.fenced.is_some_and(|f| f.epoch == a.epoch);
         late || match &report.redis {
             RedisView::Down(_) => true,

@@ -52,12 +52,10 @@ pub struct PlanInput<'a> {
     pub marks: &'a JoinMarks,
     /// For how long the master's node has said, without a break, that it serves and finds its Redis well.
     pub well_for: Span,
-    /// Since when this node leads.
-    pub leading_since: Mono,
-    /// When the present assignment was applied here.
+    /// When the present assignment was applied here, or since when this node leads: the later of the two.
     pub assigned_at: Mono,
-    /// When the switchover under way was applied here.
-    pub switchover_since: Option<Mono>,
+    /// The same of the switchover under way: it has its time from this leader too.
+    pub switchover_since: Mono,
 }
 
 /// What to do next for a group.
@@ -133,7 +131,7 @@ fn unreached(p: &PlanInput<'_>) -> Option<Unreached> {
 
 fn switchover_late(p: &PlanInput<'_>) -> bool {
     let limit = p.cluster.timing.switchover_timeout;
-    p.switchover_since.is_some_and(|s| p.now_boot.0.saturating_sub(s.0) > limit.0)
+    p.now_boot.since(p.switchover_since) > limit
 }
 
 /// The first master ever: adopt the pair as it runs, else the only one with data.
@@ -297,7 +295,7 @@ fn plan_down(p: &PlanInput<'_>) -> Plan {
 /// Assigned and not serving yet: it has `takeover_timeout`, then another is tried.
 fn plan_takeover(p: &PlanInput<'_>, a: &Assignment) -> Plan {
     let limit = p.cluster.timing.takeover_timeout;
-    let spent = p.now_boot.0.saturating_sub(p.assigned_at.0);
+    let spent = p.now_boot.since(p.assigned_at).0;
     if a.cause != Cause::Adopted
         && spent > limit.0
         && !p.candidates.ranked().is_empty()
@@ -387,9 +385,8 @@ fn cold_start(p: &PlanInput<'_>, a: &Assignment) -> Plan {
         .filter(|x| x.priority > 0)
         .collect();
     let everybody = p.candidates.spec.members.iter().all(|m| c.judge(m.node).is_ok());
-    let since = p.leading_since.max(p.assigned_at);
-    let left =
-        p.cluster.timing.cold_start_wait.0.saturating_sub(p.now_boot.0.saturating_sub(since.0));
+    let waited = p.now_boot.since(p.assigned_at);
+    let left = p.cluster.timing.cold_start_wait.0.saturating_sub(waited.0);
     if pool.is_empty() {
         return Plan::Hold(no_candidate(p));
     }

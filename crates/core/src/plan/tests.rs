@@ -154,9 +154,8 @@ impl Case {
             forced: self.forced.as_ref(),
             marks: &self.marks,
             well_for: self.well_for,
-            leading_since: Mono(50 * SEC),
             assigned_at: Mono(60 * SEC),
-            switchover_since: None,
+            switchover_since: self.now,
         })
     }
 

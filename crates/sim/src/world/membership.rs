@@ -30,9 +30,6 @@ use crate::{
 
 /// An operator who was not obeyed asks again after this.
 const ASK_EVERY: Span = Span::from_secs(1);
-/// When the operator asks an older node to lead, and again after the same time. A node that was away while a newcomer was
-/// added refuses its stream, so it learns nothing as long as the newcomer leads: known, and not mended in the product.
-const OLDER_LEADS_AFTER: Span = Span::from_secs(5);
 /// From the healing on, or from the change before it, a change is carried out within this.
 const CHANGED_WITHIN: Span = Span::from_secs(20);
 
@@ -55,8 +52,6 @@ pub(super) struct Changes {
     done: usize,
     done_at: Option<Real>,
     asked_at: Option<Real>,
-    /// When an older node was asked to lead.
-    moved_at: Option<Real>,
     /// Newcomers that were seen to vote.
     voted: BTreeSet<Endpoint>,
     /// Removed, and still in Raft's membership.
@@ -76,7 +71,6 @@ impl Changes {
             done: 0,
             done_at: None,
             asked_at: None,
-            moved_at: None,
             voted: BTreeSet::new(),
             leaving: BTreeSet::new(),
             told: BTreeMap::new(),
@@ -413,20 +407,6 @@ impl World {
         Ok(())
     }
 
-    fn let_older_lead(&mut self, leader: Option<&StatusView>) {
-        let again = |at: Real| self.now.since(at) < OLDER_LEADS_AFTER;
-        let led_by = leader.and_then(|l| self.host_of(l.node)).filter(|h| self.is_newcomer(*h));
-        let Some(newcomer) = led_by.filter(|_| !self.changes.moved_at.is_some_and(again)) else {
-            return;
-        };
-        let older =
-            self.changes.nodes.iter().find(|h| !self.is_newcomer(**h) && self.hosts[**h].runs());
-        let Some(to) = older.map(|h| self.hosts[*h].node) else { return };
-        self.changes.moved_at = Some(self.now);
-        self.coverage.met("operator let an older node lead");
-        self.ask(newcomer, AdminRequest::TransferLeadership { to });
-    }
-
     /// False while something of it is left to do.
     pub(super) fn look_at_changes(
         &mut self,
@@ -439,9 +419,6 @@ impl World {
         }
         let verdict = self.is_changed(leader, all);
         let done = verdict.is_ok();
-        if !done && since > OLDER_LEADS_AFTER {
-            self.let_older_lead(leader);
-        }
         if let Err(what) = verdict
             && since > CHANGED_WITHIN
         {
