@@ -16,7 +16,7 @@ mod report;
 mod results;
 mod run;
 pub(crate) mod sentinel;
-mod stage;
+pub(crate) mod stage;
 
 use std::path::PathBuf;
 

@@ -6,6 +6,7 @@
 
 mod act;
 mod check;
+mod course;
 mod guests;
 mod history;
 mod plan;

@@ -109,30 +109,11 @@ impl Detector {
 
 #[cfg(test)]
 mod tests {
-    use redkeep_consensus::Span;
-
     use super::*;
-    use crate::observe::RedisRole;
+    use crate::testing::{cluster, master};
 
     fn timing() -> ProbeTiming {
-        let ms = Span::from_millis;
-        ProbeTiming { interval: ms(100), timeout: ms(250), fall: 3, loading_timeout: ms(1000) }
-    }
-
-    fn up(run: &str) -> RedisObservation {
-        RedisObservation {
-            run_id: RunId::new(run),
-            role: RedisRole::Master,
-            replication_id: "h".into(),
-            previous: None,
-            offset: 7,
-            keys: 1,
-            backlog_from: None,
-            replicas: Vec::new(),
-            version: "7.0.15".into(),
-            settled: true,
-            bypass: Vec::new(),
-        }
+        cluster().groups[0].probe
     }
 
     /// (failures fed after one good probe) -> view.
@@ -154,7 +135,7 @@ mod tests {
         ];
         for (failures, want) in cases {
             let mut d = Detector::new(timing());
-            d.observed(up("1"));
+            d.observed(master("1"));
             for f in failures {
                 d.failed(Mono(0), *f);
             }
@@ -175,7 +156,7 @@ mod tests {
     #[test]
     fn loading_is_waited_for_until_its_timeout() {
         let mut d = Detector::new(timing());
-        d.observed(up("1"));
+        d.observed(master("1"));
         d.failed(Mono(0), ProbeFailure::Loading);
         d.failed(Mono(1_000_000_000), ProbeFailure::Loading);
         assert!(matches!(d.view(), RedisView::Doubtful(..)));
@@ -192,14 +173,14 @@ mod tests {
             (ProbeFailure::Loading, false),
         ] {
             let mut d = Detector::new(timing());
-            d.observed(up("1"));
+            d.observed(master("1"));
             for _ in 0..9 {
                 d.failed(Mono(0), failure);
             }
             assert_eq!(d.answering().is_some(), answers, "{failure:?}");
         }
         let mut d = Detector::new(timing());
-        d.observed(up("1"));
+        d.observed(master("1"));
         d.failed(Mono(0), ProbeFailure::WritesHeld);
         d.died(None);
         assert_eq!(d.answering(), None);
@@ -208,7 +189,7 @@ mod tests {
     #[test]
     fn the_death_of_an_earlier_life_changes_nothing() {
         let mut d = Detector::new(timing());
-        d.observed(up("2"));
+        d.observed(master("2"));
         assert!(!d.died(Some(&RunId::new("1"))));
         assert!(matches!(d.view(), RedisView::Up(_)));
         assert!(d.died(Some(&RunId::new("2"))));

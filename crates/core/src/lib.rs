@@ -32,6 +32,8 @@ mod sight;
 mod sink;
 pub mod spec;
 pub mod status;
+#[cfg(test)]
+mod testing;
 
 pub use crate::core::{Boot, Core};
 pub use admin::{AdminReply, AdminRequest, Refusal};

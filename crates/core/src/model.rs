@@ -373,7 +373,7 @@ mod tests {
 
     /// a is master at epoch 1, b and c are eligible, a switchover is under way.
     fn handing_over() -> (Model, Assign) {
-        let spec = crate::plan::cluster_for_test();
+        let spec = crate::testing::cluster();
         let group = spec.groups[0].id.clone();
         let first = Assign {
             group: group.clone(),

@@ -197,7 +197,7 @@ mod tests {
 
     impl Case {
         fn new() -> Self {
-            let mut cluster = crate::plan::cluster_for_test();
+            let mut cluster = crate::testing::cluster();
             cluster.groups[0].members.retain(|m| m.node != node_id("c"));
             let mut model = Model::default();
             let assignment = Some(Assignment {

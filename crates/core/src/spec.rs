@@ -36,16 +36,11 @@ pub struct Timing {
     pub failover_cooldown: Span,
 }
 
-/// A third: one may be lost, or a leader, and the next still comes in time.
-pub(crate) const fn renew_interval(ttl: Span) -> Span {
-    Span(ttl.0 / 3)
-}
-
 impl Timing {
-    /// How long a holder's renewals are apart.
+    /// How long a holder's renewals are apart. A third: one may be lost, or a leader, and the next still comes in time.
     #[must_use]
     pub fn renew_interval(&self) -> Span {
-        renew_interval(self.lease_ttl)
+        Span(self.lease_ttl.0 / 3)
     }
 
     /// The lease that a holder arms and asks for: 95 % of `lease_ttl`. A host can die right after a grant, and then the

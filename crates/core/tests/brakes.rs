@@ -2,32 +2,11 @@
 
 mod world;
 
-use redkeep_core::plan::HoldReason;
 use redkeep_core::*;
 use world::World;
 
-/// b took over from a a moment ago, a follows it and is eligible, and a cooldown of a minute runs.
-fn cooling_down() -> World {
-    let mut spec = world::spec();
-    spec.timing.failover_cooldown = Span::from_secs(60);
-    let mut w = World::settled(World::pair_of(&spec));
-    w.kill_redis("a");
-    w.until("b serves", 100, |w| w.serving() == Some("b"));
-    w.start_redis("a", false);
-    w.until("a is eligible", 5000, |w| w.pair_status().is_some_and(|g| g.eligible.len() == 1));
-    w
-}
-
-fn is_cooling(w: &mut World) -> bool {
-    w.pair_status().is_some_and(|g| matches!(g.hold, Some(HoldReason::Cooldown { .. })))
-}
-
 fn acknowledge(w: &mut World, group: Option<GroupId>, dry_run: bool) -> String {
-    let leader = w.leader().expect("a leader");
-    let request = AdminRequest::Acknowledge { group, dry_run };
-    w.host(leader).replies.clear();
-    w.feed(leader, Input::Admin { id: RequestId(1), request });
-    match w.host(leader).replies.as_slice() {
+    match w.ask(AdminRequest::Acknowledge { group, dry_run }).as_slice() {
         [AdminReply::Done { text, .. }] => text.clone(),
         other => panic!("{other:?}"),
     }
@@ -35,15 +14,15 @@ fn acknowledge(w: &mut World, group: Option<GroupId>, dry_run: bool) -> String {
 
 #[test]
 fn a_group_that_fails_again_within_the_cooldown_waits_until_somebody_has_looked() {
-    let mut w = cooling_down();
+    let mut w = World::cooling_down();
     w.kill_redis("b");
-    w.until("it is held", 1000, is_cooling);
+    w.until("it is held", 1000, World::is_cooling);
     w.run(2000);
-    assert!(is_cooling(&mut w) && !w.writable("a"));
+    assert!(w.is_cooling() && !w.writable("a"));
     let dry = acknowledge(&mut w, None, true);
     assert!(dry.starts_with("the cooldown of pair ends 5"), "{dry}");
     w.run(100);
-    assert!(is_cooling(&mut w), "a dry run changes nothing");
+    assert!(w.is_cooling(), "a dry run changes nothing");
     let text = acknowledge(&mut w, Some(GroupId::new("pair")), false);
     assert!(text.starts_with("the cooldown of pair ends 5"), "{text}");
     w.until("a serves", 100, |w| w.serving() == Some("a"));
@@ -60,13 +39,13 @@ fn a_group_that_fails_again_within_the_cooldown_waits_until_somebody_has_looked(
 /// Found by reading: the time of the last failover was the leader's alone, and a new leader began without a brake.
 #[test]
 fn the_next_leader_knows_of_the_cooldown() {
-    let mut w = cooling_down();
+    let mut w = World::cooling_down();
     let first = w.leader().unwrap();
     w.stop_supervisor(first);
     w.until("another leads", 5000, |w| w.leader().is_some_and(|l| l != first));
     w.run(1000);
     w.kill_redis("b");
-    w.until("it is held", 2000, is_cooling);
+    w.until("it is held", 2000, World::is_cooling);
     acknowledge(&mut w, None, false);
     w.until("a serves", 1000, |w| w.serving() == Some("a"));
 }
@@ -74,11 +53,9 @@ fn the_next_leader_knows_of_the_cooldown() {
 #[test]
 fn an_acknowledgement_of_a_group_that_is_not_there_is_refused() {
     let mut w = World::settled_pair();
-    let leader = w.leader().unwrap();
     let request = AdminRequest::Acknowledge { group: Some(GroupId::new("x")), dry_run: false };
-    w.feed(leader, Input::Admin { id: RequestId(1), request });
     let refused = AdminReply::Refused(Refusal::NoSuchGroup(GroupId::new("x")));
-    assert_eq!(w.host(leader).replies.last(), Some(&refused));
+    assert_eq!(w.ask(request), [refused]);
     assert_eq!(
         acknowledge(&mut w, None, true),
         "nothing of all groups waits for an acknowledgement"

@@ -26,24 +26,8 @@ fn told(w: &mut World, node: &str) -> (usize, usize) {
     )
 }
 
-fn ask(w: &mut World, request: AdminRequest) -> Vec<AdminReply> {
-    let leader = w.leader().expect("a leader");
-    w.host(leader).replies.clear();
-    w.feed(leader, Input::Admin { id: RequestId(9), request });
-    w.host(leader).replies.clone()
-}
-
 fn switchover(to: Option<&str>) -> AdminRequest {
     AdminRequest::Switchover { group: GroupId::new("pair"), to: to.map(node_id), dry_run: false }
-}
-
-fn failover(to: &str) -> AdminRequest {
-    AdminRequest::Failover {
-        group: GroupId::new("pair"),
-        to: Some(node_id(to)),
-        allow_data_loss: true,
-        dry_run: false,
-    }
 }
 
 #[test]
@@ -54,7 +38,7 @@ fn a_pair_is_adopted_once_the_way_around_the_lock_is_closed() {
     let status = w.pair_status().unwrap();
     assert_eq!((status.master, status.hold), (None, Some(held("b"))));
     assert_eq!(told(&mut w, "b"), (1, 0), "told once, not with each probe");
-    assert_eq!(ask(&mut w, failover("a")), [AdminReply::Refused(Refusal::Held(held("b")))]);
+    assert_eq!(w.force("a"), [AdminReply::Refused(Refusal::Held(held("b")))]);
     w.redis("b").bypass.clear();
     w.until("a serves", 3000, |w| w.serving() == Some("a"));
     assert_eq!(told(&mut w, "b"), (1, 1));
@@ -67,8 +51,8 @@ fn a_master_that_is_opened_at_run_time_goes_on_and_is_moved_only_when_it_is_dead
     w.run(1000);
     assert!(w.writable("a"), "it is not thrown down for it");
     let refused = [AdminReply::Refused(Refusal::Held(held("a")))];
-    assert_eq!(ask(&mut w, switchover(None)), refused);
-    assert_eq!(ask(&mut w, failover("b")), refused);
+    assert_eq!(w.ask(switchover(None)), refused);
+    assert_eq!(w.force("b"), refused);
     w.redis("a").hung = true;
     w.run(1000);
     assert_eq!(w.pair_status().unwrap().hold, Some(held("a")), "hung, not known to be dead");
@@ -97,9 +81,9 @@ fn nobody_is_moved_to_a_replica_that_is_open_around_the_lock() {
     w.run(200);
     let why = Exclusion::Bypass { open: socket() };
     let refused = [AdminReply::Refused(Refusal::Excluded { node: "b".into(), why })];
-    assert_eq!(ask(&mut w, switchover(Some("b"))), refused);
-    assert_eq!(ask(&mut w, switchover(None)), refused);
-    assert_eq!(ask(&mut w, failover("b")), refused);
+    assert_eq!(w.ask(switchover(Some("b"))), refused);
+    assert_eq!(w.ask(switchover(None)), refused);
+    assert_eq!(w.force("b"), refused);
     w.kill_redis("a");
     w.run(1000);
     assert_eq!(w.pair_status().unwrap().hold, Some(held("b")));

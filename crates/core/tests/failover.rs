@@ -281,16 +281,8 @@ fn a_switchover_that_outlives_its_leader_is_taken_back_by_the_next() {
 
 #[test]
 fn a_switchover_to_a_replica_that_is_not_eligible_is_refused_with_the_rule() {
-    let mut w = World::settled_pair();
-    w.kill_redis("b");
-    w.until("b left", 5000, |w| w.pair_status().is_some_and(|g| g.eligible.is_empty()));
-    let leader = w.leader().unwrap();
-    let request = AdminRequest::Switchover {
-        group: GroupId::new("pair"),
-        to: Some(node_id("b")),
-        dry_run: false,
-    };
-    w.feed(leader, Input::Admin { id: RequestId(1), request });
+    let mut w = World::without_b();
+    let leader = w.switch_to("b");
     let want = Refusal::Excluded { node: "b".into(), why: Exclusion::RedisDown };
     assert_eq!(w.host(leader).replies, [AdminReply::Refused(want)]);
 }
@@ -363,9 +355,7 @@ fn losing_the_leader_costs_no_lease() {
 
 #[test]
 fn when_all_redis_died_the_last_master_comes_back_with_its_data() {
-    let mut w = World::settled_pair();
-    w.kill_redis("b");
-    w.until("b left", 5000, |w| w.pair_status().is_some_and(|g| g.eligible.is_empty()));
+    let mut w = World::without_b();
     w.kill_redis("a");
     w.run(300);
     w.start_redis("a", false);
@@ -377,23 +367,14 @@ fn when_all_redis_died_the_last_master_comes_back_with_its_data() {
 /// Found by the simulator: it was refused as the master that it no longer was.
 #[test]
 fn an_operator_may_name_the_fenced_master_again_at_the_price_of_data() {
-    let mut w = World::settled_pair();
-    w.kill_redis("b");
-    w.until("b left", 5000, |w| w.pair_status().is_some_and(|g| g.eligible.is_empty()));
+    let mut w = World::without_b();
     w.kill_redis("a");
     w.run(300);
     w.start_redis("a", true);
     w.start_redis("b", true);
     w.run(300);
     assert_eq!(w.pair_status().unwrap().hold, Some(HoldReason::EmptyDataSet));
-    let leader = w.leader().unwrap();
-    let request = AdminRequest::Failover {
-        group: GroupId::new("pair"),
-        to: Some(node_id("a")),
-        allow_data_loss: true,
-        dry_run: false,
-    };
-    w.feed(leader, Input::Admin { id: RequestId(1), request });
+    w.force("a");
     w.until("a serves", 1000, |w| w.writable("a"));
 }
 

@@ -6,10 +6,7 @@ use redkeep_core::{admin::NodeRefusal, ids::node_id, model::NodeRejection, spec:
 use world::{NAMES, World, node, spec};
 
 fn order(w: &mut World, request: AdminRequest) -> AdminReply {
-    let leader = w.leader().expect("a leader");
-    w.host(leader).replies.clear();
-    w.feed(leader, Input::Admin { id: RequestId(9), request });
-    w.host(leader).replies.first().cloned().expect("an answer")
+    w.ask(request).first().cloned().expect("an answer")
 }
 
 fn add(w: &mut World, name: &str) -> AdminReply {

@@ -172,15 +172,11 @@ fn an_assignment_in_the_middle_ends_it() {
     w.heal();
     w.until("a keeps its data set", 1000, |w| keeps(w) == 1);
     let id = w.host("a").keep_id.unwrap();
-    let leader = w.leader().unwrap();
-    let (group, to) = (GroupId::new("pair"), Some(redkeep_core::ids::node_id("a")));
-    let request =
-        AdminRequest::Failover { group: group.clone(), to, allow_data_loss: true, dry_run: false };
-    w.feed(leader, Input::Admin { id: RequestId(9), request });
+    w.force("a");
     w.until("a serves", 3000, |w| w.serving() == Some("a"));
     let failure = effect::ActionFailure { retry: false, text: "ended".into() };
     let outcome = ActionOutcome::Failed(failure);
-    w.feed("a", Input::ActionDone { group, id, outcome });
+    w.feed("a", Input::ActionDone { group: GroupId::new("pair"), id, outcome });
     w.run(500);
     assert!(w.writable("a") && !follows(&mut w));
     assert_eq!(told(&mut w), [""; 0]);

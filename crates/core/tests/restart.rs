@@ -49,8 +49,7 @@ fn a_pause_and_its_end_are_told_by_every_node_once() {
     for request in
         [AdminRequest::Pause { group: None, duration }, AdminRequest::Resume { group: None }]
     {
-        let leader = w.leader().unwrap();
-        w.feed(leader, Input::Admin { id: RequestId(1), request });
+        w.ask(request);
         w.run(200);
     }
     assert_eq!(decisions(&mut w, "b"), [(0, "paused"), (0, "resumed")]);
@@ -101,9 +100,7 @@ fn a_decision_that_replaces_one_of_the_recovered_log_is_told() {
     disk.entries.extend((last + 1..=last + 2).map(entry));
     w.until("b took over", 3000, |w| w.writable("b") && w.serving() == Some("b"));
     for to in ["b", "w"] {
-        let leader = w.leader().unwrap();
-        let request = AdminRequest::TransferLeadership { to: node_id(to) };
-        w.feed(leader, Input::Admin { id: RequestId(1), request });
+        w.ask(AdminRequest::TransferLeadership { to: node_id(to) });
         w.until("another leads", 1000, |w| w.leader() == Some(to));
     }
     w.start_supervisor("a", &world::spec());

@@ -138,23 +138,12 @@ fn a_switchover_ends_as_it_would_without_a_filter() {
 
 #[test]
 fn a_cooldown_holds_it_back_until_somebody_has_looked() {
-    let mut spec = world::spec();
-    spec.timing.failover_cooldown = Span::from_secs(60);
-    let mut w = World::settled(World::pair_of(&spec));
-    w.kill_redis("a");
-    w.until("b serves", 100, |w| w.serving() == Some("b"));
-    w.start_redis("a", false);
-    w.until("a is eligible", 5000, |w| w.pair_status().is_some_and(|g| g.eligible.len() == 1));
+    let mut w = World::cooling_down();
     w.run(1500);
     filter(&mut w, &["a", "w"], "b");
-    let cooling = |w: &mut World| {
-        matches!(w.pair_status().expect("a leader").hold, Some(HoldReason::Cooldown { .. }))
-    };
-    w.until("it is held", 2500, cooling);
+    w.until("it is held", 2500, World::is_cooling);
     w.run(1000);
-    assert!(cooling(&mut w) && w.writable("b"));
-    let leader = w.leader().unwrap();
-    let request = AdminRequest::Acknowledge { group: None, dry_run: false };
-    w.feed(leader, Input::Admin { id: RequestId(9), request });
+    assert!(w.is_cooling() && w.writable("b"));
+    w.ask(AdminRequest::Acknowledge { group: None, dry_run: false });
     w.until("a serves", 500, |w| w.serving() == Some("a"));
 }

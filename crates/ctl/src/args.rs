@@ -239,12 +239,8 @@ pub(crate) struct Change {
     /// Wait until every other member follows the new master and may be promoted itself
     #[arg(long)]
     pub(crate) wait: bool,
-    /// Only say what would happen
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// Do not ask; without a terminal nothing is asked anyway
-    #[arg(short, long)]
-    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) consent: Consent,
 }
 
 /// A length of time with its unit: 300ms, 10s, 5m, 2h, 1d.

@@ -8,6 +8,7 @@ mod watch;
 use std::future::Future;
 
 use clap::CommandFactory as _;
+use redkeep_proto::{admin::v1::Outcome, order::Order};
 use tokio::time::{Instant, timeout_at};
 use tonic::{Response, Status};
 
@@ -96,6 +97,12 @@ where
         tried.push(format!("{endpoint}: {lost}"));
     }
     Err(Failure::Unreachable { tried })
+}
+
+/// What became of an order.
+async fn order(target: &Target, request: impl Order) -> Result<Outcome, Failure> {
+    let outcome = ask(target, Kind::Order, |client| request.clone().send(client)).await?;
+    Ok(outcome.unwrap_or_default())
 }
 
 /// Empty = all.

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use redkeep_consensus::{Entry, Mono, Snapshot, Span};
 use redkeep_core::{
-    AdminRequest, GroupId, Input, RequestId,
+    AdminRequest, GroupId,
     codec::{decode_command, encode_model},
     ids::node_id,
     message::PeerMessage,
@@ -21,7 +21,7 @@ use redkeep_fuzz::{
     TARGETS, join,
     raft::{Node, VOTERS},
 };
-use world::World;
+use world::{World, tape::kind_of};
 
 type Seeds = Vec<(String, Vec<u8>)>;
 
@@ -35,8 +35,7 @@ fn story() -> (World, Vec<(&'static str, PeerMessage)>) {
     world.said = Some(Vec::new());
     let mut world = World::settled(world);
     let ask = |world: &mut World, request| {
-        let leader = world.leader().expect("a leader");
-        world.feed(leader, Input::Admin { id: RequestId(9), request });
+        world.ask(request);
         world.run(50);
     };
     let group = GroupId::new("pair");
@@ -91,18 +90,6 @@ fn wal_record(world: &World) -> Seeds {
     seeds
 }
 
-const fn kind(message: &PeerMessage) -> &'static str {
-    match message {
-        PeerMessage::Raft { .. } => "raft",
-        PeerMessage::Renew { .. } => "renew",
-        PeerMessage::Grant(_) => "grant",
-        PeerMessage::Report(_) => "report",
-        PeerMessage::FenceRequest { .. } => "fence-request",
-        PeerMessage::Reach(_) => "reach",
-        PeerMessage::RelinkRequest { .. } => "relink-request",
-    }
-}
-
 /// Some envelopes of each kind of message, one whole conversation, and scripts of three Raft nodes.
 fn peer_envelope(said: &[(&'static str, PeerMessage)]) -> Seeds {
     let sent = |(seq, (from, message)): (u64, &(&str, PeerMessage))| {
@@ -110,7 +97,7 @@ fn peer_envelope(said: &[(&'static str, PeerMessage)]) -> Seeds {
     };
     let mut of_kind: BTreeMap<&str, Vec<&(&str, PeerMessage)>> = BTreeMap::new();
     for each in said {
-        of_kind.entry(kind(&each.1)).or_default().push(each);
+        of_kind.entry(kind_of(&each.1)).or_default().push(each);
     }
     assert_eq!(of_kind.len(), 6, "{:?}", of_kind.keys());
     let mut seeds = Seeds::new();
@@ -121,7 +108,7 @@ fn peer_envelope(said: &[(&'static str, PeerMessage)]) -> Seeds {
         seeds.push((format!("envelope-{kind}"), tagged(1, &join(&some))));
         seeds.push((format!("envelope-{kind}-at-master"), tagged(3, &join(&some))));
     }
-    let others = said.iter().filter(|(from, message)| *from != "a" && kind(message) != "raft");
+    let others = said.iter().filter(|(from, message)| *from != "a" && kind_of(message) != "raft");
     let mixed: Vec<Vec<u8>> = (1..).zip(others.step_by(101)).take(16).map(sent).collect();
     seeds.push(("envelope-mixed".to_owned(), tagged(3, &join(&mixed))));
     for (name, candidate) in [("raft-followed", 1), ("raft-led", 0)] {

@@ -4,10 +4,12 @@
 //! by every later one), [`peer`] and [`admin`] keep wire and JSON compatible. Generated types never leave the codecs:
 //! each field is checked there on its way into a type of our own.
 //!
-//! Feature `grpc` adds clients and servers. Deliberately absent: conversions and any meaning; [`details`] alone knows
-//! where a refusal sits in a gRPC status.
+//! Feature `grpc` adds clients and servers, and what all orders of operators have in common. Deliberately absent: conversions
+//! and any meaning; [`details`] alone knows where a refusal sits in a gRPC status.
 
 pub mod details;
+#[cfg(feature = "grpc")]
+pub mod order;
 
 /// Log entries and snapshots (`redkeep.log.v1`).
 pub mod log {

@@ -10,18 +10,18 @@ use anyhow::{Context, Result};
 use crate::host::Host;
 use crate::lab::{Builder, Lab};
 use crate::process::wait_until;
-use crate::redis::{PASSWORD, PORT, Redis, RedisOptions, wait_stream};
+use crate::redis::{DataSet, PASSWORD, PORT, Redis, RedisOptions, wait_stream};
 use crate::resp::Reply;
 use crate::time::Mono;
 use crate::verdict::Outcome;
 use crate::writer::{Directory, Writer, WriterSpec};
 
 /// Longest wait for anything; the slowest contender needs about ten seconds.
-pub(super) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Writers first: they end before what they write to.
 #[derive(Debug)]
-pub(super) struct Stage {
+pub(crate) struct Stage {
     writers: Vec<Writer>,
     redis: BTreeMap<String, Redis>,
     lab: Lab,
@@ -43,7 +43,11 @@ impl Stage {
     /// Master on `a`, replica on `b`, in step; nobody supervises them and nobody has the VIP.
     pub(super) fn build() -> Result<Self> {
         let builder = Builder::empty().host("a", 1).host("b", 2).host("w", 3).host("c", 50);
-        let lab = builder.neighbour("na", 51, "a").build()?;
+        Self::build_in(builder.neighbour("na", 51, "a").build()?)
+    }
+
+    /// The same in a lab of the caller's.
+    pub(crate) fn build_in(lab: Lab) -> Result<Self> {
         let master = SocketAddr::new(lab.host("a")?.address(), PORT);
         let mut redis = BTreeMap::new();
         redis.insert("a".to_owned(), Redis::start(lab.host("a")?, RedisOptions::default())?);
@@ -67,7 +71,7 @@ impl Stage {
         wait_stream(self.host(master)?, self.host(replica)?, LIMIT)
     }
 
-    fn replication(&self, host: &str) -> Result<String> {
+    pub(crate) fn replication(&self, host: &str) -> Result<String> {
         let reply = self.command(host, &["INFO", "replication"])?;
         reply.text().context("INFO is no text")
     }
@@ -77,7 +81,7 @@ impl Stage {
         self.host(host)?.redis(SocketAddr::from(([127, 0, 0, 1], PORT)), PASSWORD, words)
     }
 
-    pub(super) fn lab(&self) -> &Lab {
+    pub(crate) fn lab(&self) -> &Lab {
         &self.lab
     }
 
@@ -85,8 +89,15 @@ impl Stage {
         self.lab.host(name)
     }
 
-    pub(super) fn redis(&self, host: &str) -> Result<&Redis> {
+    pub(crate) fn redis(&self, host: &str) -> Result<&Redis> {
         self.redis.get(host).with_context(|| format!("no Redis on {host}"))
+    }
+
+    /// Starts a Redis that has ended by its own file again; waits until it is ready.
+    pub(crate) fn restart_redis(&mut self, host: &str, data: DataSet) -> Result<()> {
+        let redis = self.redis.get_mut(host).with_context(|| format!("no Redis on {host}"))?;
+        redis.start_again(self.lab.host(host)?, data)?;
+        redis.wait_ready()
     }
 
     pub(super) fn vip(&self) -> IpAddr {
@@ -94,17 +105,22 @@ impl Stage {
     }
 
     /// Both kinds of writer on `c`; waits until both write.
-    pub(super) fn start_writers(&mut self, directory: Option<&Directory>) -> Result<()> {
+    pub(crate) fn start_writers(&mut self, directory: Option<&Directory>) -> Result<()> {
         let vip = SocketAddr::new(self.vip(), PORT);
         for spec in [WriterSpec::fresh("fresh", vip), WriterSpec::held("held", vip)] {
             let spec = match directory {
                 Some(directory) => spec.following(directory.clone()),
                 None => spec,
             };
-            let client = self.lab.host("c")?;
-            self.writers.push(Writer::start(client, spec)?);
+            self.start_writer("c", spec)?;
         }
         self.wait_more(100)
+    }
+
+    /// A writer more on a host; does not wait for it.
+    pub(crate) fn start_writer(&mut self, host: &str, spec: WriterSpec) -> Result<()> {
+        self.writers.push(Writer::start(self.lab.host(host)?, spec)?);
+        Ok(())
     }
 
     /// A writer that stays on the side of `a` when that is cut off; waits until it writes.
@@ -120,6 +136,11 @@ impl Stage {
         writer.wait_more(100, LIMIT)?;
         self.writers.push(writer);
         Ok(())
+    }
+
+    /// All writers, those of [`Stage::start_writers`] first.
+    pub(crate) fn writers(&self) -> &[Writer] {
+        &self.writers
     }
 
     /// The writers on `c`.
@@ -142,14 +163,14 @@ impl Stage {
     }
 
     /// Host whose Redis acknowledged a write last.
-    pub(super) fn master(&self) -> Result<String> {
+    pub(crate) fn master(&self) -> Result<String> {
         let writer = self.writers.first().context("no writer runs")?;
         let server = writer.last_server().context("no write was acknowledged yet")?;
         Ok(server.split(':').next().unwrap_or_default().to_owned())
     }
 
     /// Ends the writers and looks for all they had acknowledged where they would now write.
-    pub(super) fn finish_writers(&mut self) -> Result<Outcome> {
+    pub(crate) fn finish_writers(&mut self) -> Result<Outcome> {
         let aim = self.writers.first().context("no writer runs")?.spec().aim();
         let records = self.writers.drain(..).map(Writer::finish).collect();
         Outcome::collect(records, self.lab.host("c")?, aim)

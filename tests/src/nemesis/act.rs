@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
+use super::course::{Active, Faults, LeftOut, Struck, end_due, wait_for};
 use super::guests::Guests;
-use super::history::Deed;
 use super::plan::{Fault, Role, Step};
 use crate::disk;
 use crate::expect::Assignment;
@@ -20,7 +20,6 @@ use crate::time::Mono;
 use crate::units::{boot_units, drop_in};
 use crate::writer::{Ack, Writer};
 
-const LIMIT: Duration = Duration::from_secs(30);
 pub(super) const NODES: [&str; 3] = ["a", "b", "w"];
 
 /// Who would join, when no spare host is left.
@@ -28,47 +27,22 @@ const NOBODY: &str = "nobody";
 
 /// A master counts as a copy if a client was answered so recently.
 const RECENT: Duration = Duration::from_millis(500);
+/// How often it is looked whether a node's events are still listened to.
+const WATCHED: Duration = Duration::from_millis(250);
 
 /// What goes on, and what has been done.
 #[derive(Debug)]
 pub(super) struct Stage {
     pub(super) pair: Pair,
-    pub(super) deeds: Vec<Deed>,
-    active: Vec<Active>,
+    pub(super) faults: Faults,
     guests: Guests,
     /// Lives of Redis that had been eligible and are over: a committed set may name them for a while.
     over: BTreeSet<String>,
 }
 
-/// A fault that has not ended.
-#[derive(Debug)]
-struct Active {
-    deed: usize,
-    step: Step,
-    host: String,
-    /// The other end of a link.
-    other: String,
-    until: Mono,
-    burners: Vec<Process>,
-}
-
-/// A fault that is not to be done now, and why.
-struct LeftOut(String);
-
 impl Stage {
     pub(super) fn new(pair: Pair) -> Self {
-        Stage {
-            pair,
-            deeds: Vec::new(),
-            active: Vec::new(),
-            guests: Guests::default(),
-            over: BTreeSet::new(),
-        }
-    }
-
-    /// When the next fault ends.
-    pub(super) fn next_end(&self) -> Option<Mono> {
-        self.active.iter().map(|active| active.until).min()
+        Stage { pair, faults: Faults::default(), guests: Guests::default(), over: BTreeSet::new() }
     }
 
     /// Listens again to the events of nodes that are back.
@@ -77,55 +51,9 @@ impl Stage {
         there.into_iter().try_for_each(|node| self.pair.watch_events(node))
     }
 
-    /// Does one fault; what stands against it is noted in its deed.
-    pub(super) fn begin(&mut self, step: Step) -> Result<()> {
-        let host = self.host_of(step)?;
-        let objection = self.objection(step, &host);
-        if objection.is_none() && self.forgets(step.fault, &host) {
-            let lives = self.eligible_lives(&host);
-            self.over.extend(lives);
-        }
-        // Questions take their time; the fault begins after them.
-        let from = Mono::now();
-        let mut active = Active {
-            deed: self.deeds.len(),
-            step,
-            other: String::new(),
-            until: from + step.length,
-            host: host.clone(),
-            burners: Vec::new(),
-        };
-        let done = objection.is_none();
-        let note = match objection {
-            Some(LeftOut(why)) => Some(why),
-            None => self.inflict(&mut active).err().map(|error| format!("{error:#}")),
-        };
-        self.deeds.push(Deed { fault: step.fault, host, from, to: Mono::now(), note, done });
-        if done && step.length > Duration::ZERO {
-            self.active.push(active);
-        }
-        Ok(())
-    }
-
-    /// Ends the faults whose time is over; all of them when `all`.
-    pub(super) fn end_due(&mut self, all: bool) -> Result<()> {
-        let now = Mono::now();
-        let (over, going) = std::mem::take(&mut self.active)
-            .into_iter()
-            .partition::<Vec<_>, _>(|active| all || active.until <= now);
-        self.active = going;
-        for active in over {
-            let outcome = self.give_back(&active);
-            let deed = &mut self.deeds[active.deed];
-            deed.to = Mono::now();
-            deed.note = outcome.err().map(|error| format!("{error:#}")).or(deed.note.take());
-        }
-        Ok(())
-    }
-
     /// Whatever is still missing runs again, and no link is cut.
     pub(super) fn mend_all(&mut self) -> Result<()> {
-        self.end_due(true)?;
+        end_due(self, true);
         self.pair.lab().heal_all()?;
         for host in NODES {
             disk::free(self.pair.host(host)?)?;
@@ -140,16 +68,6 @@ impl Stage {
             }
         }
         self.guests.dismiss_all(&self.pair)
-    }
-
-    fn host_of(&self, step: Step) -> Result<String> {
-        if step.fault.is_everywhere() {
-            return Ok("all".to_owned());
-        }
-        if step.fault == Fault::Join {
-            return Ok(self.guests.next_name().unwrap_or_else(|| NOBODY.to_owned()));
-        }
-        self.host_with(step.target)
     }
 
     /// The master is who acknowledged last.
@@ -222,18 +140,40 @@ impl Stage {
 
     /// Whether a question to the node's supervisor would not hang.
     fn answers(&self, node: &str) -> bool {
-        let frozen = |active: &Active| {
-            matches!(active.step.fault, Fault::FreezeSupervisor | Fault::FreezeHost)
-                && active.host == node
-        };
+        let frozen = [Fault::FreezeSupervisor, Fault::FreezeHost];
         self.is_on(node)
-            && !self.active.iter().any(frozen)
+            && !self.faults.is_going(&frozen, node)
             && self.pair.supervisor(node).is_ok_and(|s| s.process().is_running())
     }
 
     /// A node whose supervisor answers.
     fn someone(&self) -> Option<&'static str> {
         NODES.into_iter().find(|node| self.answers(node))
+    }
+}
+
+impl Struck for Stage {
+    fn faults(&mut self) -> &mut Faults {
+        &mut self.faults
+    }
+
+    fn host_of(&self, step: Step) -> Result<String> {
+        if step.fault.is_everywhere() {
+            return Ok("all".to_owned());
+        }
+        if step.fault == Fault::Join {
+            return Ok(self.guests.next_name().unwrap_or_else(|| NOBODY.to_owned()));
+        }
+        self.host_with(step.target)
+    }
+
+    fn prepare(&mut self, step: Step, host: &str) -> Option<LeftOut> {
+        let objection = self.objection(step, host);
+        if objection.is_none() && self.forgets(step.fault, host) {
+            let lives = self.eligible_lives(host);
+            self.over.extend(lives);
+        }
+        objection
     }
 
     fn inflict(&mut self, active: &mut Active) -> Result<()> {
@@ -324,6 +264,16 @@ impl Stage {
         Ok(())
     }
 
+    fn wait_for(&mut self, at: Mono) -> Result<()> {
+        while Mono::now() < at {
+            self.watch_again()?;
+            wait_for(at.min(Mono::now() + WATCHED))?;
+        }
+        Ok(())
+    }
+}
+
+impl Stage {
     fn power_on(&mut self, host: &str) -> Result<()> {
         self.pair.lab().power_on(host)?;
         boot_units(self.pair.host(host)?)?;
@@ -366,13 +316,4 @@ impl Stage {
         let client = self.pair.host("c")?;
         (0..cores * 2).map(|_| client.spawn("burner", &busy)).collect()
     }
-}
-
-/// Waits until an instant; the lab has no sleep.
-pub(super) fn wait_for(at: Mono) -> Result<()> {
-    let reached = || (Mono::now() >= at).then_some(());
-    if at.since(Mono::now()) > LIMIT * 4 {
-        bail!("the next fault is too far away");
-    }
-    crate::process::wait_until("the next fault", LIMIT * 5, reached)
 }

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::act::NODES;
+use super::run::LEASE_TTL;
 use crate::lab::{Builder, Lab};
 use crate::pair::Pair;
 use crate::process::wait_until;
@@ -44,7 +45,7 @@ impl Guests {
         let at = |port: u16| format!("{}:{port}", host.address());
         let (peer, admin) = (at(PEER_PORT), at(ADMIN_PORT));
         order(pair.lab(), to, &["node", "add", guest, "--peer", &peer, "--admin", &admin])?;
-        let mut file = ClusterFile::founding(pair.lab(), "300ms")?;
+        let mut file = ClusterFile::founding(pair.lab(), LEASE_TTL)?;
         file.nodes.push((guest.to_owned(), host.address()));
         file.joining = Some(guest.to_owned());
         self.there.insert(guest.to_owned(), Some(Supervisor::start(host, &file)?));

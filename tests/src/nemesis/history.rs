@@ -1,5 +1,6 @@
 //! What happened in a run: deeds, reigns, acknowledgements, addresses; the checker's only input.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::Write as _;
 use std::path::Path;
@@ -9,9 +10,11 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::plan::Fault;
-use crate::time::Mono;
+use crate::redis::Redis;
+use crate::time::{Mono, WallOffset};
 use crate::timeline::Moment;
-use crate::writer::Ack;
+use crate::verdict::LostWrite;
+use crate::writer::{Ack, Record, WriterSpec};
 
 /// A fault as it was done.
 #[derive(Clone, Debug)]
@@ -62,6 +65,26 @@ pub struct History {
 }
 
 impl History {
+    /// Takes what the writers saw, which of it is lost, and what the logs of both Redis say.
+    pub(super) fn take(
+        &mut self,
+        records: &[(WriterSpec, Record)],
+        lost: &[LostWrite],
+        pair: [&Redis; 2],
+    ) {
+        let lost: BTreeSet<&str> = lost.iter().map(|lost| lost.key.as_str()).collect();
+        for (spec, record) in records {
+            self.writes.extend(record.acks.iter().map(|ack| Write {
+                writer: spec.name.clone(),
+                ack: ack.clone(),
+                lost: lost.contains(spec.key(ack.sequence).as_str()),
+            }));
+        }
+        let offset = WallOffset::measure();
+        let reigns = pair.into_iter().flat_map(|redis| redis.reigns(offset));
+        self.reigns.extend(reigns.map(|(server, since)| Reign { server, since }));
+    }
+
     /// Milliseconds from the beginning, for people.
     pub fn millis(&self, at: Mono) -> f64 {
         let origin = self.origin.unwrap_or(Mono(0));

@@ -4,208 +4,90 @@
 //! too. Clients are as generous as those of the benchmark: each asks all Sentinels that it reaches and believes the first that
 //! names another master.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
-use super::act::wait_for;
-use super::check::judge;
-use super::history::{Deed, History, Reign, Write};
+use super::course::{Active, Faults, LeftOut, Struck, carry_out};
+use super::history::History;
 use super::plan::{Fault, Plan, Role, Step};
-use super::run::{BOUNDS, PATIENCE, Run};
+use super::run::{PATIENCE, Run};
 use crate::bench::sentinel::Sentinel;
+use crate::bench::stage::{LIMIT, Stage};
 use crate::lab::Lab;
 use crate::process::wait_until;
-use crate::redis::{DataSet, PASSWORD, PORT, Redis, RedisOptions, wait_stream};
-use crate::time::{Mono, WallOffset};
-use crate::verdict::Outcome;
+use crate::redis::DataSet;
+use crate::time::Mono;
 use crate::writer::{Writer, WriterSpec};
 
-const LIMIT: Duration = Duration::from_secs(60);
 const DOWN_AFTER_MS: u32 = 300;
 
-/// Writers first: they end before what they write to.
-struct Stage {
-    writers: Vec<Writer>,
-    sentinel: Sentinel,
-    redis: BTreeMap<String, Redis>,
-    deeds: Vec<Deed>,
-    active: Vec<Active>,
-    lab: Lab,
-}
-
-struct Active {
-    deed: usize,
-    step: Step,
-    host: String,
-    other: String,
-    until: Mono,
+struct Rival {
+    stage: Stage,
+    /// Its drop ends the threads that ask.
+    _sentinel: Sentinel,
+    faults: Faults,
 }
 
 /// Runs what of a plan applies; the files go to a directory of their own below `out`.
 pub fn run_sentinel(plan: &Plan, out: &Path) -> Result<Run> {
-    let mut stage = Stage::build()?;
+    let mut rival = Rival::build()?;
     let origin = Mono::now();
-    let mut steps = plan.steps.iter().peekable();
-    loop {
-        let begin = steps.peek().map(|step| origin + step.at);
-        let ends = stage.active.iter().map(|active| active.until).min();
-        let Some(next) = begin.into_iter().chain(ends).min() else { break };
-        wait_for(next)?;
-        stage.end_due(false)?;
-        if let Some(step) = steps.next_if(|step| origin + step.at <= Mono::now()) {
-            stage.begin(*step)?;
-        }
-    }
-    stage.end_due(true)?;
+    carry_out(&mut rival, plan, origin, |_| {})?;
+    let trouble = rival.faults.deeds.iter().find(|deed| deed.done && deed.note.is_some());
+    ensure!(trouble.is_none(), "the lab failed: {trouble:?}");
     let calm = Mono::now();
     let mut history = History { origin: Some(origin), ..History::default() };
-    match wait_until("all to be well", PATIENCE, || stage.is_well(calm).then(Mono::now)) {
+    match wait_until("all to be well", PATIENCE, || rival.is_well(calm).then(Mono::now)) {
         Ok(well) => history.healed = Some(well.since(calm)),
         Err(error) => history.ailment = Some(format!("{error:#}")),
     }
-    stage.collect(&mut history)?;
-    let judgement = judge(&history, &BOUNDS);
-    let dir = out.join(format!("sentinel-seed-{}-{}", plan.seed, std::process::id()));
-    std::fs::create_dir_all(&dir)?;
-    history.save(&dir.join("history.jsonl"))?;
-    Ok(Run { history, judgement, dir })
+    let outcome = rival.stage.finish_writers()?;
+    ensure!(outcome.acked() > 0, "nothing was acknowledged");
+    let pair = [rival.stage.redis("a")?, rival.stage.redis("b")?];
+    history.take(outcome.writers(), outcome.lost(), pair);
+    history.deeds.append(&mut rival.faults.deeds);
+    Run::conclude(history, out, &format!("sentinel-seed-{}", plan.seed))
 }
 
-impl Stage {
+impl Rival {
     fn build() -> Result<Self> {
-        let lab = Lab::builder().build()?;
-        let (a, b) = (lab.host("a")?, lab.host("b")?);
-        let master = SocketAddr::new(a.address(), PORT);
-        let mut redis = BTreeMap::new();
-        redis.insert("a".to_owned(), Redis::start(a, RedisOptions::default())?);
-        redis.insert("b".to_owned(), Redis::start(b, RedisOptions::replica_of(master))?);
-        wait_stream(a, b, LIMIT)?;
-        let sentinel = Sentinel::start(&lab, DOWN_AFTER_MS)?;
-        let mut writers = Vec::new();
-        for spec in [
-            WriterSpec::fresh("fresh", master),
-            WriterSpec::held("held", master),
-            WriterSpec::confirmed("wait", master, 1),
-        ] {
-            let spec = spec.following(sentinel.named().clone());
-            writers.push(Writer::start(lab.host("c")?, spec)?);
-        }
+        let mut stage = Stage::build_in(Lab::builder().build()?)?;
+        let sentinel = Sentinel::start(stage.lab(), DOWN_AFTER_MS)?;
+        let named = sentinel.named();
+        stage.start_writers(Some(named))?;
+        let spec = WriterSpec::confirmed("wait", named.get(), 1).following(named.clone());
+        stage.start_writer("c", spec)?;
         for name in ["na", "nb"] {
-            let spec = WriterSpec::held(name, master).beside_victim();
-            let spec = spec.following(sentinel.client(&lab, name)?);
-            writers.push(Writer::start(lab.host(name)?, spec)?);
+            let told = sentinel.client(stage.lab(), name)?;
+            let spec = WriterSpec::held(name, told.get()).beside_victim().following(told);
+            stage.start_writer(name, spec)?;
         }
-        writers.iter().try_for_each(|writer| writer.wait_more(100, LIMIT))?;
-        Ok(Stage { writers, sentinel, redis, deeds: Vec::new(), active: Vec::new(), lab })
+        stage.writers().iter().try_for_each(|writer| writer.wait_more(100, LIMIT))?;
+        Ok(Rival { stage, _sentinel: sentinel, faults: Faults::default() })
     }
 
     fn host_with(&self, role: Role) -> Result<String> {
-        let last = self.writers[0].last_server().context("no write was acknowledged")?;
-        let master = if last.starts_with("a:") { "a" } else { "b" };
-        let replica = if master == "a" { "b" } else { "a" };
+        let master = self.stage.master()?;
         Ok(match role {
             Role::Master => master,
-            Role::Replica => replica,
-            Role::Witness => "w",
-        }
-        .to_owned())
-    }
-
-    fn begin(&mut self, step: Step) -> Result<()> {
-        let host = self.host_with(step.target)?;
-        let from = Mono::now();
-        let other = match step.fault {
-            Fault::CutLink(to) => self.host_with(to)?,
-            _ => String::new(),
-        };
-        let (deed, until) = (self.deeds.len(), from + step.length);
-        let active = Active { deed, step, host: host.clone(), other, until };
-        let note = self.objection(step.fault, &host);
-        let done = note.is_none();
-        if done {
-            self.inflict(&active)?;
-        }
-        self.deeds.push(Deed { fault: step.fault, host, from, to: Mono::now(), note, done });
-        if done && step.length > Duration::ZERO {
-            self.active.push(active);
-        }
-        Ok(())
-    }
-
-    /// Why a fault is left out: it means nothing here, or nobody could answer for what it destroys.
-    fn objection(&self, fault: Fault, host: &str) -> Option<String> {
-        match fault {
-            Fault::KillRedis | Fault::EmptyRedis => {
-                let other = if host == "a" { "b" } else { "a" };
-                let copy = self.replication(other).is_some_and(|info| {
-                    info.contains("role:master") || info.contains("master_link_status:up")
-                });
-                (!copy).then(|| format!("{other} has no full copy now"))
-            }
-            Fault::FreezeRedis | Fault::Cut | Fault::Deaf | Fault::Mute | Fault::CutLink(_) => None,
-            _ => Some("not for Sentinel".to_owned()),
-        }
+            Role::Replica => other(&master).to_owned(),
+            Role::Witness => "w".to_owned(),
+        })
     }
 
     fn replication(&self, host: &str) -> Option<String> {
-        let here = SocketAddr::from(([127, 0, 0, 1], PORT));
-        let frozen =
-            |active: &Active| active.host == host && active.step.fault == Fault::FreezeRedis;
-        if !self.redis.get(host)?.process().is_running() || self.active.iter().any(frozen) {
+        let runs = self.stage.redis(host).ok()?.process().is_running();
+        if !runs || self.faults.is_going(&[Fault::FreezeRedis], host) {
             return None;
         }
-        let words = ["INFO", "replication"];
-        self.lab.host(host).ok()?.redis(here, PASSWORD, &words).ok()?.text()
+        self.stage.replication(host).ok()
     }
 
-    fn inflict(&mut self, active: &Active) -> Result<()> {
-        let host = active.host.as_str();
-        let redis = self.redis.get(host);
-        match active.step.fault {
-            Fault::KillRedis => drop(redis.context("no Redis")?.process().kill()?),
-            Fault::EmptyRedis => {
-                redis.context("no Redis")?.process().kill()?;
-                self.start_redis(host, DataSet::Removed)?;
-            }
-            Fault::FreezeRedis => drop(redis.context("no Redis")?.process().freeze()?),
-            Fault::Cut => drop(self.lab.cut(host)?),
-            Fault::Deaf => drop(self.lab.deaf(host)?),
-            Fault::Mute => drop(self.lab.mute(host)?),
-            Fault::CutLink(_) => drop(self.lab.cut_between(host, &active.other)?),
-            other => anyhow::bail!("{other} was to be left out"),
-        }
-        Ok(())
-    }
-
-    fn end_due(&mut self, all: bool) -> Result<()> {
-        let now = Mono::now();
-        let due = |active: &Active| all || active.until <= now;
-        let (over, going): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.active).into_iter().partition(due);
-        self.active = going;
-        for active in over {
-            let host = active.host.as_str();
-            match active.step.fault {
-                Fault::KillRedis => self.start_redis(host, DataSet::Kept)?,
-                Fault::FreezeRedis => drop(self.redis[host].process().thaw()?),
-                Fault::Cut | Fault::Deaf | Fault::Mute => drop(self.lab.heal(host)?),
-                Fault::CutLink(_) => drop(self.lab.heal_between(host, &active.other)?),
-                _ => {}
-            }
-            self.deeds[active.deed].to = Mono::now();
-        }
-        Ok(())
-    }
-
+    /// Starts it unless it runs.
     fn start_redis(&mut self, host: &str, data: DataSet) -> Result<()> {
-        let redis = self.redis.get_mut(host).context("no Redis")?;
-        if !redis.process().is_running() {
-            redis.start_again(self.lab.host(host)?, data)?;
-            redis.wait_ready()?;
+        if !self.stage.redis(host)?.process().is_running() {
+            self.stage.restart_redis(host, data)?;
         }
         Ok(())
     }
@@ -216,30 +98,69 @@ impl Stage {
         let roles = ["a", "b"].map(|host| self.replication(host).unwrap_or_default());
         let masters = roles.iter().filter(|info| info.contains("role:master")).count();
         let replicas = roles.iter().filter(|info| info.contains("master_link_status:up")).count();
-        self.writers.iter().all(answered) && (masters, replicas) == (1, 1)
+        self.stage.writers().iter().all(answered) && (masters, replicas) == (1, 1)
+    }
+}
+
+impl Struck for Rival {
+    fn faults(&mut self) -> &mut Faults {
+        &mut self.faults
     }
 
-    fn collect(&mut self, history: &mut History) -> Result<()> {
-        let master = self.sentinel.named().get();
-        let records: Vec<_> = self.writers.drain(..).map(Writer::finish).collect();
-        let outcome = Outcome::collect(records.clone(), self.lab.host("c")?, master)?;
-        let lost: std::collections::BTreeSet<&str> =
-            outcome.lost().iter().map(|lost| lost.key.as_str()).collect();
-        for (spec, record) in records {
-            for ack in record.acks {
-                let lost = lost.contains(spec.key(ack.sequence).as_str());
-                history.writes.push(Write { writer: spec.name.clone(), ack, lost });
+    fn host_of(&self, step: Step) -> Result<String> {
+        self.host_with(step.target)
+    }
+
+    /// A fault is left out if it means nothing here, or nobody could answer for what it destroys.
+    fn prepare(&mut self, step: Step, host: &str) -> Option<LeftOut> {
+        match step.fault {
+            Fault::KillRedis | Fault::EmptyRedis => {
+                let other = other(host);
+                let copy = self.replication(other).is_some_and(|info| {
+                    info.contains("role:master") || info.contains("master_link_status:up")
+                });
+                (!copy).then(|| LeftOut(format!("{other} has no full copy now")))
             }
+            Fault::FreezeRedis | Fault::Cut | Fault::Deaf | Fault::Mute | Fault::CutLink(_) => None,
+            _ => Some(LeftOut("not for Sentinel".to_owned())),
         }
-        ensure!(!history.writes.is_empty(), "nothing was acknowledged");
-        let offset = WallOffset::measure();
-        for redis in self.redis.values() {
-            let reigns = redis.reigns(offset);
-            history
-                .reigns
-                .extend(reigns.into_iter().map(|(server, since)| Reign { server, since }));
+    }
+
+    fn inflict(&mut self, active: &mut Active) -> Result<()> {
+        let (host, lab) = (active.host.as_str(), self.stage.lab());
+        match active.step.fault {
+            Fault::KillRedis => drop(self.stage.redis(host)?.process().kill()?),
+            Fault::EmptyRedis => {
+                self.stage.redis(host)?.process().kill()?;
+                self.start_redis(host, DataSet::Removed)?;
+            }
+            Fault::FreezeRedis => drop(self.stage.redis(host)?.process().freeze()?),
+            Fault::Cut => drop(lab.cut(host)?),
+            Fault::Deaf => drop(lab.deaf(host)?),
+            Fault::Mute => drop(lab.mute(host)?),
+            Fault::CutLink(to) => {
+                active.other = self.host_with(to)?;
+                lab.cut_between(host, &active.other)?;
+            }
+            other => anyhow::bail!("{other} was to be left out"),
         }
-        history.deeds.append(&mut self.deeds);
         Ok(())
     }
+
+    fn give_back(&mut self, active: &Active) -> Result<()> {
+        let (host, lab) = (active.host.as_str(), self.stage.lab());
+        match active.step.fault {
+            Fault::KillRedis => self.start_redis(host, DataSet::Kept)?,
+            Fault::FreezeRedis => drop(self.stage.redis(host)?.process().thaw()?),
+            Fault::Cut | Fault::Deaf | Fault::Mute => drop(lab.heal(host)?),
+            Fault::CutLink(_) => drop(lab.heal_between(host, &active.other)?),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// The other member.
+fn other(host: &str) -> &'static str {
+    if host == "a" { "b" } else { "a" }
 }

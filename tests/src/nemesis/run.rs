@@ -1,6 +1,6 @@
 //! One run: the pair, the plan's faults, the wait for health, what became of each write, the verdict.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,10 +8,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::act::{NODES, Stage, wait_for};
+use super::act::{NODES, Stage};
 use super::check::{Bounds, Judgement, judge};
+use super::course::carry_out;
 use super::guests::Guests;
-use super::history::{History, Reign, Write};
+use super::history::{Deed, History};
 use super::plan::{Fault, Plan};
 use crate::cleanup::copy_logs;
 use crate::disk;
@@ -22,20 +23,21 @@ use crate::process::wait_until;
 use crate::redis::{PASSWORD, PORT, RedisOptions};
 use crate::resp::Reply;
 use crate::supervisor::{ClusterFile, status};
-use crate::time::{Mono, WallOffset};
+use crate::time::Mono;
 use crate::timeline::EventWatch;
+use crate::verdict::Outcome;
 use crate::writer::WriterSpec;
 
 const LEASE: Duration = Duration::from_millis(300);
+/// The same for the file.
+pub(super) const LEASE_TTL: &str = "300ms";
 /// `max_lag` is not in the lab's file, so it is the default.
-pub(super) const BOUNDS: Bounds =
+const BOUNDS: Bounds =
     Bounds { lease: LEASE, max_lag: Duration::from_secs(3), heal: Duration::from_secs(10) };
 /// How long health is waited for, beyond what is promised, to tell slow from never.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// For so long all has to be well before it counts.
 const STEADY: Duration = Duration::from_secs(1);
-/// How often it is looked whether a node's events are still listened to.
-const WATCHED: Duration = Duration::from_millis(250);
 
 /// What a run left.
 #[derive(Debug)]
@@ -47,6 +49,16 @@ pub struct Run {
 }
 
 impl Run {
+    /// Judges a history and saves it in a directory of its own below `out`.
+    pub(super) fn conclude(history: History, out: &Path, name: &str) -> Result<Self> {
+        let mut judgement = judge(&history, &BOUNDS);
+        judgement.demand_substance(&history);
+        let dir = out.join(format!("{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir)?;
+        history.save(&dir.join("history.jsonl"))?;
+        Ok(Run { history, judgement, dir })
+    }
+
     /// One page: what was done, what was found, where to read on.
     pub fn report(&self, plan: &Plan) -> String {
         let done: Vec<_> = self.history.deeds.iter().filter(|deed| deed.done).collect();
@@ -79,7 +91,7 @@ pub fn run(plan: &Plan, out: &Path) -> Result<Run> {
             disk::give_small_disk(lab.host(node)?)?;
         }
     }
-    let file = ClusterFile::founding(&lab, "300ms")?;
+    let file = ClusterFile::founding(&lab, LEASE_TTL)?;
     let mut pair = Pair::start_in(lab, &file, &RedisOptions::default())?;
     pair.start_writers(&["na", "nb"])?;
     let replicas = wait_replicas(&status(pair.lab(), "w")?)?;
@@ -87,52 +99,29 @@ pub fn run(plan: &Plan, out: &Path) -> Result<Run> {
     println!("writers fresh, held and wait (WAIT {replicas}) on c, na beside a, nb beside b");
     let origin = Mono::now();
     let mut stage = Stage::new(pair);
-    let done = carry_out(&mut stage, plan, origin);
+    let done = carry_out(&mut stage, plan, origin, |deed| tell(deed, origin));
     let mut history = History { origin: Some(origin), ..History::default() };
     done.and_then(|()| stage.mend_all()).context("the lab failed")?;
     stage.watch_again()?;
-    let calm = stage.deeds.iter().map(|deed| deed.to).max().unwrap_or(origin);
+    let calm = stage.faults.deeds.iter().map(|deed| deed.to).max().unwrap_or(origin);
     match wait_well(&stage.pair, calm) {
         Ok(well) => history.healed = Some(well.since(calm)),
         Err(_) => history.ailment = ailment(&stage.pair, calm),
     }
     collect(&mut stage, &mut history)?;
-    let mut judgement = judge(&history, &BOUNDS);
-    judgement.demand_substance(&history);
-    let dir = out.join(format!("seed-{}-{}", plan.seed, std::process::id()));
-    std::fs::create_dir_all(&dir)?;
-    history.save(&dir.join("history.jsonl"))?;
-    if !judgement.violations.is_empty() {
-        copy_logs(stage.pair.lab().dir(), &dir).context("keep the logs")?;
+    let run = Run::conclude(history, out, &format!("seed-{}", plan.seed))?;
+    if !run.judgement.violations.is_empty() {
+        copy_logs(stage.pair.lab().dir(), &run.dir).context("keep the logs")?;
     }
-    Ok(Run { history, judgement, dir })
+    Ok(run)
 }
 
-fn carry_out(stage: &mut Stage, plan: &Plan, origin: Mono) -> Result<()> {
-    let mut steps = plan.steps.iter().peekable();
-    let mut look = origin;
-    loop {
-        let begin = steps.peek().map(|step| origin + step.at);
-        let Some(next) = begin.into_iter().chain(stage.next_end()).min() else { return Ok(()) };
-        if look < next {
-            wait_for(look)?;
-            stage.watch_again()?;
-            look = Mono::now() + WATCHED;
-            continue;
-        }
-        wait_for(next)?;
-        let told = stage.deeds.len();
-        stage.end_due(false)?;
-        if let Some(step) = steps.next_if(|step| origin + step.at <= Mono::now()) {
-            stage.begin(*step)?;
-        }
-        for deed in &stage.deeds[told..] {
-            let at = deed.from.since(origin).as_secs_f64();
-            let note = deed.note.as_deref().map(|note| format!(" ({note})")).unwrap_or_default();
-            let skipped = if deed.done { "" } else { "left out: " };
-            println!("{at:>9.3} s  {skipped}{} at {}{note}", deed.fault, deed.host);
-        }
-    }
+/// Tells one line of a fault that has begun or was left out.
+fn tell(deed: &Deed, origin: Mono) {
+    let at = deed.from.since(origin).as_secs_f64();
+    let note = deed.note.as_deref().map(|note| format!(" ({note})")).unwrap_or_default();
+    let skipped = if deed.done { "" } else { "left out: " };
+    println!("{at:>9.3} s  {skipped}{} at {}{note}", deed.fault, deed.host);
 }
 
 /// Waits until all is well and stays so; since when. A leader that was deaf may step down only after it hears again.
@@ -198,28 +187,16 @@ fn out_of_sync(pair: &Pair, master: &str) -> Result<()> {
 fn collect(stage: &mut Stage, history: &mut History) -> Result<()> {
     let pair = &mut stage.pair;
     let records = pair.end_writers();
-    let lost: BTreeSet<String> = match pair.outcome_of(records.clone()) {
-        Ok(outcome) => outcome.lost().iter().map(|lost| lost.key.clone()).collect(),
-        Err(error) => {
-            let text = format!("; no write could be looked for: {error:#}");
-            history.healed = None;
-            history.ailment.get_or_insert_default().push_str(&text);
-            BTreeSet::new()
-        }
-    };
-    for (spec, record) in records {
-        for ack in record.acks {
-            let lost = lost.contains(&spec.key(ack.sequence));
-            history.writes.push(Write { writer: spec.name.clone(), ack, lost });
-        }
+    let outcome = pair.outcome_of(records.clone());
+    if let Err(error) = &outcome {
+        let text = format!("; no write could be looked for: {error:#}");
+        history.healed = None;
+        history.ailment.get_or_insert_default().push_str(&text);
     }
-    let offset = WallOffset::measure();
-    for host in ["a", "b"] {
-        let reigns = pair.redis(host)?.reigns(offset);
-        history.reigns.extend(reigns.into_iter().map(|(server, since)| Reign { server, since }));
-    }
+    let lost = outcome.as_ref().map_or(&[][..], Outcome::lost);
+    history.take(&records, lost, [pair.redis("a")?, pair.redis("b")?]);
     history.addresses = pair.address_moments();
     history.events = pair.events().iter().flat_map(EventWatch::events).collect();
-    history.deeds.append(&mut stage.deeds);
+    history.deeds.append(&mut stage.faults.deeds);
     Ok(())
 }

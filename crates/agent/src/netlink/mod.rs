@@ -8,7 +8,7 @@ pub(crate) mod nft;
 pub(crate) mod route;
 mod wire;
 
-pub(crate) use self::wire::{Group, Reading, Wire};
+pub(crate) use self::wire::{Group, Reading, Wire, encode};
 
 use std::io;
 
@@ -48,21 +48,17 @@ impl NetlinkError {
     /// The errno of a refusal, if it was one.
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
-        match self {
-            Self::Refused { source, .. } => source.raw_os_error(),
-            Self::Open(_)
-            | Self::Send(_)
-            | Self::Receive(_)
-            | Self::NoAcknowledgement
-            | Self::Malformed
-            | Self::DumpInterrupted => None,
-        }
+        self.refusal().and_then(|(_, source)| source.raw_os_error())
     }
 
     /// The place in its batch of the message that was refused.
     pub(crate) fn refused_index(&self) -> Option<usize> {
+        self.refusal().map(|(index, _)| index)
+    }
+
+    fn refusal(&self) -> Option<(usize, &io::Error)> {
         match self {
-            Self::Refused { index, .. } => Some(*index),
+            Self::Refused { index, source } => Some((*index, source)),
             Self::Open(_)
             | Self::Send(_)
             | Self::Receive(_)

@@ -6,8 +6,7 @@
 use std::time::Duration;
 
 use netlink_packet_core::{
-    DefaultNla, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    DefaultNla, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL,
 };
 use netlink_packet_netfilter::nftables::{
     Bitwise, ChainMessage, Cmp, DataAttribute, Expressions, Immediate, Lookup, Meta, MetaKey,
@@ -19,7 +18,7 @@ use netlink_packet_netfilter::{
     none::ControlMessage,
 };
 
-use super::{NetlinkError, Wire};
+use super::{NetlinkError, Wire, encode};
 
 /// `nfgenmsg.res_id` of a batch: the subsystem it is for.
 const SUBSYSTEM_NFTABLES: u16 = 10;
@@ -365,15 +364,6 @@ fn control(message: ControlMessage) -> NetfilterMessage {
 }
 
 fn emit(bytes: &mut Vec<u8>, message: NetfilterMessage, sequence: u32, flags: u16) {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | flags;
-    header.sequence_number = sequence;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
-    message.finalize();
-    let start = bytes.len();
-    let length = message.buffer_len();
-    bytes.resize(start + length.next_multiple_of(4), 0);
-    if let Some(place) = bytes.get_mut(start..start + length) {
-        message.serialize(place);
-    }
+    bytes.extend(encode(message, sequence, flags));
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
 }

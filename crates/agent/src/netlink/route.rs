@@ -2,12 +2,10 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use netlink_packet_route::RouteNetlinkMessage;
 
-use super::{NetlinkError, Wire};
+use super::{NetlinkError, Wire, encode};
 
 /// The socket of one rtnetlink user.
 #[derive(Debug)]
@@ -52,15 +50,4 @@ impl AsFd for Route {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.wire.as_fd()
     }
-}
-
-fn encode(message: RouteNetlinkMessage, sequence: u32, flags: u16) -> Vec<u8> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | flags;
-    header.sequence_number = sequence;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes
 }

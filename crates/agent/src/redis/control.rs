@@ -24,17 +24,13 @@ use super::control_types::{
 use super::endpoint::RedisEndpoint;
 use super::failure::RedisFailure;
 use super::observation::{ReplicationView, Role, ServerIdentity, Version};
-use super::probe::config_value;
 
 /// First version with `CLIENT PAUSE ms WRITE` and `CLIENT UNPAUSE`.
 const PAUSE_WRITE_SINCE: Version = Version { major: 6, minor: 2, patch: 0 };
-/// First version that says "replica" in commands and settings.
-const REPLICA_NAMES_SINCE: Version = Version { major: 5, minor: 0, patch: 0 };
-
 /// See the module's text.
 #[derive(Debug)]
 pub struct Control {
-    link: ControlLink,
+    pub(super) link: ControlLink,
     /// `REPLICAOF` is unknown there: `SLAVEOF` is used from then on.
     replicaof_unknown: bool,
 }
@@ -174,32 +170,6 @@ impl Control {
         Ok(self.one("CLIENT", true, command, deadline).await?.map(|_| Unpaused::Now))
     }
 
-    /// Sets `min-replicas-to-write`: a number above the replicas attached makes Redis refuse writes (`NOREPLICAS`).
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub async fn set_min_replicas_to_write(
-        &mut self,
-        replicas: u32,
-        within: Duration,
-    ) -> Result<Outcome<()>, ControlError> {
-        self.set_min_replicas(["min-replicas-to-write", "min-slaves-to-write"], replicas, within)
-            .await
-    }
-
-    /// Sets `min-replicas-max-lag`, whole seconds: a replica that acknowledged nothing for longer does not count. With 0
-    /// Redis asks for no replica at all.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub async fn set_min_replicas_max_lag(
-        &mut self,
-        seconds: u32,
-        within: Duration,
-    ) -> Result<Outcome<()>, ControlError> {
-        self.set_min_replicas(["min-replicas-max-lag", "min-slaves-max-lag"], seconds, within).await
-    }
-
     /// Closes every normal client, the supervisor's own probes included but for this connection. Returns how many.
     ///
     /// # Errors
@@ -261,31 +231,6 @@ impl Control {
         Ok(self.one("CLIENT", true, kill, deadline).await?.map(|_| Relink::Ended))
     }
 
-    /// One setting; `None` if this version does not have it.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub async fn config_get(
-        &mut self,
-        name: &str,
-        within: Duration,
-    ) -> Result<Outcome<Option<String>>, ControlError> {
-        self.config_get_by(name, Instant::now() + within).await
-    }
-
-    /// Sets one setting at run time; it is not written to the file.
-    ///
-    /// # Errors
-    /// [`ControlError`].
-    pub async fn config_set(
-        &mut self,
-        name: &str,
-        value: &str,
-        within: Duration,
-    ) -> Result<Outcome<()>, ControlError> {
-        self.config_set_by(name, value, Instant::now() + within).await
-    }
-
     /// Starts a snapshot in the background. Its end shows in `Observation::persistence`.
     ///
     /// # Errors
@@ -293,22 +238,6 @@ impl Control {
     pub async fn bgsave(&mut self, within: Duration) -> Result<Outcome<()>, ControlError> {
         let command = self.link.command("BGSAVE");
         Ok(self.one("BGSAVE", true, command, Instant::now() + within).await?.map(|_| ()))
-    }
-
-    /// `names`: since Redis 5, and before.
-    async fn set_min_replicas(
-        &mut self,
-        names: [&'static str; 2],
-        value: u32,
-        within: Duration,
-    ) -> Result<Outcome<()>, ControlError> {
-        let deadline = Instant::now() + within;
-        let Outcome::Done(server) = self.link.ready(deadline).await? else {
-            return Ok(Outcome::Pending);
-        };
-        let [name, old_name] = names;
-        let name = if server.version >= REPLICA_NAMES_SINCE { name } else { old_name };
-        self.config_set_by(name, &value.to_string(), deadline).await
     }
 
     async fn pause_scope(
@@ -399,59 +328,7 @@ impl Control {
         }
     }
 
-    async fn ensure_master_auth(
-        &mut self,
-        auth: Option<&MasterAuth>,
-        deadline: Instant,
-    ) -> Result<Outcome<MasterAuthChange>, ControlError> {
-        let Some(auth) = auth else {
-            return Ok(Outcome::Done(MasterAuthChange::Unchanged));
-        };
-        let username = auth.username.as_deref().unwrap_or("");
-        let mut change = MasterAuthChange::Unchanged;
-        for (name, wanted) in [("masteruser", username), ("masterauth", auth.password.expose())] {
-            let set = match self.config_get_by(name, deadline).await {
-                Ok(Outcome::Pending) => return Ok(Outcome::Pending),
-                // Redis before 6 has no masteruser.
-                Ok(Outcome::Done(None)) => continue,
-                Ok(Outcome::Done(Some(value))) if value == wanted => continue,
-                Ok(Outcome::Done(Some(_))) => self.config_set_by(name, wanted, deadline).await,
-                Err(error) => Err(error),
-            };
-            match set {
-                Ok(Outcome::Pending) => return Ok(Outcome::Pending),
-                Ok(Outcome::Done(())) => change = MasterAuthChange::Set,
-                Err(ControlError::Redis { source, .. }) if forbidden(&source) => {
-                    return Ok(Outcome::Done(MasterAuthChange::NotPermitted(source)));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(Outcome::Done(change))
-    }
-
-    async fn config_get_by(
-        &mut self,
-        name: &str,
-        deadline: Instant,
-    ) -> Result<Outcome<Option<String>>, ControlError> {
-        let mut command = self.link.command("CONFIG");
-        command.arg("GET").arg(name);
-        Ok(self.one("CONFIG", false, command, deadline).await?.map(config_value))
-    }
-
-    async fn config_set_by(
-        &mut self,
-        name: &str,
-        value: &str,
-        deadline: Instant,
-    ) -> Result<Outcome<()>, ControlError> {
-        let mut command = self.link.command("CONFIG");
-        command.arg("SET").arg(name).arg(value);
-        Ok(self.one("CONFIG", true, command, deadline).await?.map(|_| ()))
-    }
-
-    async fn one(
+    pub(super) async fn one(
         &mut self,
         name: &'static str,
         mutates: bool,
@@ -494,10 +371,6 @@ impl RoleReply {
         };
         Some(Self { name, number: u64::try_from(number).ok(), master_host })
     }
-}
-
-fn forbidden(failure: &RedisFailure) -> bool {
-    matches!(failure, RedisFailure::NoPermission { .. } | RedisFailure::UnknownCommand { .. })
 }
 
 fn redis(command: &'static str) -> impl Fn(RedisFailure) -> ControlError {

@@ -15,6 +15,7 @@
 mod connection;
 mod control;
 mod control_link;
+mod control_settings;
 mod control_types;
 mod endpoint;
 mod failure;

@@ -244,10 +244,7 @@ impl Core {
             [] => format!("nothing of {what} waits for an acknowledgement"),
             ends => ends.join("; "),
         };
-        if dry_run {
-            return AdminReply::Done { index: self.applied, epoch: Epoch::NONE, text };
-        }
-        self.done_when_proposed(now, Body::Acknowledge { group }, text)
+        self.done_unless_dry(now, Body::Acknowledge { group }, dry_run, [text.clone(), text])
     }
 
     /// A group's own pause and that of all groups end one by one: what the end of one leaves.
@@ -271,7 +268,21 @@ impl Core {
         self.model.group(g).is_none().then(|| Refusal::NoSuchGroup(g.clone()))
     }
 
-    pub(super) fn done_when_proposed(&mut self, now: Now, body: Body, text: String) -> AdminReply {
+    /// Two texts: what would be done, and what is.
+    pub(super) fn done_unless_dry(
+        &mut self,
+        now: Now,
+        body: Body,
+        dry_run: bool,
+        [would, done]: [String; 2],
+    ) -> AdminReply {
+        if dry_run {
+            return AdminReply::Done { index: self.applied, epoch: Epoch::NONE, text: would };
+        }
+        self.done_when_proposed(now, body, done)
+    }
+
+    fn done_when_proposed(&mut self, now: Now, body: Body, text: String) -> AdminReply {
         match self.propose(now, body) {
             Some(index) => AdminReply::Done { index, epoch: Epoch::NONE, text },
             None => busy(),
@@ -283,8 +294,7 @@ impl Core {
         if !self.consensus.voters().contains(&to) {
             return AdminReply::Refused(Refusal::NotAMember(name));
         }
-        self.last_transfer = now.boot;
-        self.consensus.transfer_leader(now.boot, to);
+        self.hand_on(now, to);
         AdminReply::Done {
             index: self.applied,
             epoch: Epoch::NONE,

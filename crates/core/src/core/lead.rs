@@ -76,28 +76,24 @@ impl Core {
 
     /// Leadership moves off a node that holds a VIP, to a witness best: so losing a master's host costs no election.
     pub(super) fn prefer_free_leader(&mut self, now: Now) {
-        let Some(leader) = self.leader.as_ref().filter(|_| self.may_hand_on(now)) else { return };
+        if !self.may_hand_on(now) {
+            return;
+        }
         let fresh = self.timing().lease_ttl;
-        let heard_within = |n: &NodeId, span: u64| {
-            let heard = leader.nodes().get(n).and_then(|v| v.heard);
-            heard.is_some_and(|h| now.boot.0.saturating_sub(h.0) < span)
-        };
-        let live = |n: &NodeId| heard_within(n, fresh.0);
         let own = self.burden(self.me);
-        let others = self.consensus.voters().iter().copied().filter(|n| *n != self.me && live(n));
-        let best = others.map(|n| (self.burden(n), n)).min().filter(|(b, _)| *b < own);
+        let best = self.others_heard(now, fresh).first().copied().filter(|(b, _)| *b < own);
         // A new leader takes every lease for granted just now: a group whose master is silent would wait that much
         // longer. A holder renews after a third of its lease.
-        let attended = |n: &NodeId| *n == self.me || heard_within(n, fresh.0 / 2);
+        let half = Span(fresh.0 / 2);
+        let attended = |n: NodeId| n == self.me || self.is_heard_within(n, now, half);
         let quiet = |g: &crate::model::GroupModel| {
-            let serves = g.assignment.as_ref().is_some_and(|a| a.serving && attended(&a.master));
+            let serves = g.assignment.as_ref().is_some_and(|a| a.serving && attended(a.master));
             serves && g.switchover.is_none()
         };
         if let (Some((_, to)), true) = (best, self.model.groups.values().all(quiet))
             && self.hears_as_much(to, now, TRANSFER_EVERY)
         {
-            self.last_transfer = now.boot;
-            self.consensus.transfer_leader(now.boot, to);
+            self.hand_on(now, to);
         }
     }
 
@@ -108,6 +104,20 @@ impl Core {
         // An operator who waits would not learn the outcome.
         let busy = || self.model.groups.keys().any(|g| leader.is_busy(g));
         rested && self.consensus.transferee().is_none() && !busy()
+    }
+
+    pub(super) fn hand_on(&mut self, now: Now, to: NodeId) {
+        self.last_transfer = now.boot;
+        self.consensus.transfer_leader(now.boot, to);
+    }
+
+    /// Other voters that were heard within `span`, each behind its burden: who had better lead comes first.
+    pub(super) fn others_heard(&self, now: Now, span: Span) -> Vec<(u8, NodeId)> {
+        let voters = self.consensus.voters().iter().copied();
+        let heard = voters.filter(|v| *v != self.me && self.is_heard_within(*v, now, span));
+        let mut others: Vec<_> = heard.map(|v| (self.burden(v), v)).collect();
+        others.sort_unstable();
+        others
     }
 
     /// How badly a node is suited to lead: a witness best, a holder of a VIP worst.

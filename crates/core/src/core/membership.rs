@@ -10,7 +10,7 @@ use super::Core;
 use crate::{
     admin::{AdminReply, NodeRefusal, Refusal},
     command::Body,
-    ids::{Epoch, GroupId, Now},
+    ids::{GroupId, Now},
     spec::{Member, NodeSpec},
 };
 
@@ -69,12 +69,9 @@ impl Core {
             return;
         }
         let ttl = self.timing().lease_ttl;
-        let voters = self.consensus.voters().iter().copied();
-        let stays = |n: &NodeId| self.spec().node(*n).is_some();
-        let others = voters.filter(|n| stays(n) && self.is_heard_within(*n, now, ttl));
-        if let Some((_, to)) = others.map(|n| (self.burden(n), n)).min() {
-            self.last_transfer = now.boot;
-            self.consensus.transfer_leader(now.boot, to);
+        let others = self.others_heard(now, ttl);
+        if let Some((_, to)) = others.into_iter().find(|(_, n)| self.spec().node(*n).is_some()) {
+            self.hand_on(now, to);
         }
     }
 
@@ -90,11 +87,9 @@ impl Core {
             String::new()
         };
         let then = "votes once its supervisor runs with `join = true` and has caught up";
-        if dry_run {
-            return self.would(format!("would add {name}; it {then}{odd}"));
-        }
-        let text = format!("{name} is added; it {then}{odd}");
-        self.done_when_proposed(now, Body::AddNode(node), text)
+        let would = format!("would add {name}; it {then}{odd}");
+        let done = format!("{name} is added; it {then}{odd}");
+        self.done_unless_dry(now, Body::AddNode(node), dry_run, [would, done])
     }
 
     pub(super) fn remove_node(&mut self, now: Now, node: NodeId, dry_run: bool) -> AdminReply {
@@ -106,12 +101,12 @@ impl Core {
         if let Err(why) = self.check_node_leaves(now, node) {
             return refused(name, "leave", why);
         }
-        if dry_run {
-            return self.would(format!("would take {name} out; its name cannot come back"));
-        }
-        let text = format!("{name} is taken out; stop its supervisor, its name cannot come back");
-        let reply = self.done_when_proposed(now, Body::RemoveNode { node }, text);
-        if let AdminReply::Done { index, .. } = &reply {
+        let would = format!("would take {name} out; its name cannot come back");
+        let done = format!("{name} is taken out; stop its supervisor, its name cannot come back");
+        let reply = self.done_unless_dry(now, Body::RemoveNode { node }, dry_run, [would, done]);
+        if let AdminReply::Done { index, .. } = &reply
+            && !dry_run
+        {
             self.removal_at = *index;
         }
         reply
@@ -143,11 +138,10 @@ impl Core {
             return refused(name, "become a member", why.into());
         }
         let then = "its Redis is made a replica, and what it holds is replaced";
-        if dry_run {
-            return self.would(format!("would make {name} a member of {group}: {then}"));
-        }
-        let text = format!("{name} is a member of {group}: {then}");
-        self.done_when_proposed(now, Body::AddMember { group, member }, text)
+        let would = format!("would make {name} a member of {group}: {then}");
+        let done = format!("{name} is a member of {group}: {then}");
+        let body = Body::AddMember { group, member };
+        self.done_unless_dry(now, body, dry_run, [would, done])
     }
 
     pub(super) fn remove_member(
@@ -162,15 +156,10 @@ impl Core {
             return refused(name, "leave the group", why.into());
         }
         let then = "its port stays closed, and its Redis may be stopped";
-        if dry_run {
-            return self.would(format!("would take {name} out of {group}: {then}"));
-        }
-        let text = format!("{name} is no member of {group} any more: {then}");
-        self.done_when_proposed(now, Body::RemoveMember { group, node }, text)
-    }
-
-    fn would(&self, text: String) -> AdminReply {
-        AdminReply::Done { index: self.applied, epoch: Epoch::NONE, text }
+        let would = format!("would take {name} out of {group}: {then}");
+        let done = format!("{name} is no member of {group} any more: {then}");
+        let body = Body::RemoveMember { group, node };
+        self.done_unless_dry(now, body, dry_run, [would, done])
     }
 }
 

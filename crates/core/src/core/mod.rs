@@ -2,6 +2,7 @@
 //! consensus first, then the host, then renewals, then planning, then granting, then the report.
 
 mod admin;
+mod follow;
 mod lead;
 mod log;
 mod membership;
@@ -20,7 +21,7 @@ use crate::{
     ids::{Epoch, GroupId, Now},
     input::{HostEvent, Input, LockAtStart},
     leader::{Leader, Round},
-    lease::{Holder, holder::Claim},
+    lease::Holder,
     message::{PeerMessage, Renew},
     model::{Model, Record},
     mutations::Mutations,
@@ -223,7 +224,7 @@ impl Core {
         at = self.report_again().map_or(at, |d| d.min(at));
         at = self.reach_deadline(now).map_or(at, |d| d.min(at));
         if self.has_claims && self.leader_id.is_some() {
-            let due = self.holder.due(self.timing().lease_ttl, false);
+            let due = self.holder.due(self.timing(), false);
             at = Some(due).filter(ahead).map_or(at, |d| d.min(at));
         }
         if let Some(l) = self.leader.as_mut() {
@@ -405,19 +406,6 @@ impl Core {
         }
     }
 
-    fn ask_leader(&mut self, renew: Renew) {
-        let term = self.consensus.term();
-        self.send_to_leader(PeerMessage::Renew { renew, term });
-    }
-
-    fn send_to_leader(&mut self, message: PeerMessage) {
-        match self.leader_id {
-            Some(id) if id == self.me => self.loopback.push_back(message),
-            Some(to) => self.sink.push(Effect::Send { to, message }),
-            None => {}
-        }
-    }
-
     /// Everything that follows from an input, until nothing moves any more.
     fn settle(&mut self, now: Now) {
         for _ in 0..ROUNDS_MAX {
@@ -438,87 +426,6 @@ impl Core {
             }
         }
         tracing::error!("an input did not settle");
-    }
-
-    fn open_gates(&mut self, now: Now) {
-        let hosts = &self.hosts;
-        let ready = |g: &GroupId, e: Epoch| hosts.get(g).is_some_and(|h| h.may_open(e));
-        for op in self.holder.open(now.boot, ready) {
-            self.sink.lock(op);
-        }
-    }
-
-    /// Arm and, when the kernel has answered, ask. Nothing is armed while nobody could be asked.
-    fn renew(&mut self, now: Now) {
-        let may_act = self.caught_up || self.mutations.act_on_old_model();
-        if self.leader_id.is_none() || !may_act {
-            return;
-        }
-        let mut claims = Vec::new();
-        let mut urgent = false;
-        self.each_host(now, |h, cx| {
-            if let Some((spec, request)) = h.claim(cx) {
-                urgent |= h.is_urgent(cx);
-                claims.push(Claim { spec, request });
-            }
-        });
-        let ttl = self.timing().lease_ttl;
-        self.has_claims = !claims.is_empty();
-        if !claims.is_empty() && self.holder.is_due(now.boot, ttl, urgent) {
-            let op = self.holder.arm(now.boot, self.timing().armed_ttl(), &claims);
-            if self.mutations.arm_after_grant() {
-                if let Some(renew) = self.holder.defer(op) {
-                    self.ask_leader(renew);
-                }
-            } else {
-                self.sink.lock(op);
-            }
-        }
-    }
-
-    fn look_at_others(&mut self, now: Now) {
-        let cluster = self.model.spec.as_ref().unwrap_or(&self.initial_spec);
-        self.sights.look(now.boot, self.me, (&self.model, cluster), &mut self.sink);
-    }
-
-    /// Tell the leader how things are here: on every change, and again while the last one is young, should it be lost with
-    /// its connection. How far replication has come is told at the next probe anyway. That this node lives is told by
-    /// whatever it sends.
-    fn report(&mut self, now: Now) {
-        if self.leader_id.is_none() {
-            return;
-        }
-        let groups: Vec<_> =
-            self.hosts.values().map(|h| h.report(now.boot, &self.holder)).collect();
-        let sights = self.sights.told();
-        let last = self.last_report.as_ref().map(|(_, r)| r);
-        let same = |r: &Report| r.groups == groups && r.sights == sights;
-        if !last.is_some_and(|r| same(r) && r.applied == self.applied) {
-            if !last.is_some_and(|r| r.is_but_progress(&groups, &sights)) {
-                self.news_at = now.boot;
-            }
-        } else if self.report_again().is_some_and(|at| now.boot < at) {
-            return;
-        }
-        self.report_seq += 1;
-        let report = Report {
-            incarnation: self.incarnation,
-            seq: self.report_seq,
-            applied: self.applied,
-            groups,
-            sights,
-        };
-        self.last_report = Some((now.boot, report.clone()));
-        self.send_to_leader(PeerMessage::Report(report));
-    }
-
-    /// When the last report is to be repeated.
-    fn report_again(&self) -> Option<Mono> {
-        let (sent, _) = self.last_report.as_ref()?;
-        let timing = self.timing();
-        let young = sent.since(self.news_at) < timing.lease_ttl;
-        let interval = if young { timing.renew_interval() } else { timing.lease_ttl };
-        Some(*sent + interval)
     }
 
     fn round<'a>(&'a self, now: Now, paused: &'a dyn Fn(&GroupId) -> bool) -> Round<'a> {

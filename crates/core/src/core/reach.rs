@@ -102,8 +102,7 @@ impl Core {
             let via = others.iter().copied().filter(|v| *v != target).collect::<Vec<_>>();
             if let Some(to) = via.iter().find(|v| self.is_heard_by(**v, target, now, silence)) {
                 tracing::info!(%to, %target, "leadership moves to a node that hears a master which this one does not");
-                self.last_transfer = now.boot;
-                self.consensus.transfer_leader(now.boot, *to);
+                self.hand_on(now, *to);
                 return;
             }
             for v in via {
@@ -124,10 +123,7 @@ impl Core {
             return;
         }
         let every = self.silence();
-        let mut others: Vec<NodeId> = self.consensus.voters().to_vec();
-        others.retain(|v| *v != self.me && self.is_heard_within(*v, now, every));
-        others.sort_by_key(|v| (self.burden(*v), *v));
-        for to in others {
+        for (_, to) in self.others_heard(now, every) {
             let hears = self.hears_all_masters(to, now, every);
             let mut finds = false;
             for nodes in &lost {
@@ -135,8 +131,7 @@ impl Core {
             }
             if hears && finds && self.hears_candidates_of_mine(to, now, every) {
                 tracing::info!(%to, "leadership moves to a node that hears a candidate where this one hears none");
-                self.last_transfer = now.boot;
-                self.consensus.transfer_leader(now.boot, to);
+                self.hand_on(now, to);
                 return;
             }
         }
@@ -151,15 +146,12 @@ impl Core {
             return;
         }
         let age = self.timing().lease_ttl;
-        let mut others = self.voters_heard(now);
-        others.sort_by_key(|v| (self.burden(*v), *v));
-        for to in others {
+        for (_, to) in self.others_heard(now, self.candidate_silence()) {
             let hears = self.hears_as_much(to, now, VOTER_ASKED_EVERY);
             let finds = lost.iter().any(|v| self.is_heard_by(to, *v, now, age));
             if hears && finds {
                 tracing::info!(%to, "leadership moves to a node that hears a voter which this one does not");
-                self.last_transfer = now.boot;
-                self.consensus.transfer_leader(now.boot, to);
+                self.hand_on(now, to);
                 return;
             }
             for voter in &lost {
@@ -173,16 +165,10 @@ impl Core {
         let masters = self.hears_all_masters(to, now, every);
         let candidates = self.hears_candidates_of_mine(to, now, every);
         let mut all = masters && candidates;
-        for voter in self.voters_heard(now) {
+        for (_, voter) in self.others_heard(now, self.candidate_silence()) {
             all &= self.hears_one_of(to, &BTreeSet::from([voter]), now, every);
         }
         all
-    }
-
-    fn voters_heard(&self, now: Now) -> Vec<NodeId> {
-        let silence = self.candidate_silence();
-        let others = self.consensus.voters().iter().copied().filter(|v| *v != self.me);
-        others.filter(|v| self.is_heard_within(*v, now, silence)).collect()
     }
 
     /// The other voters, and from when on each counts as not heard; none where this node does not lead.

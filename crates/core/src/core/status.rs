@@ -186,64 +186,12 @@ fn attached<'a>(g: &GroupModel, members: &'a [MemberStatus]) -> &'a [AttachedRep
 
 #[cfg(test)]
 mod tests {
-    use core::net::{IpAddr, Ipv4Addr, SocketAddr};
-
     use super::*;
     use crate::{
-        ids::RunId,
+        ids::{RunId, node_id},
         observe::{DownReason, EligibleMember},
-        spec::{Durability, Member, NodeSpec, ProbeTiming, Timing, Vip},
+        testing::cluster,
     };
-
-    const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
-
-    fn cluster() -> ClusterSpec {
-        let ms = Span::from_millis;
-        let addr = |n: u64| {
-            let last = u8::try_from(n).unwrap();
-            SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)), 1)
-        };
-        let node = |id: NodeId| NodeSpec {
-            id,
-            name: format!("n{}", id.0),
-            peer: addr(id.0),
-            admin: addr(id.0),
-            added: false,
-        };
-        let timing = Timing {
-            lease_ttl: ms(300),
-            max_clock_drift_ppm: 100_000,
-            margin: ms(25),
-            switchover_timeout: ms(2_000),
-            takeover_timeout: ms(2_000),
-            cold_start_wait: ms(2_000),
-            failover_cooldown: Span(0),
-        };
-        let group = GroupSpec {
-            id: GroupId::new("g"),
-            port: 6379,
-            vip: Vip { addr: addr(100).ip(), prefix: 32 },
-            interface: "eth0".into(),
-            members: NODES.map(|node| Member { node, priority: 100 }).to_vec(),
-            probe: ProbeTiming {
-                interval: ms(100),
-                timeout: ms(250),
-                fall: 3,
-                loading_timeout: ms(1_000),
-            },
-            max_lag: ms(3_000),
-            max_lag_bytes: 0,
-            min_replicas_to_write: 0,
-            durability: Durability::Async,
-        };
-        ClusterSpec {
-            name: "c".into(),
-            timing,
-            mass_failure_limit: 0,
-            nodes: NODES.map(node).to_vec(),
-            groups: vec![group],
-        }
-    }
 
     fn member(node: NodeId, redis: RedisView) -> MemberStatus {
         MemberStatus {
@@ -262,10 +210,11 @@ mod tests {
     #[test]
     fn a_member_outside_the_set_counts_unless_its_redis_is_known_to_be_down() {
         let spec = cluster();
-        let eligible = vec![EligibleMember { node: NODES[1], run_id: RunId::new("r") }];
+        let eligible = vec![EligibleMember { node: node_id("b"), run_id: RunId::new("r") }];
         let model = GroupModel { eligible, ..GroupModel::default() };
         for (outside, n) in [(RedisView::Unknown, 2), (RedisView::Down(DownReason::Dead), 1)] {
-            let mut members: Vec<_> = NODES.map(|n| member(n, RedisView::Unknown)).to_vec();
+            let mut members: Vec<_> =
+                ["a", "b", "c"].map(|n| member(node_id(n), RedisView::Unknown)).to_vec();
             members[2].redis = outside;
             members.remove(0); // The master.
             assert_eq!(wait_replicas(&model, &spec, &spec.groups[0], &members), n);

@@ -131,10 +131,10 @@ fn wanted(spec: &GroupSpec, members: usize, was_strict: bool) -> MinReplicas {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::cluster_for_test;
+    use crate::testing::cluster;
 
     fn want(durability: Durability, floor: u32, members: usize, was: bool) -> (u32, Option<u32>) {
-        let mut spec = cluster_for_test().groups.remove(0);
+        let mut spec = cluster().groups.remove(0);
         (spec.durability, spec.min_replicas_to_write) = (durability, floor);
         let m = wanted(&spec, members, was);
         (m.to_write, m.max_lag_s)

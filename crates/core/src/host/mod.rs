@@ -8,6 +8,7 @@ mod departure;
 mod durable;
 mod fence;
 mod lag;
+mod planned;
 mod quarantine;
 mod replica;
 mod start;
@@ -20,7 +21,7 @@ use redkeep_consensus::{Mono, NodeId, Span};
 
 use crate::{
     detect::Detector,
-    effect::{Action, ActionId, ActionOutcome, Effect, EventKind, LockEvent, LockOp},
+    effect::{ActionId, ActionOutcome, Effect, EventKind, LockEvent, LockOp},
     ids::{Epoch, GroupId, Now, RunId},
     input::HostEvent,
     lease::{Holder, holder::lock_item},
@@ -36,6 +37,7 @@ use departure::Departure;
 use durable::Told;
 use fence::Fence;
 use lag::Lag;
+use planned::Planned;
 use quarantine::Quarantine;
 use replica::ReplicaSide;
 use takeover::Takeover;
@@ -86,15 +88,6 @@ impl Work {
             Self::Idle | Self::Running(_) | Self::Locking | Self::Done => None,
         }
     }
-}
-
-/// A planned switchover as seen by the master that hands over.
-#[derive(Clone, Copy, Debug)]
-struct Planned {
-    epoch: Epoch,
-    to: NodeId,
-    action: ActionId,
-    failed: bool,
 }
 
 #[derive(Debug)]
@@ -378,9 +371,7 @@ impl HostGroup {
         if let ActionOutcome::Rival(who) = outcome {
             self.tell(cx, EventKind::VipRival { who: who.clone() });
         }
-        if self.planned.is_some_and(|p| p.action == id) {
-            self.planned_done(cx, outcome);
-        }
+        self.planned_action_done(cx, id, outcome);
         self.address_removed(cx, id, outcome);
         self.told.answered(cx.now.boot, id, outcome);
         self.fence_action_done(cx, id, outcome);
@@ -417,49 +408,6 @@ impl HostGroup {
             t.lock_lost();
         }
         self.tell(cx, EventKind::LockLost);
-    }
-
-    fn drive_planned(&mut self, cx: &mut Cx<'_>, group: &GroupModel, a: &Assignment) {
-        match (group.switchover, self.planned) {
-            (Some(to), None) if self.takeover.as_ref().is_some_and(|t| t.serving) => {
-                let Some(target) = cx.cluster.redis_addr(to, &self.spec) else { return };
-                let limit = cx.cluster.timing.switchover_timeout;
-                let action = cx
-                    .sink
-                    .act(self.id(), Action::PauseAndCatchUp { target, limit: Span(limit.0 / 2) });
-                self.planned = Some(Planned { epoch: a.epoch, to, action, failed: false });
-                self.tell(cx, EventKind::SwitchoverStarted { to });
-            }
-            (None, Some(_)) => {
-                self.planned = None;
-                cx.sink.act(self.id(), Action::Unpause);
-            }
-            (Some(_) | None, _) => {}
-        }
-    }
-
-    fn planned_done(&mut self, cx: &mut Cx<'_>, outcome: &ActionOutcome) {
-        let Some(p) = self.planned.as_mut() else { return };
-        match outcome {
-            ActionOutcome::Offset(offset) if self.fence.is_none() => {
-                let (epoch, to) = (p.epoch, p.to);
-                let current =
-                    self.model(cx).filter(|g| g.epoch() == epoch && g.switchover == Some(to));
-                if current.is_some() {
-                    self.start_fence(cx, epoch, FenceCause::Switchover, Some(*offset));
-                }
-            }
-            ActionOutcome::Failed(_) if !p.failed => {
-                p.failed = true;
-                cx.sink.act(self.id(), Action::Unpause);
-            }
-            ActionOutcome::Offset(_)
-            | ActionOutcome::Failed(_)
-            | ActionOutcome::Done
-            | ActionOutcome::Rival(_)
-            | ActionOutcome::Compared(_)
-            | ActionOutcome::Kept(_) => {}
-        }
     }
 
     pub(crate) fn report(&self, now: Mono, holder: &Holder) -> GroupReport {

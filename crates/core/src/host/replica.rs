@@ -225,7 +225,8 @@ fn follows(o: &RedisObservation, master: SocketAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::tests::replica, *};
+    use super::*;
+    use crate::testing::replica;
 
     /// Found by the simulator: a promotion that a frozen Redis had not answered ran under a replica element that was
     /// permitted by what had been seen before it.

@@ -1,75 +1,32 @@
 //! One group's machine on one host: what it orders from the kernel lock, and in which order.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-
-use redkeep_consensus::{Mono, NodeId, Span};
+use redkeep_consensus::Mono;
 
 use super::{AtStart, Cx, HostGroup};
 use crate::{
     command::{Assign, Body, Cause, Command},
     effect::{Action, Effect, LockEvent, LockOp},
-    ids::{Epoch, GroupId, Now, RunId},
+    ids::{Epoch, GroupId, Now, RunId, node_id},
     input::HostEvent,
     lease::Holder,
     model::Model,
     mutations::Mutations,
-    observe::{RedisObservation, RedisRole},
+    observe::RedisRole,
     sink::Sink,
-    spec::{ClusterSpec, Durability, GroupSpec, Member, NodeSpec, ProbeTiming, Timing, Vip},
+    testing::{cluster, master, replica},
 };
 
-const A: NodeId = NodeId(1);
-const B: NodeId = NodeId(2);
-
 fn group() -> GroupId {
-    GroupId::new("pair")
-}
-
-fn spec() -> ClusterSpec {
-    let ms = Span::from_millis;
-    let addr = |n: u8| SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, n)), 1);
-    let node =
-        |id, n| NodeSpec { id, name: format!("n{n}"), peer: addr(n), admin: addr(n), added: false };
-    ClusterSpec {
-        name: "c".into(),
-        timing: Timing {
-            lease_ttl: ms(300),
-            max_clock_drift_ppm: 100_000,
-            margin: ms(25),
-            switchover_timeout: ms(2_000),
-            takeover_timeout: ms(2_000),
-            cold_start_wait: ms(2_000),
-            failover_cooldown: ms(0),
-        },
-        mass_failure_limit: 0,
-        nodes: vec![node(A, 1), node(B, 2)],
-        groups: vec![GroupSpec {
-            id: group(),
-            port: 6379,
-            vip: Vip { addr: addr(100).ip(), prefix: 32 },
-            interface: "eth0".into(),
-            members: [A, B].map(|node| Member { node, priority: 100 }).to_vec(),
-            probe: ProbeTiming {
-                interval: ms(100),
-                timeout: ms(250),
-                fall: 3,
-                loading_timeout: ms(1_000),
-            },
-            max_lag: ms(1_000),
-            max_lag_bytes: 0,
-            min_replicas_to_write: 0,
-            durability: Durability::Async,
-        }],
-    }
+    GroupId::new("g")
 }
 
 /// The life `run` at `master` is master of the group.
-fn model(master: NodeId, run: &str, cause: Cause) -> Model {
+fn model(master: &str, run: &str, cause: Cause) -> Model {
     let mut model = Model::default();
     let assign = Assign {
         group: group(),
         epoch: Epoch(1),
-        master,
+        master: node_id(master),
         run_id: RunId::new(run),
         cause,
         evidence: String::new(),
@@ -77,7 +34,7 @@ fn model(master: NodeId, run: &str, cause: Cause) -> Model {
         old_master_eligible: false,
     };
     let serving = Body::Serving { group: group(), epoch: Epoch(1) };
-    let mut bodies = vec![Body::Bootstrap(spec()), Body::Assign(assign)];
+    let mut bodies = vec![Body::Bootstrap(cluster()), Body::Assign(assign)];
     if cause != Cause::Adopted {
         bodies.push(serving);
     }
@@ -87,28 +44,7 @@ fn model(master: NodeId, run: &str, cause: Cause) -> Model {
     model
 }
 
-pub(super) fn replica(run: &str) -> RedisObservation {
-    RedisObservation {
-        run_id: RunId::new(run),
-        role: RedisRole::Replica {
-            master_host: "10.0.0.1".into(),
-            master_port: 6379,
-            link_up: true,
-            read_only: true,
-        },
-        replication_id: "h".into(),
-        previous: None,
-        offset: 7,
-        keys: 1,
-        backlog_from: None,
-        replicas: Vec::new(),
-        version: "7.0.15".into(),
-        settled: true,
-        bypass: Vec::new(),
-    }
-}
-
-/// The host of `B`.
+/// The host of b.
 struct Bench {
     host: HostGroup,
     model: Model,
@@ -118,16 +54,16 @@ struct Bench {
 }
 
 impl Bench {
-    /// Its Redis is a replica of `A`'s, which serves.
+    /// Its Redis is a replica of a's, which serves.
     fn replica() -> Self {
-        Self::new(model(A, "a", Cause::Operator), true)
+        Self::new(model("a", "a", Cause::Operator), true)
     }
 
     fn new(model: Model, guarded: bool) -> Self {
         let at_start = AtStart { guarded, replica: guarded, open: false };
-        let spec = spec().groups.remove(0);
+        let spec = cluster().groups.remove(0);
         Self {
-            host: HostGroup::new(B, spec, Epoch::NONE, at_start),
+            host: HostGroup::new(node_id("b"), spec, Epoch::NONE, at_start),
             model,
             holder: Holder::new(1, None, 1, Mutations::NONE),
             sink: Sink::default(),
@@ -139,7 +75,7 @@ impl Bench {
     fn orders(&mut self, f: impl FnOnce(&mut HostGroup, &mut Cx<'_>)) -> Vec<String> {
         self.now_ms += 100;
         let at = Mono(self.now_ms * 1_000_000);
-        let cluster = spec();
+        let cluster = cluster();
         let mut cx = Cx {
             now: Now { boot: at, raw: at, unix_ms: 0 },
             cluster: &cluster,
@@ -210,9 +146,8 @@ fn after_a_death_nothing_is_permitted_until_the_next_life_is_admitted() {
 /// node took it for guarded. Its gates were out then, and the port was open.
 #[test]
 fn a_fence_guards_what_was_not_guarded_when_the_table_was_lost() {
-    let mut b = Bench::new(model(B, "1", Cause::Adopted), false);
-    let seen = RedisObservation { role: RedisRole::Master, ..replica("1") };
-    b.orders(|host, cx| host.observed(cx, Ok(seen)));
+    let mut b = Bench::new(model("b", "1", Cause::Adopted), false);
+    b.orders(|host, cx| host.observed(cx, Ok(master("1"))));
     b.orders(|host, cx| host.host_event(cx, &HostEvent::LockLost));
     let orders = b.orders(|host, cx| host.fence_requested(cx, Epoch(1), false));
     assert_eq!(orders, ["guard", "close"]);
@@ -235,7 +170,7 @@ fn a_link_is_renewed_at_the_present_epoch_at_a_replica_and_not_twice_in_a_second
     *master_host = "10.0.0.9".into();
     b.orders(|host, cx| host.observed(cx, Ok(other)));
     assert_eq!(ask(&mut b, 1), [""; 0]);
-    let mut b = Bench::new(model(B, "1", Cause::Operator), true);
+    let mut b = Bench::new(model("b", "1", Cause::Operator), true);
     b.sees("1");
     assert_eq!(ask(&mut b, 1), [""; 0]);
 }

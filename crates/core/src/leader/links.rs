@@ -14,7 +14,7 @@ use super::{Leader, Round};
 use crate::{
     ids::{Epoch, GroupId},
     observe::{RedisObservation, RedisRole, RedisView},
-    plan::Candidates,
+    plan::{Candidates, eligible::lines},
     spec::ClusterSpec,
 };
 
@@ -118,10 +118,7 @@ fn look(c: &Candidates<'_>, cluster: &ClusterSpec, links: &mut Links, dead: &mut
 }
 
 fn seen_by(master: &RedisObservation, cluster: &ClusterSpec, node: NodeId) -> Seen {
-    let ip = cluster.node(node).map(|n| n.peer.ip());
-    let lines = master.replicas.iter().filter(|r| Some(r.addr) == ip);
-    // The line of a dead connection may stand beside that of a living one.
-    let (online, copying): (Vec<_>, Vec<_>) = lines.partition(|r| r.online);
+    let (online, copying): (Vec<_>, Vec<_>) = lines(master, cluster, node).partition(|r| r.online);
     match (online.iter().map(|r| r.lag).min(), copying.is_empty()) {
         (Some(lag), _) if lag <= QUIET => Seen::Quiet(lag),
         (_, false) => Seen::Copying,

@@ -9,11 +9,12 @@ use crate::{
     model::{Applied, Model},
     mutations::Mutations,
     observe::{
-        DownReason, EligibleMember, FenceCause, Fenced, GroupReport, RedisObservation, RedisRole,
-        RedisView, Report, Seen, Sight,
+        DownReason, EligibleMember, FenceCause, Fenced, GroupReport, RedisObservation, RedisView,
+        Report, Seen, Sight,
     },
-    plan::{Forced, HoldReason, cluster_for_test},
+    plan::{Forced, HoldReason},
     recent::{AT_ONCE, Recent},
+    testing,
 };
 
 const GROUPS: [&str; 3] = ["g0", "g1", "g2"];
@@ -39,7 +40,7 @@ struct Bench {
 
 impl Bench {
     fn limited_to(limit: u32) -> Self {
-        let mut spec = cluster_for_test();
+        let mut spec = testing::cluster();
         spec.mass_failure_limit = limit;
         let one = spec.groups.remove(0);
         let named = |n: &str| crate::spec::GroupSpec { id: GroupId::new(n), ..one.clone() };
@@ -212,28 +213,8 @@ impl Bench {
 }
 
 fn redis(node: &str, master: NodeId) -> RedisObservation {
-    let role = match master == node_id(node) {
-        true => RedisRole::Master,
-        false => RedisRole::Replica {
-            master_host: "10.0.0.1".into(),
-            master_port: 6379,
-            link_up: true,
-            read_only: true,
-        },
-    };
-    RedisObservation {
-        run_id: RunId::new(&format!("run-{node}")),
-        role,
-        replication_id: "h".into(),
-        previous: None,
-        offset: 100,
-        keys: 1,
-        backlog_from: None,
-        replicas: Vec::new(),
-        version: "7.0.15".into(),
-        settled: true,
-        bypass: Vec::new(),
-    }
+    let of = if master == node_id(node) { testing::master } else { testing::replica };
+    RedisObservation { offset: 100, ..of(&format!("run-{node}")) }
 }
 
 fn mass(failing: usize, limit: u32) -> Option<HoldReason> {

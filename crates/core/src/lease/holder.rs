@@ -14,7 +14,7 @@ use crate::{
     message::{Grant, Renew, RenewGroup},
     mutations::Mutations,
     rng::Rng,
-    spec::{GroupSpec, renew_interval},
+    spec::{GroupSpec, Timing},
 };
 
 /// By this part of their interval renewals may be early.
@@ -96,22 +96,22 @@ impl Holder {
     /// ttl/3 is out (L7), nor while an opening is unanswered. `urgent`: there is a group to take over, so a renewal
     /// interval need not pass.
     #[must_use]
-    pub fn due(&self, ttl: Span, urgent: bool) -> Mono {
-        self.due_less(Span(0), ttl, urgent)
+    pub fn due(&self, timing: Timing, urgent: bool) -> Mono {
+        self.due_less(Span(0), timing, urgent)
     }
 
     /// Whether to arm now. A renewal that is almost due goes along with whatever woke this node: a wake of its own costs more.
     #[must_use]
-    pub fn is_due(&self, now: Mono, ttl: Span, urgent: bool) -> bool {
-        now >= self.due_less(Span(renew_interval(ttl).0 / ALONG), ttl, urgent)
+    pub fn is_due(&self, now: Mono, timing: Timing, urgent: bool) -> bool {
+        now >= self.due_less(Span(timing.renew_interval().0 / ALONG), timing, urgent)
     }
 
-    fn due_less(&self, early: Span, ttl: Span, urgent: bool) -> Mono {
+    fn due_less(&self, early: Span, timing: Timing, urgent: bool) -> Mono {
         let newest = self.newest().map_or(Mono(0), |n| n.handed_at);
         let due = match self.outstanding {
-            Some((_, at)) => Mono(at.0 + ttl.0 / 3),
+            Some((_, at)) => Mono(at.0 + timing.lease_ttl.0 / 3),
             None if urgent => Mono(0),
-            None => Mono((newest + renew_interval(ttl)).0.saturating_sub(early.0)),
+            None => Mono((newest + timing.renew_interval()).0.saturating_sub(early.0)),
         };
         // A late grant makes the next arming due at once. Taking out the old generation before the new one is known to
         // be open would look like a lapse, which cuts every connection.
@@ -139,7 +139,7 @@ impl Holder {
     }
 
     /// Arm the generation that was not granted last, for all claims.
-    pub fn arm(&mut self, now: Mono, ttl: Span, claims: &[Claim]) -> LockOp {
+    pub fn arm(&mut self, now: Mono, timing: Timing, claims: &[Claim]) -> LockOp {
         assert!(!claims.is_empty(), "arming for nothing");
         let generation = match self.last_granted {
             Some(g) if !self.mutations.one_generation() => g.other(),
@@ -152,6 +152,7 @@ impl Holder {
             let item = lock_item(&c.spec, self.rng.next());
             items.insert(c.spec.id.clone(), item);
         }
+        let ttl = timing.armed_ttl();
         let op = LockOp::Arm { arm, generation, ttl, items: items.values().cloned().collect() };
         *self.slot(generation) = Some(Arming {
             arm,

@@ -8,46 +8,27 @@ use crate::{
     ids::{ArmId, Epoch, Generation, GroupId},
     message::{Grant, Renew, RenewGroup},
     mutations::Mutations,
-    spec::{Durability, GroupSpec, ProbeTiming, Timing, Vip},
+    spec::Timing,
+    testing::cluster,
 };
 
 const MS: u64 = 1_000_000;
 const TTL: Span = Span(300 * MS);
+/// 95 % of it.
+const ARMED: Span = Span(285 * MS);
 const A: NodeId = NodeId(1);
 
 fn group() -> GroupId {
-    GroupId::new("pair")
+    GroupId::new("g")
 }
 
 fn claim(epoch: u64) -> Claim {
-    let ms = Span::from_millis;
-    let spec = GroupSpec {
-        id: group(),
-        port: 16465,
-        vip: Vip { addr: [10, 99, 0, 100].into(), prefix: 32 },
-        interface: "eth0".into(),
-        members: Vec::new(),
-        probe: ProbeTiming { interval: ms(100), timeout: ms(250), fall: 3, loading_timeout: ms(1) },
-        max_lag: ms(1),
-        max_lag_bytes: 0,
-        min_replicas_to_write: 0,
-        durability: Durability::Async,
-    };
     let request = RenewGroup { group: group(), epoch: Epoch(epoch), lagging: Vec::new() };
-    Claim { spec, request }
+    Claim { spec: cluster().groups.remove(0), request }
 }
 
 fn timing() -> Timing {
-    let ms = Span::from_millis;
-    Timing {
-        lease_ttl: TTL,
-        max_clock_drift_ppm: 100_000,
-        margin: ms(25),
-        switchover_timeout: ms(1),
-        takeover_timeout: ms(1),
-        cold_start_wait: ms(1),
-        failover_cooldown: ms(0),
-    }
+    cluster().timing
 }
 
 fn holder() -> Holder {
@@ -55,7 +36,7 @@ fn holder() -> Holder {
 }
 
 fn arm(h: &mut Holder, at_ms: u64) -> (ArmId, Generation) {
-    match h.arm(Mono(at_ms * MS), TTL, &[claim(1)]) {
+    match h.arm(Mono(at_ms * MS), timing(), &[claim(1)]) {
         LockOp::Arm { arm, generation, .. } => (arm, generation),
         other => panic!("{other:?}"),
     }
@@ -75,7 +56,7 @@ fn the_request_leaves_only_after_the_kernel_acknowledged_the_arming() {
     let (id, _) = arm(&mut h, 0);
     assert_eq!(h.request(), None);
     let renew = h.armed(id, true).expect("a request");
-    assert_eq!((renew.arm, renew.ttl, renew.last_grant), (id, TTL, None));
+    assert_eq!((renew.arm, renew.ttl, renew.last_grant), (id, ARMED, None));
     assert_eq!(opens(&mut h, 1), 0, "opened without a grant");
 }
 
@@ -84,7 +65,7 @@ fn a_failed_arming_asks_for_nothing_and_is_made_again() {
     let mut h = holder();
     let (id, _) = arm(&mut h, 0);
     assert_eq!(h.armed(id, false), None);
-    assert_eq!(h.due(TTL, true), Mono(0));
+    assert_eq!(h.due(timing(), true), Mono(0));
 }
 
 #[test]
@@ -120,8 +101,8 @@ fn a_grant_that_comes_after_the_timer_opens_nothing() {
     let (id, _) = arm(&mut h, 0);
     h.armed(id, true);
     h.granted(&grant(id));
-    assert_eq!(opens(&mut h, 300), 0);
-    assert!(!h.has_grant(Mono(300 * MS), &group(), Epoch(1)));
+    assert_eq!(opens(&mut h, 285), 0);
+    assert!(!h.has_grant(Mono(285 * MS), &group(), Epoch(1)));
 }
 
 #[test]
@@ -148,10 +129,10 @@ fn nothing_is_armed_while_a_young_request_is_out() {
     let mut h = holder();
     let (id, _) = arm(&mut h, 0);
     h.armed(id, true);
-    assert_eq!(h.due(TTL, true), Mono(100 * MS), "ttl/3, urgent or not");
+    assert_eq!(h.due(timing(), true), Mono(100 * MS), "ttl/3, urgent or not");
     h.granted(&grant(id));
-    assert_eq!(h.due(TTL, false), Mono(100 * MS), "ttl/3 after a grant");
-    assert_eq!(h.due(TTL, true), Mono(0));
+    assert_eq!(h.due(timing(), false), Mono(100 * MS), "ttl/3 after a grant");
+    assert_eq!(h.due(timing(), true), Mono(0));
 }
 
 /// A grant that comes later than the renewal interval makes the next arming due at once; it would replace the open
@@ -168,12 +149,12 @@ fn a_late_grant_does_not_make_an_open_lease_look_ended() {
     h.armed(second, true);
     h.granted(&grant(second));
     assert_eq!(opens(&mut h, 140), 1);
-    assert_eq!(h.due(TTL, false), Mono(360 * MS), "the opening is not answered");
-    assert_eq!(h.due(TTL, true), Mono(360 * MS), "a takeover waits for it as well");
-    assert_eq!(h.open_until(&group()), Some(Mono(300 * MS)));
+    assert_eq!(h.due(timing(), false), Mono(345 * MS), "the opening is not answered");
+    assert_eq!(h.due(timing(), true), Mono(345 * MS), "a takeover waits for it as well");
+    assert_eq!(h.open_until(&group()), Some(Mono(285 * MS)));
     h.opened(second, &[group()], true);
-    assert_eq!(h.due(TTL, false), Mono(160 * MS));
-    assert_eq!(h.open_until(&group()), Some(Mono(360 * MS)));
+    assert_eq!(h.due(timing(), false), Mono(160 * MS));
+    assert_eq!(h.open_until(&group()), Some(Mono(345 * MS)));
 }
 
 #[test]
@@ -184,7 +165,7 @@ fn a_failed_opening_holds_no_arming_back() {
     h.granted(&grant(id));
     assert_eq!(opens(&mut h, 1), 1);
     assert_eq!(h.opened(id, &[group()], false), []);
-    assert_eq!(h.due(TTL, false), Mono(100 * MS));
+    assert_eq!(h.due(timing(), false), Mono(100 * MS));
 }
 
 #[test]

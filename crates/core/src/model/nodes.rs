@@ -159,7 +159,7 @@ mod tests {
 
     fn started() -> Model {
         let mut model = Model::default();
-        let body = Body::Bootstrap(crate::plan::cluster_for_test());
+        let body = Body::Bootstrap(crate::testing::cluster());
         model.apply(1, 1, Command { at_unix_ms: 0, body });
         model
     }

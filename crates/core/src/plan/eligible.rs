@@ -127,14 +127,23 @@ fn follows(
     Some((id, Progress { offset: redis.offset, acknowledged: line.offset, lag: line.lag }))
 }
 
-/// A node's replicas at the master; the line of a dead connection may stand beside that of a living one.
+/// A node's replicas at the master that are online.
 fn attached<'a>(
     master: &'a RedisObservation,
     cluster: &ClusterSpec,
     node: NodeId,
 ) -> impl Iterator<Item = &'a AttachedReplica> + use<'a> {
+    lines(master, cluster, node).filter(|r| r.online)
+}
+
+/// A node's replicas at the master; the line of a dead connection may stand beside that of a living one.
+pub(crate) fn lines<'a>(
+    master: &'a RedisObservation,
+    cluster: &ClusterSpec,
+    node: NodeId,
+) -> impl Iterator<Item = &'a AttachedReplica> + use<'a> {
     let ip = cluster.node(node).map(|n| n.peer.ip());
-    master.replicas.iter().filter(move |r| Some(r.addr) == ip && r.online)
+    master.replicas.iter().filter(move |r| Some(r.addr) == ip)
 }
 
 /// Members of the set that are attached, and the offset that each has acknowledged.

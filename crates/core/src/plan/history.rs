@@ -56,25 +56,12 @@ impl Candidates<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ids::RunId, observe::RedisRole};
+    use crate::testing::master;
 
     fn redis(id: &str, offset: u64, previous: Option<(&str, u64)>) -> RedisObservation {
-        RedisObservation {
-            run_id: RunId::new("r"),
-            role: RedisRole::Master,
-            replication_id: id.into(),
-            previous: previous.map(|(id, until_offset)| PreviousHistory {
-                replication_id: id.into(),
-                until_offset,
-            }),
-            offset,
-            keys: 1,
-            backlog_from: None,
-            replicas: Vec::new(),
-            version: "7.0.15".into(),
-            settled: true,
-            bypass: Vec::new(),
-        }
+        let previous = previous
+            .map(|(id, until_offset)| PreviousHistory { replication_id: id.into(), until_offset });
+        RedisObservation { replication_id: id.into(), previous, offset, ..master("r") }
     }
 
     #[test]

@@ -10,9 +10,6 @@ pub mod reason;
 mod tests;
 pub mod unreached;
 
-#[cfg(test)]
-pub(crate) use tests::cluster as cluster_for_test;
-
 pub use candidate::{Candidate, Candidates};
 pub use history::Loss;
 pub use planner::{Forced, MassFailure, Plan, PlanInput, plan};

@@ -144,8 +144,7 @@ fn of_operator(w: &mut World, words: &[&str]) -> bool {
         ["lead", to] => AdminRequest::TransferLeadership { to: node_id(to) },
         _ => return false,
     };
-    let leader = w.leader().expect("a leader");
-    w.feed(leader, Input::Admin { id: RequestId(1), request });
+    w.ask(request);
     w.run(1);
     true
 }

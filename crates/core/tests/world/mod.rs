@@ -369,9 +369,7 @@ impl World {
 
     /// Leadership at `to`, and long enough for its first round.
     pub(crate) fn lead_by(&mut self, to: &'static str) {
-        let leader = self.leader().expect("a leader");
-        let request = AdminRequest::TransferLeadership { to: node_id(to) };
-        self.feed(leader, Input::Admin { id: RequestId(1), request });
+        self.ask(AdminRequest::TransferLeadership { to: node_id(to) });
         self.until("it leads", 100, |w| w.leader() == Some(to));
         self.run(100);
     }
@@ -380,10 +378,22 @@ impl World {
     pub(crate) fn switch_to(&mut self, to: &str) -> &'static str {
         let leader = self.leader().expect("a leader");
         let (group, to) = (GroupId::new("pair"), Some(node_id(to)));
-        let request = AdminRequest::Switchover { group, to, dry_run: false };
+        self.ask(AdminRequest::Switchover { group, to, dry_run: false });
+        leader
+    }
+
+    /// An operator asks the leader; what it answers at once.
+    pub(crate) fn ask(&mut self, request: AdminRequest) -> Vec<AdminReply> {
+        let leader = self.leader().expect("a leader");
         self.host(leader).replies.clear();
         self.feed(leader, Input::Admin { id: RequestId(1), request });
-        leader
+        self.host(leader).replies.clone()
+    }
+
+    /// Asks for a failover at the price of data.
+    pub(crate) fn force(&mut self, to: &str) -> Vec<AdminReply> {
+        let (group, to) = (GroupId::new("pair"), Some(node_id(to)));
+        self.ask(AdminRequest::Failover { group, to, allow_data_loss: true, dry_run: false })
     }
 
     pub(crate) fn heal(&mut self) {
@@ -413,6 +423,31 @@ impl World {
     /// Adopted, serving at a, b in the eligible set, leadership off the master's node.
     pub(crate) fn settled_pair() -> Self {
         Self::settled(Self::pair())
+    }
+
+    /// The pair without its replica, which is not eligible any more.
+    pub(crate) fn without_b() -> Self {
+        let mut w = Self::settled_pair();
+        w.kill_redis("b");
+        w.until("b left", 5000, |w| w.pair_status().is_some_and(|g| g.eligible.is_empty()));
+        w
+    }
+
+    /// b took over from a a moment ago, a follows it and is eligible, and a cooldown of a minute runs.
+    pub(crate) fn cooling_down() -> Self {
+        let mut spec = spec();
+        spec.timing.failover_cooldown = Span::from_secs(60);
+        let mut w = Self::settled(Self::pair_of(&spec));
+        w.kill_redis("a");
+        w.until("b serves", 100, |w| w.serving() == Some("b"));
+        w.start_redis("a", false);
+        w.until("a is eligible", 5000, |w| w.pair_status().is_some_and(|g| g.eligible.len() == 1));
+        w
+    }
+
+    pub(crate) fn is_cooling(&mut self) -> bool {
+        let hold = self.pair_status().and_then(|g| g.hold);
+        matches!(hold, Some(plan::HoldReason::Cooldown { .. }))
     }
 
     pub(crate) fn settled(mut w: Self) -> Self {

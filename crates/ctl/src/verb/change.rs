@@ -3,6 +3,7 @@
 //! A change of a master shows its plan and asks first where somebody sits at a terminal; scripts are not asked.
 
 use std::{
+    future::Future,
     io::{self, IsTerminal as _, Write as _},
     time::Duration,
 };
@@ -12,8 +13,14 @@ use redkeep_proto::admin::v1::{
     ResumeRequest, SwitchoverRequest, TransferLeadershipRequest,
 };
 
-use super::{Kind, ask, name, pause_before_next_look};
-use crate::{args::Change, connect::Target, failure::Failure, out::Out, view::OutcomeView};
+use super::{Kind, ask, name, order, pause_before_next_look};
+use crate::{
+    args::{Change, Consent},
+    connect::Target,
+    failure::Failure,
+    out::Out,
+    view::OutcomeView,
+};
 
 pub(super) async fn switchover(
     target: &Target,
@@ -21,27 +28,14 @@ pub(super) async fn switchover(
     change: &Change,
     out: &mut Out,
 ) -> Result<(), Failure> {
-    let request = |dry_run| SwitchoverRequest {
-        group: group.to_owned(),
-        to: name(change.to.as_deref()),
-        dry_run,
-        forwarded: false,
+    let call = |dry_run| {
+        let (group, to) = (group.to_owned(), name(change.to.as_deref()));
+        order(target, SwitchoverRequest { group, to, dry_run, forwarded: false })
     };
-    let call = async |dry_run| {
-        let answer = ask(target, Kind::Order, |mut client| {
-            let request = request(dry_run);
-            async move { client.switchover(request).await }
-        });
-        Ok::<_, Failure>(answer.await?.outcome.unwrap_or_default())
-    };
-    if change.dry_run {
-        return tell(out, call(true).await?, true);
+    match agreed(change.consent, "", call, out).await? {
+        Some(outcome) => finish(target, group, (change, outcome), out).await,
+        None => Ok(()),
     }
-    if asks(change.yes, out) {
-        confirm(&call(true).await?.text)?;
-    }
-    let outcome = call(false).await?;
-    finish(target, group, (change, outcome), out).await
 }
 
 pub(super) async fn failover(
@@ -50,29 +44,15 @@ pub(super) async fn failover(
     allow_data_loss: bool,
     (change, out): (&Change, &mut Out),
 ) -> Result<(), Failure> {
-    let request = |dry_run| FailoverRequest {
-        group: group.to_owned(),
-        to: name(change.to.as_deref()),
-        allow_data_loss,
-        dry_run,
-        forwarded: false,
+    let call = |dry_run| {
+        let (group, to) = (group.to_owned(), name(change.to.as_deref()));
+        order(target, FailoverRequest { group, to, allow_data_loss, dry_run, forwarded: false })
     };
-    let call = async |dry_run| {
-        let answer = ask(target, Kind::Order, |mut client| {
-            let request = request(dry_run);
-            async move { client.failover(request).await }
-        });
-        Ok::<_, Failure>(answer.await?.outcome.unwrap_or_default())
-    };
-    if change.dry_run {
-        return tell(out, call(true).await?, true);
+    let warning = if allow_data_loss { "; ACKNOWLEDGED WRITES MAY BE LOST" } else { "" };
+    match agreed(change.consent, warning, call, out).await? {
+        Some(outcome) => finish(target, group, (change, outcome), out).await,
+        None => Ok(()),
     }
-    if asks(change.yes, out) {
-        let loss = if allow_data_loss { "; ACKNOWLEDGED WRITES MAY BE LOST" } else { "" };
-        confirm(&format!("{}{loss}", call(true).await?.text))?;
-    }
-    let outcome = call(false).await?;
-    finish(target, group, (change, outcome), out).await
 }
 
 pub(super) async fn pause(
@@ -84,11 +64,7 @@ pub(super) async fn pause(
     let duration = prost_types::Duration::try_from(length)
         .map_err(|_| Failure::Usage("--for is too long: at most 7d".to_owned()))?;
     let request = PauseRequest { group: name(group), duration: Some(duration), forwarded: false };
-    let answer = ask(target, Kind::Order, |mut client| {
-        let request = request.clone();
-        async move { client.pause(request).await }
-    });
-    tell(out, answer.await?.outcome.unwrap_or_default(), false)
+    tell(out, order(target, request).await?, false)
 }
 
 pub(super) async fn resume(
@@ -97,11 +73,7 @@ pub(super) async fn resume(
     out: &mut Out,
 ) -> Result<(), Failure> {
     let request = ResumeRequest { group: name(group), forwarded: false };
-    let answer = ask(target, Kind::Order, |mut client| {
-        let request = request.clone();
-        async move { client.resume(request).await }
-    });
-    tell(out, answer.await?.outcome.unwrap_or_default(), false)
+    tell(out, order(target, request).await?, false)
 }
 
 pub(super) async fn acknowledge(
@@ -111,11 +83,7 @@ pub(super) async fn acknowledge(
     out: &mut Out,
 ) -> Result<(), Failure> {
     let request = AcknowledgeRequest { group: name(group), dry_run, forwarded: false };
-    let answer = ask(target, Kind::Order, |mut client| {
-        let request = request.clone();
-        async move { client.acknowledge(request).await }
-    });
-    tell(out, answer.await?.outcome.unwrap_or_default(), dry_run)
+    tell(out, order(target, request).await?, dry_run)
 }
 
 pub(super) async fn transfer(
@@ -125,11 +93,7 @@ pub(super) async fn transfer(
     out: &mut Out,
 ) -> Result<(), Failure> {
     let request = TransferLeadershipRequest { to: node.to_owned(), forwarded: false };
-    let answer = ask(target, Kind::Order, |mut client| {
-        let request = request.clone();
-        async move { client.transfer_leadership(request).await }
-    });
-    let outcome = answer.await?.outcome.unwrap_or_default();
+    let outcome = order(target, request).await?;
     let mut leader = String::new();
     while wait && leader != node {
         if !pause_before_next_look(target.deadline).await {
@@ -151,11 +115,31 @@ pub(super) fn tell(out: &mut Out, outcome: pb::Outcome, dry_run: bool) -> Result
     })
 }
 
-pub(super) fn asks(yes: bool, out: &Out) -> bool {
+/// Does what `call(false)` orders if it may; `call(true)` only says what would happen. None after a dry run, which is told.
+pub(super) async fn agreed<F>(
+    consent: Consent,
+    warning: &str,
+    call: impl Fn(bool) -> F,
+    out: &mut Out,
+) -> Result<Option<pb::Outcome>, Failure>
+where
+    F: Future<Output = Result<pb::Outcome, Failure>>,
+{
+    if consent.dry_run {
+        tell(out, call(true).await?, true)?;
+        return Ok(None);
+    }
+    if asks(consent.yes, out) {
+        confirm(&format!("{}{warning}", call(true).await?.text))?;
+    }
+    call(false).await.map(Some)
+}
+
+fn asks(yes: bool, out: &Out) -> bool {
     !yes && out.is_table() && io::stdin().is_terminal()
 }
 
-pub(super) fn confirm(plan: &str) -> Result<(), Failure> {
+fn confirm(plan: &str) -> Result<(), Failure> {
     eprint!("{plan}.\nGo on? [y/N] ");
     io::stderr().flush()?;
     let mut answer = String::new();

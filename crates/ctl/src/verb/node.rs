@@ -7,9 +7,8 @@ use redkeep_proto::admin::v1::{
 };
 
 use super::{
-    Kind, ask,
-    change::{asks, confirm, look, tell},
-    pause_before_next_look,
+    change::{agreed, look, tell},
+    order, pause_before_next_look,
 };
 use crate::{
     args::{Consent, Member, Node},
@@ -28,15 +27,16 @@ pub(super) async fn change(target: &Target, verb: &Node, out: &mut Out) -> Resul
                 dry_run: *dry_run,
                 forwarded: false,
             };
-            let outcome = add(target, request).await?;
+            let outcome = order(target, request).await?;
             if *wait && !dry_run {
                 votes(target, node).await?;
             }
             tell(out, outcome, *dry_run)
         }
         Node::Remove { node, consent } => {
-            let call = |dry_run| remove(target, node, dry_run);
-            with_consent(*consent, call, out).await
+            let request =
+                |dry_run| RemoveNodeRequest { name: node.clone(), dry_run, forwarded: false };
+            with_consent(*consent, |dry_run| order(target, request(dry_run)), out).await
         }
     }
 }
@@ -55,8 +55,7 @@ pub(super) async fn change_member(
                 dry_run,
                 forwarded: false,
             };
-            let call = |dry_run| add_member(target, request(dry_run));
-            with_consent(*consent, call, out).await
+            with_consent(*consent, |dry_run| order(target, request(dry_run)), out).await
         }
         Member::Remove { group, node, consent } => {
             let request = |dry_run| RemoveMemberRequest {
@@ -65,13 +64,11 @@ pub(super) async fn change_member(
                 dry_run,
                 forwarded: false,
             };
-            let call = |dry_run| remove_member(target, request(dry_run));
-            with_consent(*consent, call, out).await
+            with_consent(*consent, |dry_run| order(target, request(dry_run)), out).await
         }
     }
 }
 
-/// `call(true)` only says what would happen.
 async fn with_consent<F>(
     consent: Consent,
     call: impl Fn(bool) -> F,
@@ -80,49 +77,10 @@ async fn with_consent<F>(
 where
     F: Future<Output = Result<pb::Outcome, Failure>>,
 {
-    if consent.dry_run {
-        return tell(out, call(true).await?, true);
+    match agreed(consent, "", call, out).await? {
+        Some(outcome) => tell(out, outcome, false),
+        None => Ok(()),
     }
-    if asks(consent.yes, out) {
-        confirm(&call(true).await?.text)?;
-    }
-    tell(out, call(false).await?, false)
-}
-
-async fn add(target: &Target, request: AddNodeRequest) -> Result<pb::Outcome, Failure> {
-    let answer = ask(target, Kind::Order, |mut client| {
-        let request = request.clone();
-        async move { client.add_node(request).await }
-    });
-    Ok(answer.await?.outcome.unwrap_or_default())
-}
-
-async fn remove(target: &Target, node: &str, dry_run: bool) -> Result<pb::Outcome, Failure> {
-    let request = RemoveNodeRequest { name: node.to_owned(), dry_run, forwarded: false };
-    let answer = ask(target, Kind::Order, |mut client| {
-        let request = request.clone();
-        async move { client.remove_node(request).await }
-    });
-    Ok(answer.await?.outcome.unwrap_or_default())
-}
-
-async fn add_member(target: &Target, request: AddMemberRequest) -> Result<pb::Outcome, Failure> {
-    let answer = ask(target, Kind::Order, |mut client| {
-        let request = request.clone();
-        async move { client.add_member(request).await }
-    });
-    Ok(answer.await?.outcome.unwrap_or_default())
-}
-
-async fn remove_member(
-    target: &Target,
-    request: RemoveMemberRequest,
-) -> Result<pb::Outcome, Failure> {
-    let answer = ask(target, Kind::Order, |mut client| {
-        let request = request.clone();
-        async move { client.remove_member(request).await }
-    });
-    Ok(answer.await?.outcome.unwrap_or_default())
 }
 
 async fn votes(target: &Target, node: &str) -> Result<(), Failure> {

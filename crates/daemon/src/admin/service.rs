@@ -22,11 +22,10 @@ use super::{
     quarantine,
     time::{span, to_span},
     view::View,
-    write::Write,
 };
 use crate::tls::TlsFiles;
 
-pub(super) type Client = AdminServiceClient<Channel>;
+type Client = AdminServiceClient<Channel>;
 pub(super) type Answer<T> = Result<Response<T>, Status>;
 
 pub(super) struct Service<P> {
@@ -221,20 +220,11 @@ impl<P: AdminPort> AdminService for Service<P> {
         request: Request<pb::SwitchoverRequest>,
     ) -> Answer<pb::SwitchoverResponse> {
         let asked = request.into_inner();
-        let pb::SwitchoverRequest { group: name, to, dry_run, forwarded } = &asked;
         let view = self.view();
-        let id = group(&view, name)?;
-        let request = AdminRequest::Switchover {
-            group: id.clone(),
-            to: node_or_best(&view, to)?,
-            dry_run: *dry_run,
-        };
-        let write = Write { request, group: Some(id), forwarded: *forwarded };
-        let ask = pb::SwitchoverRequest { forwarded: true, ..asked.clone() };
-        let call =
-            |mut c: Client, ask| async move { Ok(c.switchover(ask).await?.map(|r| r.outcome)) };
-        let outcome = Some(self.decide(write, ask, call).await?);
-        Ok(Response::new(pb::SwitchoverResponse { outcome }))
+        let group = group(&view, &asked.group)?;
+        let to = node_or_best(&view, &asked.to)?;
+        let dry_run = asked.dry_run;
+        self.decide(asked, AdminRequest::Switchover { group, to, dry_run }).await
     }
 
     async fn failover(
@@ -242,48 +232,24 @@ impl<P: AdminPort> AdminService for Service<P> {
         request: Request<pb::FailoverRequest>,
     ) -> Answer<pb::FailoverResponse> {
         let asked = request.into_inner();
-        let pb::FailoverRequest { group: name, to, allow_data_loss, dry_run, forwarded } = &asked;
         let view = self.view();
-        let id = group(&view, name)?;
-        let request = AdminRequest::Failover {
-            group: id.clone(),
-            to: node_or_best(&view, to)?,
-            allow_data_loss: *allow_data_loss,
-            dry_run: *dry_run,
-        };
-        let write = Write { request, group: Some(id), forwarded: *forwarded };
-        let ask = pb::FailoverRequest { forwarded: true, ..asked.clone() };
-        let call =
-            |mut c: Client, ask| async move { Ok(c.failover(ask).await?.map(|r| r.outcome)) };
-        let outcome = Some(self.decide(write, ask, call).await?);
-        Ok(Response::new(pb::FailoverResponse { outcome }))
+        let group = group(&view, &asked.group)?;
+        let to = node_or_best(&view, &asked.to)?;
+        let pb::FailoverRequest { allow_data_loss, dry_run, .. } = asked;
+        self.decide(asked, AdminRequest::Failover { group, to, allow_data_loss, dry_run }).await
     }
 
     async fn pause(&self, request: Request<pb::PauseRequest>) -> Answer<pb::PauseResponse> {
         let asked = request.into_inner();
-        let pb::PauseRequest { group: name, duration, forwarded } = &asked;
-        let view = self.view();
-        let id = group_or_all(&view, name)?;
-        let duration = to_span(duration.unwrap_or_default());
-        let request = AdminRequest::Pause { group: id.clone(), duration };
-        let write = Write { request, group: id, forwarded: *forwarded };
-        let ask = pb::PauseRequest { forwarded: true, ..asked.clone() };
-        let call = |mut c: Client, ask| async move { Ok(c.pause(ask).await?.map(|r| r.outcome)) };
-        let outcome = Some(self.decide(write, ask, call).await?);
-        Ok(Response::new(pb::PauseResponse { outcome }))
+        let group = group_or_all(&self.view(), &asked.group)?;
+        let duration = to_span(asked.duration.unwrap_or_default());
+        self.decide(asked, AdminRequest::Pause { group, duration }).await
     }
 
     async fn resume(&self, request: Request<pb::ResumeRequest>) -> Answer<pb::ResumeResponse> {
         let asked = request.into_inner();
-        let pb::ResumeRequest { group: name, forwarded } = &asked;
-        let view = self.view();
-        let id = group_or_all(&view, name)?;
-        let request = AdminRequest::Resume { group: id.clone() };
-        let write = Write { request, group: id, forwarded: *forwarded };
-        let ask = pb::ResumeRequest { forwarded: true, ..asked.clone() };
-        let call = |mut c: Client, ask| async move { Ok(c.resume(ask).await?.map(|r| r.outcome)) };
-        let outcome = Some(self.decide(write, ask, call).await?);
-        Ok(Response::new(pb::ResumeResponse { outcome }))
+        let group = group_or_all(&self.view(), &asked.group)?;
+        self.decide(asked, AdminRequest::Resume { group }).await
     }
 
     async fn acknowledge(
@@ -291,16 +257,9 @@ impl<P: AdminPort> AdminService for Service<P> {
         request: Request<pb::AcknowledgeRequest>,
     ) -> Answer<pb::AcknowledgeResponse> {
         let asked = request.into_inner();
-        let pb::AcknowledgeRequest { group: name, dry_run, forwarded } = &asked;
-        let view = self.view();
-        let id = group_or_all(&view, name)?;
-        let request = AdminRequest::Acknowledge { group: id.clone(), dry_run: *dry_run };
-        let write = Write { request, group: id, forwarded: *forwarded };
-        let ask = pb::AcknowledgeRequest { forwarded: true, ..asked.clone() };
-        let call =
-            |mut c: Client, ask| async move { Ok(c.acknowledge(ask).await?.map(|r| r.outcome)) };
-        let outcome = Some(self.decide(write, ask, call).await?);
-        Ok(Response::new(pb::AcknowledgeResponse { outcome }))
+        let group = group_or_all(&self.view(), &asked.group)?;
+        let dry_run = asked.dry_run;
+        self.decide(asked, AdminRequest::Acknowledge { group, dry_run }).await
     }
 
     async fn transfer_leadership(
@@ -308,28 +267,15 @@ impl<P: AdminPort> AdminService for Service<P> {
         request: Request<pb::TransferLeadershipRequest>,
     ) -> Answer<pb::TransferLeadershipResponse> {
         let asked = request.into_inner();
-        let pb::TransferLeadershipRequest { to, forwarded } = &asked;
-        let view = self.view();
-        let request = AdminRequest::TransferLeadership { to: node(&view, to)? };
-        let write = Write { request, group: None, forwarded: *forwarded };
-        let ask = pb::TransferLeadershipRequest { forwarded: true, ..asked.clone() };
-        let call = |mut c: Client, ask| async move {
-            Ok(c.transfer_leadership(ask).await?.map(|r| r.outcome))
-        };
-        let outcome = Some(self.decide(write, ask, call).await?);
-        Ok(Response::new(pb::TransferLeadershipResponse { outcome }))
+        let to = node(&self.view(), &asked.to)?;
+        self.decide(asked, AdminRequest::TransferLeadership { to }).await
     }
 
     async fn add_node(&self, request: Request<pb::AddNodeRequest>) -> Answer<pb::AddNodeResponse> {
         let asked = request.into_inner();
-        let request =
-            AdminRequest::AddNode { node: nodes::newcomer(&asked)?, dry_run: asked.dry_run };
-        let write = Write { request, group: None, forwarded: asked.forwarded };
-        let ask = pb::AddNodeRequest { forwarded: true, ..asked };
-        let call =
-            |mut c: Client, ask| async move { Ok(c.add_node(ask).await?.map(|r| r.outcome)) };
-        let outcome = Some(self.decide(write, ask, call).await?);
-        Ok(Response::new(pb::AddNodeResponse { outcome }))
+        let node = nodes::newcomer(&asked)?;
+        let dry_run = asked.dry_run;
+        self.decide(asked, AdminRequest::AddNode { node, dry_run }).await
     }
 
     async fn remove_node(
@@ -338,13 +284,8 @@ impl<P: AdminPort> AdminService for Service<P> {
     ) -> Answer<pb::RemoveNodeResponse> {
         let asked = request.into_inner();
         let node = node(&self.view(), &asked.name)?;
-        let request = AdminRequest::RemoveNode { node, dry_run: asked.dry_run };
-        let write = Write { request, group: None, forwarded: asked.forwarded };
-        let ask = pb::RemoveNodeRequest { forwarded: true, ..asked };
-        let call =
-            |mut c: Client, ask| async move { Ok(c.remove_node(ask).await?.map(|r| r.outcome)) };
-        let outcome = Some(self.decide(write, ask, call).await?);
-        Ok(Response::new(pb::RemoveNodeResponse { outcome }))
+        let dry_run = asked.dry_run;
+        self.decide(asked, AdminRequest::RemoveNode { node, dry_run }).await
     }
 
     async fn add_member(
@@ -355,14 +296,8 @@ impl<P: AdminPort> AdminService for Service<P> {
         let view = self.view();
         let group = group(&view, &asked.group)?;
         let member = Member { node: node(&view, &asked.node)?, priority: asked.priority };
-        let request =
-            AdminRequest::AddMember { group: group.clone(), member, dry_run: asked.dry_run };
-        let write = Write { request, group: Some(group), forwarded: asked.forwarded };
-        let ask = pb::AddMemberRequest { forwarded: true, ..asked };
-        let call =
-            |mut c: Client, ask| async move { Ok(c.add_member(ask).await?.map(|r| r.outcome)) };
-        let outcome = Some(self.decide(write, ask, call).await?);
-        Ok(Response::new(pb::AddMemberResponse { outcome }))
+        let dry_run = asked.dry_run;
+        self.decide(asked, AdminRequest::AddMember { group, member, dry_run }).await
     }
 
     async fn remove_member(
@@ -372,17 +307,9 @@ impl<P: AdminPort> AdminService for Service<P> {
         let asked = request.into_inner();
         let view = self.view();
         let group = group(&view, &asked.group)?;
-        let request = AdminRequest::RemoveMember {
-            group: group.clone(),
-            node: node(&view, &asked.node)?,
-            dry_run: asked.dry_run,
-        };
-        let write = Write { request, group: Some(group), forwarded: asked.forwarded };
-        let ask = pb::RemoveMemberRequest { forwarded: true, ..asked };
-        let call =
-            |mut c: Client, ask| async move { Ok(c.remove_member(ask).await?.map(|r| r.outcome)) };
-        let outcome = Some(self.decide(write, ask, call).await?);
-        Ok(Response::new(pb::RemoveMemberResponse { outcome }))
+        let node = node(&view, &asked.node)?;
+        let dry_run = asked.dry_run;
+        self.decide(asked, AdminRequest::RemoveMember { group, node, dry_run }).await
     }
 }
 

@@ -135,44 +135,32 @@ fn fenced_to_proto(Fenced { epoch, offset, confirmed_by_target, cause }: Fenced)
     pb::Fenced { epoch: epoch.0, offset, confirmed_by_target, cause: cause_to_proto(cause).into() }
 }
 
-fn failure_to_proto(failure: ProbeFailure) -> pb::ProbeFailure {
-    match failure {
-        ProbeFailure::Timeout => pb::ProbeFailure::Timeout,
-        ProbeFailure::Refused => pb::ProbeFailure::Refused,
-        ProbeFailure::Closed => pb::ProbeFailure::Closed,
-        ProbeFailure::Loading => pb::ProbeFailure::Loading,
-        ProbeFailure::Busy => pb::ProbeFailure::Busy,
-        ProbeFailure::Misconfigured => pb::ProbeFailure::Misconfigured,
-        ProbeFailure::Denied => pb::ProbeFailure::Denied,
-        ProbeFailure::WritesHeld => pb::ProbeFailure::WritesHeld,
-        ProbeFailure::Protocol => pb::ProbeFailure::Protocol,
-    }
+/// Both ways between enums that name the same things; on the wire there is also a value that says nothing.
+macro_rules! same_names {
+    ($Enum:ident as $field:literal by $to:ident and $from:ident: $($Name:ident),+) => {
+        fn $to(ours: $Enum) -> pb::$Enum {
+            match ours {
+                $($Enum::$Name => pb::$Enum::$Name,)+
+            }
+        }
+
+        fn $from(value: i32) -> Result<$Enum, DecodeError> {
+            match pb::$Enum::try_from(value) {
+                $(Ok(pb::$Enum::$Name) => Ok($Enum::$Name),)+
+                Ok(pb::$Enum::Unspecified) | Err(_) => {
+                    Err(DecodeError::UnknownValue { field: $field, value })
+                }
+            }
+        }
+    };
 }
 
-fn down_to_proto(reason: DownReason) -> pb::DownReason {
-    match reason {
-        DownReason::Dead => pb::DownReason::Dead,
-        DownReason::Hung => pb::DownReason::Hung,
-        DownReason::LoadingTooLong => pb::DownReason::LoadingTooLong,
-        DownReason::DiskError => pb::DownReason::DiskError,
-        DownReason::Denied => pb::DownReason::Denied,
-        DownReason::WritesHeld => pb::DownReason::WritesHeld,
-        DownReason::Protocol => pb::DownReason::Protocol,
-    }
-}
-
-fn cause_to_proto(cause: FenceCause) -> pb::FenceCause {
-    match cause {
-        FenceCause::RedisDead => pb::FenceCause::RedisDead,
-        FenceCause::RunIdChanged => pb::FenceCause::RunIdChanged,
-        FenceCause::WrongRole => pb::FenceCause::WrongRole,
-        FenceCause::LeaderAsked => pb::FenceCause::LeaderAsked,
-        FenceCause::Unreached => pb::FenceCause::Unreached,
-        FenceCause::Switchover => pb::FenceCause::Switchover,
-        FenceCause::TakeoverFailed => pb::FenceCause::TakeoverFailed,
-        FenceCause::Stopping => pb::FenceCause::Stopping,
-    }
-}
+same_names!(ProbeFailure as "doubtful.failure" by failure_to_proto and failure_from_proto:
+    Timeout, Refused, Closed, Loading, Busy, Misconfigured, Denied, WritesHeld, Protocol);
+same_names!(DownReason as "redis_view.down" by down_to_proto and down_from_proto:
+    Dead, Hung, LoadingTooLong, DiskError, Denied, WritesHeld, Protocol);
+same_names!(FenceCause as "fenced.cause" by cause_to_proto and cause_from_proto:
+    RedisDead, RunIdChanged, WrongRole, LeaderAsked, Unreached, Switchover, TakeoverFailed, Stopping);
 
 fn takeover_to_proto(failure: Option<TakeoverFailure>) -> pb::TakeoverFailure {
     match failure {
@@ -301,54 +289,6 @@ fn attached_from_proto(replica: pb::AttachedReplica) -> Result<AttachedReplica, 
 fn fenced_from_proto(fenced: &pb::Fenced) -> Result<Fenced, DecodeError> {
     let pb::Fenced { epoch, offset, confirmed_by_target, cause } = *fenced;
     Ok(Fenced { epoch: Epoch(epoch), offset, confirmed_by_target, cause: cause_from_proto(cause)? })
-}
-
-fn failure_from_proto(value: i32) -> Result<ProbeFailure, DecodeError> {
-    match pb::ProbeFailure::try_from(value) {
-        Ok(pb::ProbeFailure::Timeout) => Ok(ProbeFailure::Timeout),
-        Ok(pb::ProbeFailure::Refused) => Ok(ProbeFailure::Refused),
-        Ok(pb::ProbeFailure::Closed) => Ok(ProbeFailure::Closed),
-        Ok(pb::ProbeFailure::Loading) => Ok(ProbeFailure::Loading),
-        Ok(pb::ProbeFailure::Busy) => Ok(ProbeFailure::Busy),
-        Ok(pb::ProbeFailure::Misconfigured) => Ok(ProbeFailure::Misconfigured),
-        Ok(pb::ProbeFailure::Denied) => Ok(ProbeFailure::Denied),
-        Ok(pb::ProbeFailure::WritesHeld) => Ok(ProbeFailure::WritesHeld),
-        Ok(pb::ProbeFailure::Protocol) => Ok(ProbeFailure::Protocol),
-        Ok(pb::ProbeFailure::Unspecified) | Err(_) => {
-            Err(DecodeError::UnknownValue { field: "doubtful.failure", value })
-        }
-    }
-}
-
-fn down_from_proto(value: i32) -> Result<DownReason, DecodeError> {
-    match pb::DownReason::try_from(value) {
-        Ok(pb::DownReason::Dead) => Ok(DownReason::Dead),
-        Ok(pb::DownReason::Hung) => Ok(DownReason::Hung),
-        Ok(pb::DownReason::LoadingTooLong) => Ok(DownReason::LoadingTooLong),
-        Ok(pb::DownReason::DiskError) => Ok(DownReason::DiskError),
-        Ok(pb::DownReason::Denied) => Ok(DownReason::Denied),
-        Ok(pb::DownReason::WritesHeld) => Ok(DownReason::WritesHeld),
-        Ok(pb::DownReason::Protocol) => Ok(DownReason::Protocol),
-        Ok(pb::DownReason::Unspecified) | Err(_) => {
-            Err(DecodeError::UnknownValue { field: "redis_view.down", value })
-        }
-    }
-}
-
-fn cause_from_proto(value: i32) -> Result<FenceCause, DecodeError> {
-    match pb::FenceCause::try_from(value) {
-        Ok(pb::FenceCause::RedisDead) => Ok(FenceCause::RedisDead),
-        Ok(pb::FenceCause::RunIdChanged) => Ok(FenceCause::RunIdChanged),
-        Ok(pb::FenceCause::WrongRole) => Ok(FenceCause::WrongRole),
-        Ok(pb::FenceCause::LeaderAsked) => Ok(FenceCause::LeaderAsked),
-        Ok(pb::FenceCause::Unreached) => Ok(FenceCause::Unreached),
-        Ok(pb::FenceCause::Switchover) => Ok(FenceCause::Switchover),
-        Ok(pb::FenceCause::TakeoverFailed) => Ok(FenceCause::TakeoverFailed),
-        Ok(pb::FenceCause::Stopping) => Ok(FenceCause::Stopping),
-        Ok(pb::FenceCause::Unspecified) | Err(_) => {
-            Err(DecodeError::UnknownValue { field: "fenced.cause", value })
-        }
-    }
 }
 
 fn takeover_from_proto(value: i32) -> Result<Option<TakeoverFailure>, DecodeError> {
