@@ -4,7 +4,7 @@ use redkeep_consensus::{NodeId, Span};
 
 use crate::{
     ids::{Epoch, GroupId},
-    model::NodeRejection,
+    model::{NodeRejection, Rejection},
     plan::{Exclusion, HoldReason},
     spec::{Member, NodeSpec},
 };
@@ -66,6 +66,7 @@ pub enum AdminRequest {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum AdminReply {
+    /// It is in the log for good, and what it asks for is so; a dry run is answered by it too.
     Done {
         index: u64,
         epoch: Epoch,
@@ -100,6 +101,9 @@ pub enum Refusal {
     Busy,
     #[error("aborted: {0}")]
     Aborted(String),
+    /// It was fine when it was asked for, and void when it was committed.
+    #[error("another change was committed before it: {0}; nothing was done")]
+    Overtaken(Rejection),
     #[error("a pause needs a duration between 1s and 7 days, not {0}")]
     PauseLength(Span),
     #[error("{node} cannot {what}: {why}")]

@@ -27,6 +27,7 @@ fn acknowledge(w: &mut World, group: Option<GroupId>, dry_run: bool) -> String {
     let request = AdminRequest::Acknowledge { group, dry_run };
     w.host(leader).replies.clear();
     w.feed(leader, Input::Admin { id: RequestId(1), request });
+    w.until("an answer", 100, |w| !w.host(leader).replies.is_empty());
     match w.host(leader).replies.as_slice() {
         [AdminReply::Done { text, .. }] => text.clone(),
         other => panic!("{other:?}"),
