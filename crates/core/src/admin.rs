@@ -22,6 +22,7 @@ pub enum AdminRequest {
     Failover {
         group: GroupId,
         to: Option<NodeId>,
+        /// Only for a node that is named.
         allow_data_loss: bool,
         dry_run: bool,
     },
@@ -93,6 +94,10 @@ pub enum Refusal {
     AlreadyMaster(String),
     #[error("{node} cannot be promoted: {why}")]
     Excluded { node: String, why: Exclusion },
+    #[error(
+        "data may be lost for a member that is named only, never for the best by rank: look with `redkeepctl explain GROUP` who has most, then name it with --to NODE"
+    )]
+    LossUnnamed,
     #[error("no member can be promoted; see explain")]
     NoCandidate,
     #[error("{0}")]

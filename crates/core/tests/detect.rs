@@ -101,12 +101,18 @@ fn when_both_data_sets_are_doubtful_an_operator_decides() {
     assert_eq!(group.hold, Some(plan::HoldReason::EmptyDataSet));
     assert!(!w.writable("a") && !w.writable("b"));
     let leader = w.leader().unwrap();
-    let request = AdminRequest::Failover {
-        group: GroupId::new("pair"),
-        to: Some(node_id("b")),
-        allow_data_loss: true,
-        dry_run: false,
+    let request = |to, dry_run| {
+        let group = GroupId::new("pair");
+        AdminRequest::Failover { group, to, allow_data_loss: true, dry_run }
     };
+    // Found by reading: without a name the best by rank was taken, here the empty one.
+    for dry_run in [true, false] {
+        let request = request(None, dry_run);
+        w.feed(leader, Input::Admin { id: RequestId(1), request });
+        let answers = std::mem::take(&mut w.host(leader).replies);
+        assert_eq!(answers, [AdminReply::Refused(Refusal::LossUnnamed)]);
+    }
+    let request = request(Some(node_id("b")), false);
     w.feed(leader, Input::Admin { id: RequestId(1), request });
     w.until("b serves", 3000, |w| w.serving() == Some("b"));
     w.until("a has its data", 3000, |w| w.redis("a").keys == 10);

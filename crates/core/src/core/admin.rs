@@ -193,6 +193,10 @@ impl Core {
     fn choose_target(&self, now: Now, wanted: &Wanted) -> Result<(Epoch, NodeId), Refusal> {
         let group = &wanted.group;
         let spec = self.spec().group(group).ok_or_else(|| Refusal::NoSuchGroup(group.clone()))?;
+        // Among all members the rank knows nothing of who is empty.
+        if wanted.allow_data_loss && wanted.to.is_none() {
+            return Err(Refusal::LossUnnamed);
+        }
         let leader = self.leader.as_ref().ok_or(Refusal::NoCandidate)?;
         let round = self.round(now, &|_| false);
         let candidates = leader.candidates(&round, group).ok_or(Refusal::NoCandidate)?;

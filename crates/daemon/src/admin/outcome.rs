@@ -110,6 +110,7 @@ fn refused(refusal: &Refusal, group: Option<&GroupId>) -> Status {
             (Code::NotFound, RefusalReason::NoSuchGroup, "redkeepctl status".to_owned())
         }
         Refusal::NotAMember(_) => (Code::FailedPrecondition, RefusalReason::NotAMember, explain),
+        Refusal::LossUnnamed => (Code::InvalidArgument, RefusalReason::LossUnnamed, explain),
         Refusal::AlreadyMaster(_) => {
             (Code::FailedPrecondition, RefusalReason::AlreadyMaster, explain)
         }
