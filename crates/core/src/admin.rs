@@ -4,7 +4,7 @@ use redkeep_consensus::{NodeId, Span};
 
 use crate::{
     ids::{Epoch, GroupId},
-    model::NodeRejection,
+    model::{NodeRejection, Rejection},
     plan::{Exclusion, HoldReason},
     spec::{Member, NodeSpec},
 };
@@ -22,6 +22,7 @@ pub enum AdminRequest {
     Failover {
         group: GroupId,
         to: Option<NodeId>,
+        /// Only for a node that is named.
         allow_data_loss: bool,
         dry_run: bool,
     },
@@ -66,6 +67,7 @@ pub enum AdminRequest {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum AdminReply {
+    /// It is in the log for good, and what it asks for is so; a dry run is answered by it too.
     Done {
         index: u64,
         epoch: Epoch,
@@ -92,6 +94,10 @@ pub enum Refusal {
     AlreadyMaster(String),
     #[error("{node} cannot be promoted: {why}")]
     Excluded { node: String, why: Exclusion },
+    #[error(
+        "data may be lost for a member that is named only, never for the best by rank: look with `redkeepctl explain GROUP` who has most, then name it with --to NODE"
+    )]
+    LossUnnamed,
     #[error("no member can be promoted; see explain")]
     NoCandidate,
     #[error("{0}")]
@@ -100,6 +106,9 @@ pub enum Refusal {
     Busy,
     #[error("aborted: {0}")]
     Aborted(String),
+    /// It was fine when it was asked for, and void when it was committed.
+    #[error("another change was committed before it: {0}; nothing was done")]
+    Overtaken(Rejection),
     #[error("a pause needs a duration between 1s and 7 days, not {0}")]
     PauseLength(Span),
     #[error("{node} cannot {what}: {why}")]

@@ -85,8 +85,8 @@ pub struct Assign {
     pub cause: Cause,
     /// For people: what was seen.
     pub evidence: String,
-    /// Bytes the old master had beyond the new one, as far as known.
-    pub estimated_loss_bytes: u64,
+    /// Bytes the old master had beyond the new one, as far as known; none = not known.
+    pub estimated_loss_bytes: Option<u64>,
     /// The life of the old master becomes a member of the eligible set: it fenced, and the new one has all that it had.
     pub old_master_eligible: bool,
 }

@@ -36,7 +36,7 @@ use links::Links;
 
 pub(crate) use links::DeadLink;
 pub(crate) use view::NodeView;
-pub(crate) use waiters::Waiter;
+pub(crate) use waiters::{Order, Waiter};
 
 /// A fence request is repeated after this, as long as it is not answered.
 const ASK_AGAIN: Span = Span(20_000_000);
@@ -104,6 +104,7 @@ pub(crate) struct Leader {
     nodes: BTreeMap<NodeId, NodeView>,
     groups: BTreeMap<GroupId, GroupLead>,
     waiters: Vec<Waiter>,
+    orders: Vec<Order>,
     pub(crate) reaches: Reaches,
     links: Links,
     /// How many groups fail at once, but for those that were acknowledged; 0 without a limit.
@@ -139,6 +140,7 @@ impl Leader {
             nodes: BTreeMap::new(),
             groups: BTreeMap::new(),
             waiters: Vec::new(),
+            orders: Vec::new(),
             reaches: Reaches::default(),
             links: Links::default(),
             failing: 0,

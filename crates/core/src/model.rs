@@ -80,7 +80,7 @@ pub enum RecordKind {
         from: Option<NodeId>,
         cause: Cause,
         evidence: String,
-        estimated_loss_bytes: u64,
+        estimated_loss_bytes: Option<u64>,
     },
     Serving {
         master: NodeId,
@@ -382,7 +382,7 @@ mod tests {
             run_id: life(A).run_id,
             cause: Cause::Adopted,
             evidence: String::new(),
-            estimated_loss_bytes: 0,
+            estimated_loss_bytes: Some(0),
             old_master_eligible: false,
         };
         let mut model = Model::default();

@@ -6,8 +6,8 @@ use redkeep_core::*;
 use world::World;
 
 fn acknowledge(w: &mut World, group: Option<GroupId>, dry_run: bool) -> String {
-    match w.ask(AdminRequest::Acknowledge { group, dry_run }).as_slice() {
-        [AdminReply::Done { text, .. }] => text.clone(),
+    match w.order(AdminRequest::Acknowledge { group, dry_run }) {
+        AdminReply::Done { text, .. } => text,
         other => panic!("{other:?}"),
     }
 }

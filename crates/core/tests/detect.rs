@@ -98,6 +98,12 @@ fn when_both_data_sets_are_doubtful_an_operator_decides() {
     let group = w.pair_status().unwrap();
     assert_eq!(group.hold, Some(plan::HoldReason::EmptyDataSet));
     assert!(!w.writable("a") && !w.writable("b"));
+    // Found by reading: without a name the best by rank was taken, here the empty one.
+    for dry_run in [true, false] {
+        let group = GroupId::new("pair");
+        let unnamed = AdminRequest::Failover { group, to: None, allow_data_loss: true, dry_run };
+        assert_eq!(w.ask(unnamed), [AdminReply::Refused(Refusal::LossUnnamed)]);
+    }
     w.force("b");
     w.until("b serves", 3000, |w| w.serving() == Some("b"));
     w.until("a has its data", 3000, |w| w.redis("a").keys == 10);

@@ -45,7 +45,7 @@ fn the_last_epoch_has_no_successor() {
             run_id: RunId::new("run1"),
             cause: Cause::Operator,
             evidence: String::new(),
-            estimated_loss_bytes: 0,
+            estimated_loss_bytes: Some(0),
             old_master_eligible: false,
         })
     };

@@ -6,7 +6,7 @@ use redkeep_core::{admin::NodeRefusal, ids::node_id, model::NodeRejection, spec:
 use world::{NAMES, World, node, spec};
 
 fn order(w: &mut World, request: AdminRequest) -> AdminReply {
-    w.ask(request).first().cloned().expect("an answer")
+    w.order(request)
 }
 
 fn add(w: &mut World, name: &str) -> AdminReply {
@@ -142,9 +142,13 @@ fn a_second_removal_waits_until_the_first_is_in_the_spec() {
         w.join(name, &file_of(name));
     }
     w.until("both vote", 5000, |w| voters(w, "w").len() == 5);
-    let both = ["x", "y"].map(|name| remove(&mut w, name));
-    assert!(done(&both[0]));
-    assert_eq!(both[1], AdminReply::Refused(Refusal::Busy));
+    let leader = w.leader().expect("a leader");
+    w.host(leader).replies.clear();
+    for (id, name) in [(1, "x"), (2, "y")] {
+        let request = AdminRequest::RemoveNode { node: node_id(name), dry_run: false };
+        w.feed(leader, Input::Admin { id: RequestId(id), request });
+    }
+    assert_eq!(w.host(leader).replies, [AdminReply::Refused(Refusal::Busy)], "to the second");
     w.until("x is out", 5000, |w| voters(w, "w").len() == 4);
     assert!(done(&remove(&mut w, "y")));
     w.until("y is out", 5000, |w| voters(w, "w") == ["a", "b", "w"]);

@@ -99,7 +99,7 @@ pub(crate) enum Verb {
     Failover {
         /// The group
         group: String,
-        /// Take a node outside the eligible set: acknowledged writes may be lost
+        /// Take a node outside the eligible set: acknowledged writes may be lost. Only with --to
         #[arg(long)]
         allow_data_loss: bool,
         #[command(flatten)]

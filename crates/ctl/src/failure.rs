@@ -108,6 +108,7 @@ fn refused(refusal: Refusal) -> Meaning {
         | RefusalReason::AlreadyMaster
         | RefusalReason::Excluded
         | RefusalReason::NoCandidate
+        | RefusalReason::LossUnnamed
         | RefusalReason::Held
         | RefusalReason::Busy
         | RefusalReason::Aborted

@@ -198,7 +198,7 @@ fn recovered(spec: &ClusterSpec, assigned: bool) -> Recovered {
             run_id: RunId::new("run1"),
             cause: Cause::Adopted,
             evidence: String::new(),
-            estimated_loss_bytes: 0,
+            estimated_loss_bytes: Some(0),
             old_master_eligible: false,
         }),
         Body::Serving { group, epoch: Epoch(1) },

@@ -13,7 +13,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use name::Name;
 
@@ -62,6 +62,18 @@ pub enum KeepError {
         /// The bound; bytes.
         max: u64,
     },
+    /// Others are being kept at this moment and hold the room.
+    #[error(
+        "its file has {size} bytes, others that are being kept at this moment have {under_way}, and max_bytes is {max}"
+    )]
+    NoRoom {
+        /// Of the file; bytes.
+        size: u64,
+        /// Of the others; bytes.
+        under_way: u64,
+        /// The bound; bytes.
+        max: u64,
+    },
     /// The caller does not want it any more.
     #[error("it took too long, or another change of role came first")]
     Stopped,
@@ -86,15 +98,16 @@ fn failed<'a>(step: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> K
 #[derive(Debug)]
 pub struct Store {
     settings: Settings,
-    /// Groups return together when their host does: one of them at a time makes room.
-    making_room: Mutex<()>,
+    /// Bytes of the files under way. Groups return together when their host does: each holds its room from the start, and
+    /// files come and go under this lock.
+    under_way: Mutex<u64>,
 }
 
 impl Store {
     /// Removes what an earlier process left unfinished.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let store = Self { settings, making_room: Mutex::default() };
+        let store = Self { settings, under_way: Mutex::default() };
         for file in fs::read_dir(&store.settings.directory).into_iter().flatten().flatten() {
             if name::is_part(&file.file_name()) {
                 let _ = fs::remove_file(file.path());
@@ -156,7 +169,8 @@ impl Store {
         Ok(self.entries()?.into_iter().find(wanted))
     }
 
-    /// Keeps the file of Redis at `saved`. Oldest ones make room. `go_on` is asked all the time.
+    /// Keeps the file of Redis at `saved`. Oldest ones make room: after it where the bound has room for both, else before.
+    /// `go_on` is asked all the time.
     ///
     /// # Errors
     /// [`KeepError`]; nothing of it is left then.
@@ -179,46 +193,93 @@ impl Store {
         let directory = &self.settings.directory;
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700).create(directory).map_err(failed("make", directory))?;
-        self.make_room(group, size)?;
+        let mut room = self.reserve(group, size)?;
         let part = directory.join(name.part());
         let path = directory.join(name.file());
-        let placed = bring((saved, source), &part, go_on)
-            .and_then(|()| fs::rename(&part, &path).map_err(failed("rename", &part)));
+        let placed = bring((saved, source), &part, go_on).and_then(|()| room.fill(&part, &path));
         if let Err(error) = placed {
             let _ = fs::remove_file(&part);
             return Err(error);
         }
+        self.thin_out(group);
         let synced = File::open(directory).and_then(|d| d.sync_all());
         synced.map_err(failed("sync", directory))?;
         let found = fs::metadata(&path).map_err(failed("look at", &path))?;
         Ok(Entry { name, size: found.len(), unix_s: found.mtime(), path })
     }
 
-    /// Removes oldest files until one more of `group`, of `size` bytes, is within the bounds.
-    fn make_room(&self, group: &str, size: u64) -> Result<(), KeepError> {
-        let _alone = self.making_room.lock().unwrap_or_else(PoisonError::into_inner);
+    fn under_way(&self) -> MutexGuard<'_, u64> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Room for a file of `group`. Nothing is removed for it that the bound has room for.
+    fn reserve(&self, group: &str, size: u64) -> Result<Room<'_>, KeepError> {
+        let max = self.settings.max_bytes;
+        let mut under_way = self.under_way();
+        let claimed = under_way.saturating_add(size);
+        if claimed > max {
+            return Err(KeepError::NoRoom { size, under_way: *under_way, max });
+        }
         let directory = &self.settings.directory;
         let mut entries = self.entries().map_err(failed("read", directory))?;
-        loop {
-            let of_group = entries.iter().filter(|e| e.name.group == group).count();
-            let total: u64 = entries.iter().map(|e| e.size).sum();
-            let oldest = if of_group >= self.settings.max_files.max(1) {
-                entries.iter().position(|e| e.name.group == group)
-            } else if total.saturating_add(size) > self.settings.max_bytes {
-                Some(0).filter(|_| !entries.is_empty())
-            } else {
-                None
-            };
-            let Some(oldest) = oldest else { return Ok(()) };
-            let gone = entries.remove(oldest);
-            tracing::info!(path = %gone.path.display(), size = gone.size, "removed, the oldest, to make room");
-            match fs::remove_file(&gone.path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(failed("remove", &gone.path)(error));
-                }
-                Ok(()) | Err(_) => {}
+        while entries.iter().map(|e| e.size).fold(claimed, u64::saturating_add) > max {
+            // Of its own group first, if that has one that goes in any case.
+            let oldest = self.one_too_many(&entries, group, 1).unwrap_or(0);
+            remove(&entries.remove(oldest))?;
+        }
+        *under_way = claimed;
+        Ok(Room { store: self, size })
+    }
+
+    /// Removes the oldest of `group` above the bound of its files. What was kept is kept, also where that fails.
+    fn thin_out(&self, group: &str) {
+        let _alone = self.under_way();
+        let Ok(mut entries) = self.entries() else { return };
+        while let Some(oldest) = self.one_too_many(&entries, group, 0) {
+            let path = entries[oldest].path.clone();
+            if let Err(error) = remove(&entries.remove(oldest)) {
+                tracing::warn!(path = %path.display(), %error, "more files are kept than max_files");
             }
         }
+    }
+
+    /// The oldest of `group`, if it has too many with `more`.
+    fn one_too_many(&self, entries: &[Entry], group: &str, more: usize) -> Option<usize> {
+        let mut of_group = entries.iter().enumerate().filter(|(_, e)| e.name.group == group);
+        let (oldest, _) = of_group.next()?;
+        (of_group.count() + 1 + more > self.settings.max_files.max(1)).then_some(oldest)
+    }
+}
+
+/// Room that a file under way holds; given back when it is dropped.
+struct Room<'a> {
+    store: &'a Store,
+    size: u64,
+}
+
+impl Room<'_> {
+    /// The whole file gets its name: from here on it is counted by that.
+    fn fill(&mut self, part: &Path, path: &Path) -> Result<(), KeepError> {
+        let mut under_way = self.store.under_way();
+        fs::rename(part, path).map_err(failed("rename", part))?;
+        *under_way -= std::mem::take(&mut self.size);
+        Ok(())
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        *self.store.under_way() -= self.size;
+    }
+}
+
+fn remove(entry: &Entry) -> Result<(), KeepError> {
+    tracing::info!(path = %entry.path.display(), size = entry.size, "removed, the oldest, to make room");
+    match fs::remove_file(&entry.path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(failed("remove", &entry.path)(error))
+        }
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

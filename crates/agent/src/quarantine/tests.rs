@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Condvar, Mutex, mpsc};
+use std::thread;
 
 use super::*;
 
@@ -115,6 +117,71 @@ fn the_oldest_make_room_for_the_newest() {
     b.keep("other", 10, &[7; 95]).unwrap();
     assert_eq!(b.kept().len(), 2);
     assert!(b.kept().contains(&of("other", 10)));
+}
+
+/// Found by reading: each of the groups that return together saw the same free room, since files under way were not counted.
+#[test]
+fn files_that_are_kept_at_the_same_time_stay_within_the_bound() {
+    let b = Bench::new(4, 100);
+    b.keep("old", 1, &[7; 50]).unwrap();
+    b.save(&[7; 40]);
+    let (said, heard) = mpsc::channel();
+    let gate = (Mutex::new(false), Condvar::new());
+    let results = thread::scope(|scope| {
+        let threads = ["one", "two", "three"].map(|group| {
+            let (said, gate, b) = (said.clone(), &gate, &b);
+            scope.spawn(move || {
+                // Asked first when the room is held and nothing is there yet.
+                let go_on = || {
+                    said.send(group).unwrap();
+                    let shut = gate.0.lock().unwrap();
+                    drop(gate.1.wait_while(shut, |open| !*open).unwrap());
+                    true
+                };
+                let result = b.store.keep(&b.saved, (group, 1, None), &go_on);
+                said.send(group).unwrap();
+                result
+            })
+        });
+        for _ in 0..3 {
+            heard.recv().unwrap();
+        }
+        *gate.0.lock().unwrap() = true;
+        gate.1.notify_all();
+        threads.map(|t| t.join().unwrap())
+    });
+    let refused: Vec<_> = results.iter().filter_map(|r| r.as_ref().err()).collect();
+    assert!(
+        matches!(refused[..], [KeepError::NoRoom { size: 40, under_way: 80, max: 100 }]),
+        "{results:?}"
+    );
+    let total: u64 = b.store.entries().unwrap().iter().map(|e| e.size).sum();
+    assert_eq!((total, b.kept().len()), (80, 2));
+    // Nothing is held any more.
+    b.keep("four", 1, &[7; 100]).unwrap();
+    assert_eq!(b.kept(), [("four".to_owned(), 1)]);
+}
+
+#[test]
+fn an_older_file_stays_until_the_new_one_is_whole_where_there_is_room_for_both() {
+    let b = Bench::new(1, 10);
+    b.keep("pair", 1, b"12345").unwrap();
+    b.save(b"12345");
+    let kept_meanwhile = || !b.kept().contains(&("pair".to_owned(), 1));
+    let stopped = b.store.keep(&b.saved, ("pair", 2, None), &kept_meanwhile);
+    assert!(matches!(stopped, Err(KeepError::Stopped)), "{stopped:?}");
+    assert_eq!(b.kept(), [("pair".to_owned(), 1)]);
+    b.keep("pair", 2, b"12345").unwrap();
+    assert_eq!(b.kept(), [("pair".to_owned(), 2)], "then it goes");
+}
+
+#[test]
+fn what_goes_in_any_case_makes_room_first() {
+    let b = Bench::new(1, 100);
+    b.keep("other", 1, &[7; 40]).unwrap();
+    b.keep("pair", 2, &[7; 40]).unwrap();
+    b.keep("pair", 3, &[7; 40]).unwrap();
+    assert_eq!(b.kept(), [("other".to_owned(), 1), ("pair".to_owned(), 3)]);
 }
 
 #[test]

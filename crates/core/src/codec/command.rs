@@ -84,7 +84,8 @@ fn assign_to_proto(assign: &Assign) -> pb::Assign {
         run_id: run_id.as_str().to_owned(),
         cause: cause_to_proto(*cause),
         evidence: evidence.clone(),
-        estimated_loss_bytes: *estimated_loss_bytes,
+        estimated_loss_bytes: estimated_loss_bytes.unwrap_or(0),
+        loss_unknown: estimated_loss_bytes.is_none(),
         old_master_eligible: *old_master_eligible,
     }
 }
@@ -158,6 +159,7 @@ fn assign_from_proto(assign: pb::Assign) -> Result<Assign, CodecError> {
         cause,
         evidence,
         estimated_loss_bytes,
+        loss_unknown,
         old_master_eligible,
     } = assign;
     Ok(Assign {
@@ -167,7 +169,7 @@ fn assign_from_proto(assign: pb::Assign) -> Result<Assign, CodecError> {
         run_id: RunId::new(&run_id),
         cause: cause_from_proto(cause, "assign.cause")?,
         evidence,
-        estimated_loss_bytes,
+        estimated_loss_bytes: (!loss_unknown).then_some(estimated_loss_bytes),
         old_master_eligible,
     })
 }

@@ -76,7 +76,8 @@ fn kind_to_proto(kind: &RecordKind) -> PbKind {
                 from: from.map(|n| n.0),
                 cause: cause_to_proto(*cause),
                 evidence: evidence.clone(),
-                estimated_loss_bytes: *estimated_loss_bytes,
+                estimated_loss_bytes: estimated_loss_bytes.unwrap_or(0),
+                loss_unknown: estimated_loss_bytes.is_none(),
             })
         }
         RecordKind::Serving { master } => PbKind::Serving(pb::NowServing { master: master.0 }),
@@ -173,15 +174,20 @@ fn record_from_proto(record: pb::Record) -> Result<Record, CodecError> {
 fn kind_from_proto(kind: PbKind) -> Result<RecordKind, CodecError> {
     Ok(match kind {
         PbKind::Bootstrapped(pb::Bootstrapped {}) => RecordKind::Bootstrapped,
-        PbKind::Assigned(pb::Assigned { master, from, cause, evidence, estimated_loss_bytes }) => {
-            RecordKind::Assigned {
-                master: node_id(master, "assigned.master")?,
-                from: optional_node(from, "assigned.from")?,
-                cause: cause_from_proto(cause, "assigned.cause")?,
-                evidence,
-                estimated_loss_bytes,
-            }
-        }
+        PbKind::Assigned(pb::Assigned {
+            master,
+            from,
+            cause,
+            evidence,
+            estimated_loss_bytes,
+            loss_unknown,
+        }) => RecordKind::Assigned {
+            master: node_id(master, "assigned.master")?,
+            from: optional_node(from, "assigned.from")?,
+            cause: cause_from_proto(cause, "assigned.cause")?,
+            evidence,
+            estimated_loss_bytes: (!loss_unknown).then_some(estimated_loss_bytes),
+        },
         PbKind::Serving(pb::NowServing { master }) => {
             RecordKind::Serving { master: node_id(master, "now_serving.master")? }
         }

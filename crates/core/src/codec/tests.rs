@@ -154,7 +154,7 @@ fn command(dice: &mut Dice, body: u64) -> Command {
             run_id: dice.run_id(),
             cause: dice.cause(),
             evidence: dice.text(),
-            estimated_loss_bytes: dice.number(),
+            estimated_loss_bytes: dice.maybe(Dice::number),
             old_master_eligible: dice.coin(),
         }),
         2 => Body::Serving { group, epoch },
@@ -191,7 +191,7 @@ fn record(d: &mut Dice) -> Record {
             from: d.maybe(Dice::node),
             cause: d.cause(),
             evidence: d.text(),
-            estimated_loss_bytes: d.number(),
+            estimated_loss_bytes: d.maybe(Dice::number),
         },
         2 => RecordKind::Serving { master: d.node() },
         3 => RecordKind::SwitchoverStarted { to: d.node() },
@@ -281,7 +281,7 @@ fn a_restored_model_applies_like_the_original() {
         run_id: dice.run_id(),
         cause: Cause::Adopted,
         evidence: String::new(),
-        estimated_loss_bytes: 0,
+        estimated_loss_bytes: Some(0),
         old_master_eligible: false,
     });
     for (index, body) in [(2, assign), (3, Body::Serving { group, epoch: Epoch(1) })] {
@@ -348,6 +348,7 @@ fn assign_proto() -> pb::Assign {
         cause: pb::Cause::MasterDown.into(),
         evidence: String::new(),
         estimated_loss_bytes: 0,
+        loss_unknown: false,
         old_master_eligible: false,
     }
 }
@@ -443,7 +444,7 @@ fn bytes_of_the_first_version_stay_readable() {
         run_id: RunId::new("r"),
         cause: Cause::NodeSilent,
         evidence: "e".to_owned(),
-        estimated_loss_bytes: 300,
+        estimated_loss_bytes: Some(300),
         old_master_eligible: false,
     };
     let command = Command { at_unix_ms: 1, body: Body::Assign(assign.clone()) };
@@ -453,6 +454,16 @@ fn bytes_of_the_first_version_stay_readable() {
     ];
     assert_eq!(encode_command(&command), bytes);
     assert_eq!(decode_command(&bytes).unwrap(), command);
+    // A loss of nothing was left out. It reads as it did, and what is not known is written apart from it.
+    let mut short = bytes[..bytes.len() - 3].to_vec();
+    short[5] -= 3;
+    let none = Assign { estimated_loss_bytes: Some(0), ..assign.clone() };
+    let none = Command { at_unix_ms: 1, body: Body::Assign(none) };
+    assert_eq!(encode_command(&none), short);
+    assert_eq!(decode_command(&short).unwrap(), none);
+    let unknown = Assign { estimated_loss_bytes: None, ..assign.clone() };
+    let unknown = Command { at_unix_ms: 1, body: Body::Assign(unknown) };
+    assert_eq!(decode_command(&encode_command(&unknown)).unwrap(), unknown);
     let assign = Assign { old_master_eligible: true, ..assign };
     let command = Command { at_unix_ms: 1, body: Body::Assign(assign) };
     let mut bytes = bytes.to_vec();

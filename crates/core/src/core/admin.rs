@@ -8,7 +8,7 @@ use crate::{
     command::Body,
     effect::Effect,
     ids::{Epoch, GroupId, Now, RequestId},
-    leader::Waiter,
+    leader::{Order, Waiter},
     model::Pause,
     plan::{Candidates, Exclusion, Forced, Loss, bypass},
 };
@@ -23,6 +23,28 @@ struct Wanted {
     allow_data_loss: bool,
 }
 
+/// What becomes of a request at once.
+pub(super) enum Next {
+    Answer(AdminReply),
+    /// To be answered with `text` when it is applied.
+    Propose {
+        body: Body,
+        text: String,
+    },
+    /// The leader answers when the outcome is known.
+    Wait,
+}
+
+impl Next {
+    fn from_reply(reply: Option<AdminReply>) -> Self {
+        reply.map_or(Self::Wait, Self::Answer)
+    }
+
+    pub(super) fn refused(why: Refusal) -> Self {
+        Self::Answer(AdminReply::Refused(why))
+    }
+}
+
 impl Core {
     pub(super) fn admin(&mut self, now: Now, id: RequestId, request: AdminRequest) {
         if self.leader.is_none() {
@@ -30,33 +52,48 @@ impl Core {
             self.sink.push(Effect::Reply { id, reply });
             return;
         }
-        let reply = match request {
-            AdminRequest::Switchover { group, to, dry_run } => {
-                self.switchover(now, id, &Wanted { group, to, allow_data_loss: false }, dry_run)
-            }
-            AdminRequest::Failover { group, to, allow_data_loss, dry_run } => {
-                self.failover(now, id, Wanted { group, to, allow_data_loss }, dry_run)
-            }
-            AdminRequest::Pause { group, duration } => Some(self.pause(now, group, duration)),
-            AdminRequest::Resume { group } => Some(self.resume(now, group)),
-            AdminRequest::Acknowledge { group, dry_run } => {
-                Some(self.acknowledge(now, group, dry_run))
-            }
-            AdminRequest::TransferLeadership { to } => Some(self.transfer(now, to)),
-            AdminRequest::AddNode { node, dry_run } => Some(self.add_node(now, node, dry_run)),
-            AdminRequest::RemoveNode { node, dry_run } => {
-                Some(self.remove_node(now, node, dry_run))
-            }
+        let next = match request {
+            AdminRequest::Switchover { group, to, dry_run } => Next::from_reply(self.switchover(
+                now,
+                id,
+                &Wanted { group, to, allow_data_loss: false },
+                dry_run,
+            )),
+            AdminRequest::Failover { group, to, allow_data_loss, dry_run } => Next::from_reply(
+                self.failover(now, id, Wanted { group, to, allow_data_loss }, dry_run),
+            ),
+            AdminRequest::Pause { group, duration } => self.pause(group, duration),
+            AdminRequest::Resume { group } => self.resume(now, group),
+            AdminRequest::Acknowledge { group, dry_run } => self.acknowledge(now, group, dry_run),
+            AdminRequest::TransferLeadership { to } => Next::Answer(self.transfer(now, to)),
+            AdminRequest::AddNode { node, dry_run } => self.add_node(node, dry_run),
+            AdminRequest::RemoveNode { node, dry_run } => self.remove_node(now, node, dry_run),
             AdminRequest::AddMember { group, member, dry_run } => {
-                Some(self.add_member(now, group, member, dry_run))
+                self.add_member(group, member, dry_run)
             }
             AdminRequest::RemoveMember { group, node, dry_run } => {
-                Some(self.remove_member(now, group, node, dry_run))
+                self.remove_member(group, node, dry_run)
             }
+        };
+        let reply = match next {
+            Next::Answer(reply) => Some(reply),
+            Next::Propose { body, text } => self.order(now, id, body, text),
+            Next::Wait => None,
         };
         if let Some(reply) = reply {
             self.sink.push(Effect::Reply { id, reply });
         }
+    }
+
+    /// Proposed now, answered when it is applied: before that another leader may cut it off.
+    fn order(&mut self, now: Now, id: RequestId, body: Body, text: String) -> Option<AdminReply> {
+        let removes = matches!(body, Body::RemoveNode { .. });
+        let Some(index) = self.propose(now, body) else { return Some(busy()) };
+        if removes {
+            self.removal_at = index;
+        }
+        self.leader.as_mut()?.order(Order { id, index, text });
+        None
     }
 
     /// A planned target must be able to catch up: same data set as the master's, link up, not empty beside data.
@@ -103,7 +140,8 @@ impl Core {
         let leader = self.leader.as_mut()?;
         leader.proposed(now, &wanted.group, false, Some(index));
         let (group, deadline) = (wanted.group.clone(), Mono(now.boot.0 + limit));
-        leader.wait_for(Waiter { id, group, from_epoch: epoch, to: Some(to), deadline });
+        let index = Some(index);
+        leader.wait_for(Waiter { id, group, index, from_epoch: epoch, to: Some(to), deadline });
         None
     }
 
@@ -133,7 +171,8 @@ impl Core {
         let forced = Forced { request: id, to: Some(to), allow_data_loss: wanted.allow_data_loss };
         leader.force(&wanted.group, forced);
         let (group, deadline) = (wanted.group, Mono(now.boot.0 + limit));
-        leader.wait_for(Waiter { id, group, from_epoch: epoch, to: Some(to), deadline });
+        let (index, to) = (None, Some(to));
+        leader.wait_for(Waiter { id, group, index, from_epoch: epoch, to, deadline });
         None
     }
 
@@ -154,6 +193,10 @@ impl Core {
     fn choose_target(&self, now: Now, wanted: &Wanted) -> Result<(Epoch, NodeId), Refusal> {
         let group = &wanted.group;
         let spec = self.spec().group(group).ok_or_else(|| Refusal::NoSuchGroup(group.clone()))?;
+        // Among all members the rank knows nothing of who is empty.
+        if wanted.allow_data_loss && wanted.to.is_none() {
+            return Err(Refusal::LossUnnamed);
+        }
         let leader = self.leader.as_ref().ok_or(Refusal::NoCandidate)?;
         let round = self.round(now, &|_| false);
         let candidates = leader.candidates(&round, group).ok_or(Refusal::NoCandidate)?;
@@ -199,33 +242,33 @@ impl Core {
         }
     }
 
-    fn pause(&mut self, now: Now, group: Option<GroupId>, duration: Span) -> AdminReply {
+    fn pause(&self, group: Option<GroupId>, duration: Span) -> Next {
         if !(PAUSE_MIN..=PAUSE_MAX).contains(&duration) {
-            return AdminReply::Refused(Refusal::PauseLength(duration));
+            return Next::refused(Refusal::PauseLength(duration));
         }
         if let Some(refusal) = self.unknown_group(group.as_ref()) {
-            return AdminReply::Refused(refusal);
+            return Next::refused(refusal);
         }
         let what = group.as_ref().map_or("all groups".to_owned(), ToString::to_string);
         let text = format!("automatic failover of {what} is paused for {duration}; leases go on");
-        self.done_when_proposed(now, Body::Pause { group, duration }, text)
+        Next::Propose { body: Body::Pause { group, duration }, text }
     }
 
-    fn resume(&mut self, now: Now, group: Option<GroupId>) -> AdminReply {
+    fn resume(&self, now: Now, group: Option<GroupId>) -> Next {
         if let Some(refusal) = self.unknown_group(group.as_ref()) {
-            return AdminReply::Refused(refusal);
+            return Next::refused(refusal);
         }
         let what = group.as_ref().map_or("all groups".to_owned(), ToString::to_string);
         let text = match self.still_paused(now, group.as_ref()) {
             Some(rest) => format!("the pause of {what} is over; {rest}"),
             None => format!("automatic failover of {what} is on"),
         };
-        self.done_when_proposed(now, Body::Resume { group }, text)
+        Next::Propose { body: Body::Resume { group }, text }
     }
 
-    fn acknowledge(&mut self, now: Now, group: Option<GroupId>, dry_run: bool) -> AdminReply {
+    fn acknowledge(&self, now: Now, group: Option<GroupId>, dry_run: bool) -> Next {
         if let Some(refusal) = self.unknown_group(group.as_ref()) {
-            return AdminReply::Refused(refusal);
+            return Next::refused(refusal);
         }
         let cooldown = self.timing().failover_cooldown;
         let mut ends = Vec::new();
@@ -244,7 +287,10 @@ impl Core {
             [] => format!("nothing of {what} waits for an acknowledgement"),
             ends => ends.join("; "),
         };
-        self.done_unless_dry(now, Body::Acknowledge { group }, dry_run, [text.clone(), text])
+        if dry_run {
+            return self.would(text);
+        }
+        Next::Propose { body: Body::Acknowledge { group }, text }
     }
 
     /// A group's own pause and that of all groups end one by one: what the end of one leaves.
@@ -268,25 +314,9 @@ impl Core {
         self.model.group(g).is_none().then(|| Refusal::NoSuchGroup(g.clone()))
     }
 
-    /// Two texts: what would be done, and what is.
-    pub(super) fn done_unless_dry(
-        &mut self,
-        now: Now,
-        body: Body,
-        dry_run: bool,
-        [would, done]: [String; 2],
-    ) -> AdminReply {
-        if dry_run {
-            return AdminReply::Done { index: self.applied, epoch: Epoch::NONE, text: would };
-        }
-        self.done_when_proposed(now, body, done)
-    }
-
-    fn done_when_proposed(&mut self, now: Now, body: Body, text: String) -> AdminReply {
-        match self.propose(now, body) {
-            Some(index) => AdminReply::Done { index, epoch: Epoch::NONE, text },
-            None => busy(),
-        }
+    /// What a dry run says.
+    pub(super) fn would(&self, text: String) -> Next {
+        Next::Answer(AdminReply::Done { index: self.applied, epoch: Epoch::NONE, text })
     }
 
     fn transfer(&mut self, now: Now, to: NodeId) -> AdminReply {

@@ -114,6 +114,8 @@ impl Core {
         };
         self.after_apply(now, index, &applied);
         self.note_applied(now, index, &applied);
+        let answers = self.leader.as_mut().map(|l| l.decided(index, term, &applied));
+        self.carry_out(now, answers.unwrap_or_default());
         if self.applied - self.snapshot_at >= COMPACT_AFTER {
             self.snapshot_at = self.applied;
             self.consensus.compact(self.applied, codec::encode_model(&self.model));

@@ -6,9 +6,9 @@
 
 use redkeep_consensus::{MembershipChange, NodeId};
 
-use super::Core;
+use super::{Core, admin::Next};
 use crate::{
-    admin::{AdminReply, NodeRefusal, Refusal},
+    admin::{NodeRefusal, Refusal},
     command::Body,
     ids::{GroupId, Now},
     spec::{Member, NodeSpec},
@@ -75,7 +75,7 @@ impl Core {
         }
     }
 
-    pub(super) fn add_node(&mut self, now: Now, node: NodeSpec, dry_run: bool) -> AdminReply {
+    pub(super) fn add_node(&self, node: NodeSpec, dry_run: bool) -> Next {
         let name = node.name.clone();
         if let Err(why) = self.model.check_joining(&node) {
             return refused(name, "join", why.into());
@@ -87,29 +87,27 @@ impl Core {
             String::new()
         };
         let then = "votes once its supervisor runs with `join = true` and has caught up";
-        let would = format!("would add {name}; it {then}{odd}");
-        let done = format!("{name} is added; it {then}{odd}");
-        self.done_unless_dry(now, Body::AddNode(node), dry_run, [would, done])
+        if dry_run {
+            return self.would(format!("would add {name}; it {then}{odd}"));
+        }
+        let text = format!("{name} is added; it {then}{odd}");
+        Next::Propose { body: Body::AddNode(node), text }
     }
 
-    pub(super) fn remove_node(&mut self, now: Now, node: NodeId, dry_run: bool) -> AdminReply {
+    pub(super) fn remove_node(&self, now: Now, node: NodeId, dry_run: bool) -> Next {
         let name = self.spec().node_name(node);
         // Another removal may be in the log and not in the spec yet.
         if self.applied < self.removal_at {
-            return AdminReply::Refused(Refusal::Busy);
+            return Next::refused(Refusal::Busy);
         }
         if let Err(why) = self.check_node_leaves(now, node) {
             return refused(name, "leave", why);
         }
-        let would = format!("would take {name} out; its name cannot come back");
-        let done = format!("{name} is taken out; stop its supervisor, its name cannot come back");
-        let reply = self.done_unless_dry(now, Body::RemoveNode { node }, dry_run, [would, done]);
-        if let AdminReply::Done { index, .. } = &reply
-            && !dry_run
-        {
-            self.removal_at = *index;
+        if dry_run {
+            return self.would(format!("would take {name} out; its name cannot come back"));
         }
-        reply
+        let text = format!("{name} is taken out; stop its supervisor, its name cannot come back");
+        Next::Propose { body: Body::RemoveNode { node }, text }
     }
 
     /// From the entry on nobody keeps links to who leaves, and Raft takes it out by the votes of those that stay: they alone
@@ -126,43 +124,33 @@ impl Core {
         if heard <= of / 2 { Err(NodeRefusal::NoMajority { heard, of }) } else { Ok(()) }
     }
 
-    pub(super) fn add_member(
-        &mut self,
-        now: Now,
-        group: GroupId,
-        member: Member,
-        dry_run: bool,
-    ) -> AdminReply {
+    pub(super) fn add_member(&self, group: GroupId, member: Member, dry_run: bool) -> Next {
         let name = self.spec().node_name(member.node);
         if let Err(why) = self.model.check_new_member(&group, member.node) {
             return refused(name, "become a member", why.into());
         }
         let then = "its Redis is made a replica, and what it holds is replaced";
-        let would = format!("would make {name} a member of {group}: {then}");
-        let done = format!("{name} is a member of {group}: {then}");
-        let body = Body::AddMember { group, member };
-        self.done_unless_dry(now, body, dry_run, [would, done])
+        if dry_run {
+            return self.would(format!("would make {name} a member of {group}: {then}"));
+        }
+        let text = format!("{name} is a member of {group}: {then}");
+        Next::Propose { body: Body::AddMember { group, member }, text }
     }
 
-    pub(super) fn remove_member(
-        &mut self,
-        now: Now,
-        group: GroupId,
-        node: NodeId,
-        dry_run: bool,
-    ) -> AdminReply {
+    pub(super) fn remove_member(&self, group: GroupId, node: NodeId, dry_run: bool) -> Next {
         let name = self.spec().node_name(node);
         if let Err(why) = self.model.check_old_member(&group, node) {
             return refused(name, "leave the group", why.into());
         }
         let then = "its port stays closed, and its Redis may be stopped";
-        let would = format!("would take {name} out of {group}: {then}");
-        let done = format!("{name} is no member of {group} any more: {then}");
-        let body = Body::RemoveMember { group, node };
-        self.done_unless_dry(now, body, dry_run, [would, done])
+        if dry_run {
+            return self.would(format!("would take {name} out of {group}: {then}"));
+        }
+        let text = format!("{name} is no member of {group} any more: {then}");
+        Next::Propose { body: Body::RemoveMember { group, node }, text }
     }
 }
 
-fn refused(node: String, what: &'static str, why: NodeRefusal) -> AdminReply {
-    AdminReply::Refused(Refusal::Node { node, what, why })
+fn refused(node: String, what: &'static str, why: NodeRefusal) -> Next {
+    Next::refused(Refusal::Node { node, what, why })
 }

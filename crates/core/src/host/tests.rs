@@ -30,7 +30,7 @@ fn model(master: &str, run: &str, cause: Cause) -> Model {
         run_id: RunId::new(run),
         cause,
         evidence: String::new(),
-        estimated_loss_bytes: 0,
+        estimated_loss_bytes: Some(0),
         old_master_eligible: false,
     };
     let serving = Body::Serving { group: group(), epoch: Epoch(1) };

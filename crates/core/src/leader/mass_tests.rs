@@ -77,7 +77,7 @@ impl Bench {
             run_id: RunId::new("run-a"),
             cause: Cause::Operator,
             evidence: String::new(),
-            estimated_loss_bytes: 0,
+            estimated_loss_bytes: Some(0),
             old_master_eligible: false,
         }));
         self.apply(Body::Serving { group: group.clone(), epoch });

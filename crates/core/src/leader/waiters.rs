@@ -8,6 +8,7 @@ use super::{Leader, LeaderWish, Round};
 use crate::{
     admin::{AdminReply, Refusal},
     ids::{Epoch, GroupId, RequestId},
+    model::Applied,
     plan::Forced,
 };
 
@@ -16,13 +17,52 @@ use crate::{
 pub(crate) struct Waiter {
     pub(crate) id: RequestId,
     pub(crate) group: GroupId,
+    /// Log index of what was proposed for it, if something was.
+    pub(crate) index: Option<u64>,
     /// The epoch that the request replaces.
     pub(crate) from_epoch: Epoch,
     pub(crate) to: Option<NodeId>,
     pub(crate) deadline: Mono,
 }
 
+/// An operator whose order is done with the entry that was proposed for it.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) id: RequestId,
+    pub(crate) index: u64,
+    /// For people: what is done then.
+    pub(crate) text: String,
+}
+
 impl Leader {
+    /// Answered when the entry is applied. Leadership may move meanwhile, and then the outcome is not known.
+    pub(crate) fn order(&mut self, order: Order) {
+        self.orders.push(order);
+    }
+
+    /// The entry `index` of `term` was applied: who ordered it is answered.
+    pub(crate) fn decided(&mut self, index: u64, term: u64, applied: &Applied) -> Vec<LeaderWish> {
+        // What stands there in another term is not what this leader proposed.
+        if term != self.term {
+            return Vec::new();
+        }
+        let mut wishes = Vec::new();
+        let rejected = match applied {
+            Applied::Rejected(why) => Some(AdminReply::Refused(Refusal::Overtaken(why.clone()))),
+            _ => None,
+        };
+        for order in self.orders.extract_if(.., |o| o.index == index) {
+            let Order { id, index, text } = order;
+            let done = AdminReply::Done { index, epoch: Epoch::NONE, text };
+            wishes.push(LeaderWish::Reply { id, reply: rejected.clone().unwrap_or(done) });
+        }
+        if let Some(reply) = rejected {
+            let met = self.waiters.extract_if(.., |w| w.index == Some(index));
+            wishes.extend(met.map(|w| LeaderWish::Reply { id: w.id, reply: reply.clone() }));
+        }
+        wishes
+    }
+
     pub(super) fn served(&mut self, round: &Round<'_>, group: &GroupId) -> Vec<LeaderWish> {
         let Some(a) = round.model.group(group).and_then(|g| g.assignment.clone()) else {
             return Vec::new();
@@ -93,10 +133,9 @@ impl Leader {
     /// Everything still waited for ends unknown with the leadership.
     pub(crate) fn dismiss(self) -> Vec<LeaderWish> {
         let text = "leadership changed before the outcome was known; see status".to_owned();
-        let reply = |w: Waiter| LeaderWish::Reply {
-            id: w.id,
-            reply: AdminReply::Unknown { text: text.clone() },
-        };
-        self.waiters.into_iter().map(reply).collect()
+        let reply =
+            |id| LeaderWish::Reply { id, reply: AdminReply::Unknown { text: text.clone() } };
+        let waiting = self.waiters.into_iter().map(|w| w.id);
+        waiting.chain(self.orders.into_iter().map(|o| o.id)).map(reply).collect()
     }
 }

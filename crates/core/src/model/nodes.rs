@@ -223,7 +223,7 @@ mod tests {
             run_id: RunId::new("r"),
             cause: Cause::Adopted,
             evidence: String::new(),
-            estimated_loss_bytes: 0,
+            estimated_loss_bytes: Some(0),
             old_master_eligible: false,
         };
         apply(&mut model, Body::Assign(assign));

@@ -184,6 +184,7 @@ fn plan_fenced(p: &PlanInput<'_>, a: &Assignment, f: &Fenced) -> Plan {
                 return Plan::Assign(Assign {
                     // Both have the same data now, and should the new one fail at once the old one can go on.
                     old_master_eligible: back.is_ok(),
+                    estimated_loss_bytes: Some(0),
                     ..assign(p, &target, Cause::Switchover, "the target confirmed the final offset")
                 });
             }
@@ -440,6 +441,15 @@ fn fuller_elsewhere(p: &PlanInput<'_>, best: &Candidate) -> Option<HoldReason> {
     hold
 }
 
+/// What goes into the history: nothing where there was no master, or the same life of it goes on.
+fn loss(p: &PlanInput<'_>, to: &Candidate) -> Option<u64> {
+    match &p.candidates.group.assignment {
+        None => Some(0),
+        Some(a) if (a.master, &a.run_id) == (to.node, &to.run_id) => Some(0),
+        Some(_) => p.candidates.loss(to.node).map(|loss| loss.bytes),
+    }
+}
+
 fn assign(p: &PlanInput<'_>, to: &Candidate, cause: Cause, evidence: &str) -> Assign {
     let group = p.candidates.group;
     Assign {
@@ -449,7 +459,7 @@ fn assign(p: &PlanInput<'_>, to: &Candidate, cause: Cause, evidence: &str) -> As
         run_id: to.run_id.clone(),
         cause,
         evidence: evidence.to_owned(),
-        estimated_loss_bytes: p.candidates.loss(to.node).map_or(0, |loss| loss.bytes),
+        estimated_loss_bytes: loss(p, to),
         old_master_eligible: false,
     }
 }

@@ -390,6 +390,15 @@ impl World {
         self.host(leader).replies.clone()
     }
 
+    /// The same of what is answered when it is committed.
+    pub(crate) fn order(&mut self, request: AdminRequest) -> AdminReply {
+        let leader = self.leader().expect("a leader");
+        if self.ask(request).is_empty() {
+            self.until("an answer", 100, |w| !w.host(leader).replies.is_empty());
+        }
+        self.host(leader).replies[0].clone()
+    }
+
     /// Asks for a failover at the price of data.
     pub(crate) fn force(&mut self, to: &str) -> Vec<AdminReply> {
         let (group, to) = (GroupId::new("pair"), Some(node_id(to)));

@@ -32,9 +32,11 @@ fn what(record: &RecordView) -> String {
             let from = from.map_or_else(String::new, |f| format!(" after {f}"));
             let cause =
                 record.cause.as_deref().map_or_else(String::new, |c| format!(" ({})", spaced(c)));
-            let lost = record.estimated_loss_bytes.filter(|b| *b > 0);
-            let lost =
-                lost.map_or_else(String::new, |b| format!("; about {b} bytes were not replicated"));
+            let lost = match record.estimated_loss_bytes {
+                Some(0) => String::new(),
+                Some(bytes) => format!("; about {bytes} bytes were not replicated"),
+                None => "; how many bytes were not replicated is not known".to_owned(),
+            };
             format!("{node} assigned as master{from}{cause}{told}{lost}")
         }
         Some("serving") => format!("{node} serves"),

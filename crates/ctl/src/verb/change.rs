@@ -44,6 +44,12 @@ pub(super) async fn failover(
     allow_data_loss: bool,
     (change, out): (&Change, &mut Out),
 ) -> Result<(), Failure> {
+    if allow_data_loss && change.to.is_none() {
+        let text = format!(
+            "--allow-data-loss counts for a node that is named only: look with `redkeepctl explain {group}` who has most, then name it with --to NODE"
+        );
+        return Err(Failure::Usage(text));
+    }
     let call = |dry_run| {
         let (group, to) = (group.to_owned(), name(change.to.as_deref()));
         order(target, FailoverRequest { group, to, allow_data_loss, dry_run, forwarded: false })

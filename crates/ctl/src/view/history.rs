@@ -30,6 +30,7 @@ pub(crate) struct RecordView {
     pub(crate) from: Option<String>,
     pub(crate) cause: Option<String>,
     pub(crate) text: Option<String>,
+    /// Of an assignment; null where it is not known.
     pub(crate) estimated_loss_bytes: Option<u64>,
     pub(crate) duration_ms: Option<u64>,
 }
@@ -74,7 +75,7 @@ impl From<pb::HistoryRecord> for RecordView {
             from: text(from),
             cause,
             text: text(told),
-            estimated_loss_bytes: is_assignment.then_some(estimated_loss_bytes),
+            estimated_loss_bytes: estimated_loss_bytes.filter(|_| is_assignment),
             duration_ms: duration.map(ms),
         }
     }

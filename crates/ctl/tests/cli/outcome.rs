@@ -106,6 +106,17 @@ fn every_verb_says_what_it_was_told() {
 }
 
 #[test]
+fn a_loss_of_data_is_not_asked_for_without_a_name() {
+    let server = Supervisor::start(deciding(Ok(done())));
+    for more in [&[][..], &["--dry-run"], &["--yes"]] {
+        let told = server.run(&[&["failover", "pair", "--allow-data-loss"], more].concat());
+        assert_eq!(told.code, 2, "{}", told.stderr);
+        assert!(told.stderr.contains("name it with --to NODE"), "{}", told.stderr);
+    }
+    assert!(server.asked().is_empty());
+}
+
+#[test]
 fn a_dry_run_says_so_and_changes_nothing() {
     let server = Supervisor::start(deciding(Ok(done())));
     let told = server.run(&["failover", "pair", "--dry-run"]);

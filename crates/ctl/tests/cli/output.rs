@@ -87,9 +87,11 @@ fn history() -> Prepared {
     let assigned = pb::HistoryRecord {
         from: "b".to_owned(),
         cause: pb::Cause::MasterDown.into(),
-        estimated_loss_bytes: 14,
+        estimated_loss_bytes: Some(14),
         ..text(of(40, pb::HistoryKind::Assigned), "the process of b died")
     };
+    let lossless = pb::HistoryRecord { estimated_loss_bytes: Some(0), ..assigned.clone() };
+    let unknown = pb::HistoryRecord { estimated_loss_bytes: None, ..assigned.clone() };
     let paused = pb::HistoryRecord {
         duration: Some(prost_types::Duration { seconds: 600, nanos: 0 }),
         ..of(52, pb::HistoryKind::Paused)
@@ -102,6 +104,8 @@ fn history() -> Prepared {
         text(of(51, pb::HistoryKind::SwitchoverAborted), "the target was late"),
         paused,
         of(53, pb::HistoryKind::Resumed),
+        pb::HistoryRecord { index: 60, ..lossless },
+        pb::HistoryRecord { index: 70, ..unknown },
     ];
     Prepared { history: records, ..serving(healthy()) }
 }

@@ -5,6 +5,7 @@
 
 use redkeep_core::{
     AdminReply, GroupId, NodeId, Refusal,
+    model::Rejection,
     plan::{Exclusion, HoldReason},
 };
 use redkeep_proto::{
@@ -109,6 +110,7 @@ fn refused(refusal: &Refusal, group: Option<&GroupId>) -> Status {
             (Code::NotFound, RefusalReason::NoSuchGroup, "redkeepctl status".to_owned())
         }
         Refusal::NotAMember(_) => (Code::FailedPrecondition, RefusalReason::NotAMember, explain),
+        Refusal::LossUnnamed => (Code::InvalidArgument, RefusalReason::LossUnnamed, explain),
         Refusal::AlreadyMaster(_) => {
             (Code::FailedPrecondition, RefusalReason::AlreadyMaster, explain)
         }
@@ -122,12 +124,14 @@ fn refused(refusal: &Refusal, group: Option<&GroupId>) -> Status {
         Refusal::NoCandidate => (Code::FailedPrecondition, RefusalReason::NoCandidate, explain),
         Refusal::Held(_) => (Code::FailedPrecondition, RefusalReason::Held, explain),
         Refusal::Busy => (Code::FailedPrecondition, RefusalReason::Busy, explain),
-        Refusal::Aborted(_) => (Code::FailedPrecondition, RefusalReason::Aborted, explain),
+        Refusal::Node { .. } | Refusal::Overtaken(Rejection::Node(_)) => {
+            (Code::FailedPrecondition, RefusalReason::Node, "redkeepctl status".to_owned())
+        }
+        Refusal::Aborted(_) | Refusal::Overtaken(_) => {
+            (Code::FailedPrecondition, RefusalReason::Aborted, explain)
+        }
         Refusal::PauseLength(_) => {
             (Code::InvalidArgument, RefusalReason::PauseLength, String::new())
-        }
-        Refusal::Node { .. } => {
-            (Code::FailedPrecondition, RefusalReason::Node, "redkeepctl status".to_owned())
         }
     };
     let refusal = pb::Refusal {

@@ -104,11 +104,32 @@ fn what_is_lost_is_counted_in_the_master_s_history_from_the_fence_on_and_has_an_
     assert_eq!(c.loss(node_id("b")), Some(Loss { bytes: 100, known_ago: age }));
     assert_eq!(c.loss(node_id("c")), Some(Loss { bytes: 50, known_ago: age }));
     let Plan::Assign(assign) = case.plan() else { panic!() };
-    assert_eq!((assign.master, assign.estimated_loss_bytes), (node_id("c"), 50));
+    assert_eq!((assign.master, assign.estimated_loss_bytes), (node_id("c"), Some(50)));
     case.report("c").redis =
         RedisView::Up(RedisObservation { replication_id: "x".into(), ..redis("c", 950, false) });
     let nodes = case.nodes();
     assert_eq!(case.candidates(&nodes).loss(node_id("c")), None, "it cannot be compared");
+}
+
+/// Found by reading: what a new leader never saw was written down as a loss of nothing.
+#[test]
+fn a_loss_that_is_not_known_is_not_written_down_as_none() {
+    let lost = |case: &Case| match case.plan() {
+        Plan::Assign(assign) => assign.estimated_loss_bytes,
+        other => panic!("{other:?}"),
+    };
+    let mut case = Case::well().fenced(FenceCause::RedisDead);
+    assert_eq!(lost(&case), None, "no report ever showed the old master's data set");
+    case.seen_before.insert("a", redis("a", 1000, true));
+    assert_eq!(lost(&case), Some(50));
+    // It goes on at its own node, as the same life.
+    let goes_on = Case::well().fenced(FenceCause::LeaderAsked);
+    assert_eq!((goes_on.assigned().0, lost(&goes_on)), ("a", Some(0)));
+    // The last report is older than the final offset, which the target confirmed.
+    let mut planned = Case::well().fenced(FenceCause::Switchover);
+    planned.group.switchover = Some(node_id("b"));
+    planned.report("a").fenced.as_mut().unwrap().confirmed_by_target = true;
+    assert_eq!((planned.assigned().0, lost(&planned)), ("b", Some(0)));
 }
 
 #[test]

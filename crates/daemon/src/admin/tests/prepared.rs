@@ -261,7 +261,7 @@ fn history() -> Vec<Record> {
         from: Some(node_id("b")),
         cause: Cause::MasterDown,
         evidence: "the process died".to_owned(),
-        estimated_loss_bytes: 14,
+        estimated_loss_bytes: Some(14),
     };
     vec![
         of(1, RecordKind::Bootstrapped),

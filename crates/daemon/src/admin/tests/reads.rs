@@ -127,7 +127,7 @@ async fn history_is_the_newest_lines_oldest_first() {
     use pb::HistoryKind::{Assigned, Bootstrapped, Serving};
     assert_eq!(kinds, [Bootstrapped, Assigned, Serving]);
     assert_eq!((all[1].node.as_str(), all[1].from.as_str()), ("a", "b"));
-    assert_eq!((all[1].cause(), all[1].estimated_loss_bytes), (pb::Cause::MasterDown, 14));
+    assert_eq!((all[1].cause(), all[1].estimated_loss_bytes), (pb::Cause::MasterDown, Some(14)));
     assert_eq!(ask(1).await, all[2..]);
 }
 

@@ -3,6 +3,7 @@
 use redkeep_core::{
     AdminReply, AdminRequest, Epoch, GroupId, Refusal, Span,
     ids::node_id,
+    model::Rejection,
     observe::Bypass,
     plan::{Exclusion, HoldReason},
     spec::{Member, NodeSpec},
@@ -66,7 +67,7 @@ async fn every_write_reaches_the_leader_over_one_hop_with_all_it_says() {
     let mut client = client(&follower).await;
     let failover = pb::FailoverRequest {
         group: "pair".to_owned(),
-        to: String::new(),
+        to: "b".to_owned(),
         allow_data_loss: true,
         dry_run: true,
         forwarded: false,
@@ -96,7 +97,7 @@ async fn every_write_reaches_the_leader_over_one_hop_with_all_it_says() {
         AdminRequest::Switchover { group: group.clone(), to: Some(node_id("b")), dry_run: false },
         AdminRequest::Failover {
             group: group.clone(),
-            to: None,
+            to: Some(node_id("b")),
             allow_data_loss: true,
             dry_run: true,
         },
@@ -201,6 +202,8 @@ async fn each_refusal_has_its_code() {
         (Refusal::NoSuchGroup(GroupId::new("x")), Code::NotFound),
         (Refusal::NotAMember("w".to_owned()), Code::FailedPrecondition),
         (Refusal::AlreadyMaster("a".to_owned()), Code::FailedPrecondition),
+        (Refusal::LossUnnamed, Code::InvalidArgument),
+        (Refusal::Overtaken(Rejection::StaleEpoch), Code::FailedPrecondition),
         (Refusal::NoCandidate, Code::FailedPrecondition),
         (Refusal::Held(HoldReason::OldLease { left: Span(7) }), Code::FailedPrecondition),
         (Refusal::Busy, Code::FailedPrecondition),
