@@ -88,8 +88,14 @@ pub enum AdminReply {
 pub enum Refusal {
     #[error("no group named {0}")]
     NoSuchGroup(GroupId),
-    #[error("node {0} is not a member of the group")]
+    #[error(
+        "node {0} is not a member of the group: `redkeepctl status` says who is, `redkeepctl member add` makes it one"
+    )]
     NotAMember(String),
+    #[error(
+        "{0} has no vote, and only a node that votes can lead: `redkeepctl status` says which do"
+    )]
+    NoVote(String),
     #[error("{0} is the master already")]
     AlreadyMaster(String),
     #[error("{node} cannot be promoted: {why}")]
@@ -98,12 +104,14 @@ pub enum Refusal {
         "data may be lost for a member that is named only, never for the best by rank: look with `redkeepctl explain GROUP` who has most, then name it with --to NODE"
     )]
     LossUnnamed,
-    #[error("no member can be promoted; see explain")]
+    #[error(
+        "no member can be promoted: `redkeepctl explain` names the rule that excludes each, and what helps"
+    )]
     NoCandidate,
     #[error("{0}")]
     Held(HoldReason),
-    #[error("the group has another change in flight")]
-    Busy,
+    #[error("another change is in flight: {0}")]
+    Busy(Busy),
     #[error("aborted: {0}")]
     Aborted(String),
     /// It was fine when it was asked for, and void when it was committed.
@@ -113,6 +121,29 @@ pub enum Refusal {
     PauseLength(Span),
     #[error("{node} cannot {what}: {why}")]
     Node { node: String, what: &'static str, why: NodeRefusal },
+}
+
+/// What is in flight, and what ends it.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Busy {
+    #[error(
+        "a decision about the group is being committed; that takes milliseconds, then ask again"
+    )]
+    Decision,
+    #[error(
+        "an order of {since_ms} ms ago to make {to} master; it is done or given up within {left_ms} ms"
+    )]
+    Order { to: String, since_ms: u64, left_ms: u64 },
+    #[error("a switchover to {to}; it is done or taken back within {within}")]
+    Switchover { to: String, within: Span },
+    #[error("another node is being taken out; that takes milliseconds, then ask again")]
+    Removal,
+    #[error("leadership is being handed on; that takes milliseconds, then ask again")]
+    LeadershipTransfer,
+    #[error(
+        "too much waits to be committed; a majority of disks is slow or gone, see `redkeepctl status`"
+    )]
+    Backlog,
 }
 
 /// Why a node may not join or leave.

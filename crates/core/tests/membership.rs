@@ -2,7 +2,13 @@
 
 mod world;
 
-use redkeep_core::{admin::NodeRefusal, ids::node_id, model::NodeRejection, spec::ClusterSpec, *};
+use redkeep_core::{
+    admin::{Busy, NodeRefusal},
+    ids::node_id,
+    model::NodeRejection,
+    spec::ClusterSpec,
+    *,
+};
 use world::{NAMES, World, node, spec};
 
 fn order(w: &mut World, request: AdminRequest) -> AdminReply {
@@ -148,7 +154,11 @@ fn a_second_removal_waits_until_the_first_is_in_the_spec() {
         let request = AdminRequest::RemoveNode { node: node_id(name), dry_run: false };
         w.feed(leader, Input::Admin { id: RequestId(id), request });
     }
-    assert_eq!(w.host(leader).replies, [AdminReply::Refused(Refusal::Busy)], "to the second");
+    assert_eq!(
+        w.host(leader).replies,
+        [AdminReply::Refused(Refusal::Busy(Busy::Removal))],
+        "to the second"
+    );
     w.until("x is out", 5000, |w| voters(w, "w").len() == 4);
     assert!(done(&remove(&mut w, "y")));
     w.until("y is out", 5000, |w| voters(w, "w") == ["a", "b", "w"]);

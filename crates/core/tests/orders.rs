@@ -3,6 +3,7 @@
 mod world;
 
 use redkeep_core::{
+    admin::Busy,
     ids::node_id,
     model::{NodeRejection, RecordKind, Rejection},
     *,
@@ -84,4 +85,18 @@ fn a_switchover_that_is_void_when_it_is_committed_is_refused_at_once() {
     let answers = w.host("w").replies.clone();
     assert!(matches!(answers[0], AdminReply::Done { .. }), "{answers:?}");
     assert_eq!(answers[1], AdminReply::Refused(Refusal::Overtaken(Rejection::NotAMember)));
+}
+
+#[test]
+fn a_second_order_is_told_what_is_in_flight_and_when_it_ends() {
+    let mut w = World::settled_pair();
+    w.switch_to("b");
+    let (group, to) = (GroupId::new("pair"), Some(node_id("b")));
+    let again = AdminRequest::Switchover { group, to, dry_run: false };
+    let answers = ask(&mut w, "w", again);
+    let [AdminReply::Refused(Refusal::Busy(busy))] = answers.as_slice() else {
+        panic!("{answers:?}")
+    };
+    let Busy::Order { to, since_ms: 0, left_ms } = busy else { panic!("{busy}") };
+    assert!(to == "b" && *left_ms > 1000, "{busy}");
 }

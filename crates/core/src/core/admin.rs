@@ -4,7 +4,7 @@ use redkeep_consensus::{Mono, NodeId, Span};
 
 use super::Core;
 use crate::{
-    admin::{AdminReply, AdminRequest, Refusal},
+    admin::{AdminReply, AdminRequest, Busy, Refusal},
     command::Body,
     effect::Effect,
     ids::{Epoch, GroupId, Now, RequestId},
@@ -88,7 +88,7 @@ impl Core {
     /// Proposed now, answered when it is applied: before that another leader may cut it off.
     fn order(&mut self, now: Now, id: RequestId, body: Body, text: String) -> Option<AdminReply> {
         let removes = matches!(body, Body::RemoveNode { .. });
-        let Some(index) = self.propose(now, body) else { return Some(busy()) };
+        let Some(index) = self.propose(now, body) else { return Some(self.not_proposed()) };
         if removes {
             self.removal_at = index;
         }
@@ -133,15 +133,15 @@ impl Core {
             return Some(AdminReply::Done { index: self.applied, epoch, text });
         }
         let body = Body::Switchover { group: wanted.group.clone(), epoch, to };
-        let Some(index) = self.propose(now, body) else { return Some(busy()) };
+        let Some(index) = self.propose(now, body) else { return Some(self.not_proposed()) };
         let timing = self.timing();
         let limit =
             timing.switchover_timeout.0 + timing.takeover_timeout.0 + timing.lease_ttl.0 * 2;
         let leader = self.leader.as_mut()?;
         leader.proposed(now, &wanted.group, false, Some(index));
         let (group, deadline) = (wanted.group.clone(), Mono(now.boot.0 + limit));
-        let index = Some(index);
-        leader.wait_for(Waiter { id, group, index, from_epoch: epoch, to: Some(to), deadline });
+        let (index, to, since) = (Some(index), Some(to), now.boot);
+        leader.wait_for(Waiter { id, group, index, from_epoch: epoch, to, since, deadline });
         None
     }
 
@@ -171,8 +171,8 @@ impl Core {
         let forced = Forced { request: id, to: Some(to), allow_data_loss: wanted.allow_data_loss };
         leader.force(&wanted.group, forced);
         let (group, deadline) = (wanted.group, Mono(now.boot.0 + limit));
-        let (index, to) = (None, Some(to));
-        leader.wait_for(Waiter { id, group, index, from_epoch: epoch, to, deadline });
+        let (index, to, since) = (None, Some(to), now.boot);
+        leader.wait_for(Waiter { id, group, index, from_epoch: epoch, to, since, deadline });
         None
     }
 
@@ -205,8 +205,12 @@ impl Core {
         let model = c.group;
         // One that ended with nobody who can go on stands in the log until another master is named.
         let stuck = leader.hold(group).is_some_and(|hold| hold.needs_operator());
-        if leader.is_busy(group) || model.switchover.is_some() && !stuck {
-            return Err(Refusal::Busy);
+        if let Some(busy) = leader.busy_with(now.boot, group, self.spec()) {
+            return Err(Refusal::Busy(busy));
+        }
+        if let Some(to) = model.switchover.filter(|_| !stuck) {
+            let within = self.timing().switchover_timeout;
+            return Err(Refusal::Busy(Busy::Switchover { to: name(to), within }));
         }
         if let Some(to) = wanted.to {
             if !spec.is_member(to) {
@@ -319,10 +323,16 @@ impl Core {
         Next::Answer(AdminReply::Done { index: self.applied, epoch: Epoch::NONE, text })
     }
 
+    fn not_proposed(&self) -> AdminReply {
+        let moving = self.consensus.transferee().is_some();
+        let busy = if moving { Busy::LeadershipTransfer } else { Busy::Backlog };
+        AdminReply::Refused(Refusal::Busy(busy))
+    }
+
     fn transfer(&mut self, now: Now, to: NodeId) -> AdminReply {
         let name = self.spec().node_name(to);
         if !self.consensus.voters().contains(&to) {
-            return AdminReply::Refused(Refusal::NotAMember(name));
+            return AdminReply::Refused(Refusal::NoVote(name));
         }
         self.hand_on(now, to);
         AdminReply::Done {
@@ -331,8 +341,4 @@ impl Core {
             text: format!("asked {name} to lead"),
         }
     }
-}
-
-fn busy() -> AdminReply {
-    AdminReply::Refused(Refusal::Busy)
 }

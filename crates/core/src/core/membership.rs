@@ -8,7 +8,7 @@ use redkeep_consensus::{MembershipChange, NodeId};
 
 use super::{Core, admin::Next};
 use crate::{
-    admin::{NodeRefusal, Refusal},
+    admin::{Busy, NodeRefusal, Refusal},
     command::Body,
     ids::{GroupId, Now},
     spec::{Member, NodeSpec},
@@ -98,7 +98,7 @@ impl Core {
         let name = self.spec().node_name(node);
         // Another removal may be in the log and not in the spec yet.
         if self.applied < self.removal_at {
-            return Next::refused(Refusal::Busy);
+            return Next::refused(Refusal::Busy(Busy::Removal));
         }
         if let Err(why) = self.check_node_leaves(now, node) {
             return refused(name, "leave", why);

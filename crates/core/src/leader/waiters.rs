@@ -6,10 +6,11 @@ use redkeep_consensus::{Mono, NodeId};
 
 use super::{Leader, LeaderWish, Round};
 use crate::{
-    admin::{AdminReply, Refusal},
+    admin::{AdminReply, Busy, Refusal},
     ids::{Epoch, GroupId, RequestId},
     model::Applied,
     plan::Forced,
+    spec::ClusterSpec,
 };
 
 /// An operator who waits for an outcome.
@@ -22,6 +23,7 @@ pub(crate) struct Waiter {
     /// The epoch that the request replaces.
     pub(crate) from_epoch: Epoch,
     pub(crate) to: Option<NodeId>,
+    pub(crate) since: Mono,
     pub(crate) deadline: Mono,
 }
 
@@ -112,6 +114,23 @@ impl Leader {
     pub(crate) fn is_busy(&self, group: &GroupId) -> bool {
         self.groups.get(group).is_some_and(|g| g.pending.is_some() || g.forced.is_some())
             || self.waiters.iter().any(|w| w.group == *group)
+    }
+
+    /// The same, as an operator is told.
+    pub(crate) fn busy_with(
+        &self,
+        now: Mono,
+        group: &GroupId,
+        cluster: &ClusterSpec,
+    ) -> Option<Busy> {
+        let Some(w) = self.waiters.iter().find(|w| w.group == *group) else {
+            return self.is_busy(group).then_some(Busy::Decision);
+        };
+        Some(Busy::Order {
+            to: w.to.map_or_else(|| "the best".to_owned(), |to| cluster.node_name(to)),
+            since_ms: now.since(w.since).as_millis(),
+            left_ms: w.deadline.since(now).as_millis(),
+        })
     }
 
     /// Requests whose time is up: the outcome is not known, and a forced failover is taken back unless it is in the log.

@@ -109,7 +109,9 @@ fn refused(refusal: &Refusal, group: Option<&GroupId>) -> Status {
         Refusal::NoSuchGroup(_) => {
             (Code::NotFound, RefusalReason::NoSuchGroup, "redkeepctl status".to_owned())
         }
-        Refusal::NotAMember(_) => (Code::FailedPrecondition, RefusalReason::NotAMember, explain),
+        Refusal::NotAMember(_) | Refusal::NoVote(_) => {
+            (Code::FailedPrecondition, RefusalReason::NotAMember, explain)
+        }
         Refusal::LossUnnamed => (Code::InvalidArgument, RefusalReason::LossUnnamed, explain),
         Refusal::AlreadyMaster(_) => {
             (Code::FailedPrecondition, RefusalReason::AlreadyMaster, explain)
@@ -123,7 +125,7 @@ fn refused(refusal: &Refusal, group: Option<&GroupId>) -> Status {
         Refusal::Excluded { .. } => (Code::FailedPrecondition, RefusalReason::Excluded, explain),
         Refusal::NoCandidate => (Code::FailedPrecondition, RefusalReason::NoCandidate, explain),
         Refusal::Held(_) => (Code::FailedPrecondition, RefusalReason::Held, explain),
-        Refusal::Busy => (Code::FailedPrecondition, RefusalReason::Busy, explain),
+        Refusal::Busy(_) => (Code::FailedPrecondition, RefusalReason::Busy, explain),
         Refusal::Node { .. } | Refusal::Overtaken(Rejection::Node(_)) => {
             (Code::FailedPrecondition, RefusalReason::Node, "redkeepctl status".to_owned())
         }

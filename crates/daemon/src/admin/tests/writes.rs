@@ -2,6 +2,7 @@
 
 use redkeep_core::{
     AdminReply, AdminRequest, Epoch, GroupId, Refusal, Span,
+    admin::Busy,
     ids::node_id,
     model::Rejection,
     observe::Bypass,
@@ -206,7 +207,7 @@ async fn each_refusal_has_its_code() {
         (Refusal::Overtaken(Rejection::StaleEpoch), Code::FailedPrecondition),
         (Refusal::NoCandidate, Code::FailedPrecondition),
         (Refusal::Held(HoldReason::OldLease { left: Span(7) }), Code::FailedPrecondition),
-        (Refusal::Busy, Code::FailedPrecondition),
+        (Refusal::Busy(Busy::Removal), Code::FailedPrecondition),
         (Refusal::Aborted("late".to_owned()), Code::FailedPrecondition),
         (Refusal::PauseLength(Span(0)), Code::InvalidArgument),
     ];
