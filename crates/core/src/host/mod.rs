@@ -4,6 +4,7 @@
 //! Invariants: nothing is opened without a grant at the assigned epoch; the replica element is out before a promotion; a fence
 //! is reported only after the kernel acknowledged and the epoch is burned; replicas follow only a master that serves.
 
+mod broken;
 mod durable;
 mod fence;
 mod lag;
@@ -26,11 +27,14 @@ use crate::{
     message::RenewGroup,
     model::{Assignment, GroupModel, Model},
     mutations::Mutations,
-    observe::{Bypass, FenceCause, GroupReport, ProbeFailure, RedisObservation, RedisView},
+    observe::{
+        Bypass, FenceCause, GroupReport, ProbeFailure, RedisObservation, RedisView, TakeoverFailure,
+    },
     sink::Sink,
     spec::{ClusterSpec, GroupSpec},
 };
 
+use broken::Broken;
 use durable::Told;
 use fence::Fence;
 use lag::Lag;
@@ -119,6 +123,7 @@ pub(crate) struct HostGroup {
     told: Told,
     /// The table was lost, and nothing has been answered by the lock since.
     lock_is_lost: bool,
+    broken: Broken,
     /// Ways around the lock that were told.
     open_around: Vec<Bypass>,
 }
@@ -132,7 +137,7 @@ impl HostGroup {
             burned,
             fence: None,
             takeover: None,
-            replica: ReplicaSide::new(!at_start.replica),
+            replica: ReplicaSide::new(at_start.replica),
             quarantine: Quarantine::default(),
             planned: None,
             removing: None,
@@ -143,6 +148,7 @@ impl HostGroup {
             lag: Lag::new(at_start.open),
             told: Told::default(),
             lock_is_lost: false,
+            broken: Broken::default(),
             open_around: Vec::new(),
         }
     }
@@ -200,7 +206,7 @@ impl HostGroup {
             self.drive_fence(cx);
             return;
         }
-        if !self.is_life(cx, a) {
+        if !self.is_life(cx, a) || self.broken.is {
             return;
         }
         self.drive_planned(cx, group, a);
@@ -238,6 +244,7 @@ impl HostGroup {
         let may = a.master == self.me
             && a.epoch > self.burned
             && self.fence.is_none()
+            && !self.broken.is
             && self.is_life(cx, a);
         if !may {
             return None;
@@ -280,6 +287,7 @@ impl HostGroup {
                 let serving = self.takeover.as_ref().is_some_and(|t| t.serving);
                 self.wrong_role = if serving && !o.is_master() { self.wrong_role + 1 } else { 0 };
                 self.replica.observed(&o);
+                self.shut_writable(cx, &o);
                 self.quarantine.sees(&o.run_id);
                 self.tell_bypass(cx, &o.bypass);
                 self.detector.observed(o);
@@ -322,11 +330,12 @@ impl HostGroup {
         let before = view_name(self.detector.view());
         if self.detector.died(life) {
             self.replica.redis_died();
+            self.broken.redis_died();
             self.told = Told::default();
             self.quarantine.redis_died();
             if self.guarded {
                 // What starts next may be a master by its file, or empty.
-                cx.sink.lock(LockOp::ForbidReplica { item: lock_item(&self.spec, 0) });
+                self.forbid_replica(cx);
             }
             self.tell_change(cx, before);
         }
@@ -360,6 +369,7 @@ impl HostGroup {
             LockEvent::Admitted { run_id, ok, .. } => self.admit_answered(run_id, *ok),
             LockEvent::Opened { ok: false, .. }
             | LockEvent::Guarded { ok: true, .. }
+            | LockEvent::Restored { .. }
             | LockEvent::Armed { .. } => {}
         }
     }
@@ -376,6 +386,7 @@ impl HostGroup {
         if self.planned.is_some_and(|p| p.action == id) {
             self.planned_done(cx, outcome);
         }
+        self.broken.action_done(id);
         self.address_removed(cx, id, outcome);
         self.told.answered(cx.now.boot, id, outcome);
         self.fence_action_done(cx, id, outcome);
@@ -399,7 +410,7 @@ impl HostGroup {
             }
             HostEvent::LockLost => self.lock_lost(cx),
             HostEvent::VipPresent { .. } => self.vip_present(cx),
-            HostEvent::LinkUp { .. } => {}
+            HostEvent::LinkUp { .. } | HostEvent::LockBroken => {}
         }
     }
 
@@ -407,6 +418,7 @@ impl HostGroup {
     /// is not in it.
     fn lock_lost(&mut self, cx: &mut Cx<'_>) {
         self.lock_is_lost = true;
+        self.broken = Broken::default();
         self.replica.lock_lost();
         if let Some(t) = self.takeover.as_mut() {
             t.lock_lost();
@@ -465,7 +477,10 @@ impl HostGroup {
             redis: self.detector.view().clone(),
             fenced: self.fence.as_ref().and_then(Fence::fenced),
             serving,
-            takeover_failure: self.takeover.as_ref().and_then(|t| t.failure),
+            takeover_failure: match self.broken.is {
+                true => Some(TakeoverFailure::Lock),
+                false => self.takeover.as_ref().and_then(|t| t.failure),
+            },
             min_replicas: self.takeover.as_ref().and_then(|_| self.told.in_force()),
         }
     }
