@@ -97,13 +97,17 @@ faults! {
     AddMember = "add-member",
     /// A member is taken out of its group, after a switchover if it is the master.
     RemoveMember = "remove-member",
+    /// A person, or a Sentinel that was left running, gives a replica `REPLICAOF NO ONE`.
+    PromoteByHand = "promote-by-hand",
+    /// `CONFIG SET replica-read-only no` at a replica; set back after the length.
+    WritableByHand = "writable-by-hand",
 }
 
 impl FaultKind {
-    /// Those that a swarm draws by chance: all but the last eleven, which need a moment or a profile of their own.
+    /// Those that a swarm draws by chance: all but the last thirteen, which need a moment or a profile of their own.
     #[must_use]
     pub fn drawn() -> &'static [Self] {
-        Self::ALL.split_last_chunk::<11>().map_or(Self::ALL, |(drawn, _)| drawn)
+        Self::ALL.split_last_chunk::<13>().map_or(Self::ALL, |(drawn, _)| drawn)
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Everything that is not in the list of faults follows from seed, profile and layout again.
 
+mod by_hand;
 mod corner;
 mod draft;
 mod membership;
@@ -91,10 +92,12 @@ pub enum Profile {
     Standstill,
     /// Nodes and members that join and leave, beside other failures.
     Membership,
+    /// Orders that somebody gives to a replica's Redis, beside other failures.
+    ByHand,
 }
 
 impl Profile {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Swarm,
         Self::Single,
         Self::Duel,
@@ -106,6 +109,7 @@ impl Profile {
         Self::FirstStart,
         Self::Standstill,
         Self::Membership,
+        Self::ByHand,
     ];
 
     #[must_use]
@@ -122,6 +126,7 @@ impl Profile {
             Self::FirstStart => "first-start",
             Self::Standstill => "standstill",
             Self::Membership => "membership",
+            Self::ByHand => "by-hand",
         }
     }
 }
@@ -198,7 +203,11 @@ impl Plan {
                 _ => Profile::Calm,
             },
         };
-        Self::draw(seed, layout, profile)
+        // Of a stream of its own: the other seeds stay as they were.
+        match Rng::new(seed, 47).below(20) {
+            0 => Self::draw(seed, layout, Profile::ByHand),
+            _ => Self::draw(seed, layout, profile),
+        }
     }
 
     /// As [`Plan::of_seed`], with layout and profile given.

@@ -133,7 +133,7 @@ impl HostGroup {
     /// through lets them write: out at once, not when it ends by itself. Then nobody gets in and no answer out, and clients are
     /// told so by a reset.
     pub(super) fn shut_writable(&mut self, cx: &mut Cx<'_>, o: &RedisObservation) {
-        let shut = !self.replica.element || self.broken.is || cx.mutations.keep_replica_element();
+        let shut = !self.replica.element || self.broken.is || cx.mutations.writable_stays_open();
         if shut || !o.takes_writes() {
             return;
         }

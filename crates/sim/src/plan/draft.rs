@@ -34,6 +34,7 @@ impl Draft {
             Profile::FirstStart => self.first_start(),
             Profile::Standstill => self.standstill(),
             Profile::Membership => self.membership(),
+            Profile::ByHand => self.by_hand(),
         }
         self.faults
     }
@@ -81,7 +82,8 @@ impl Draft {
             | F::AddNode
             | F::RemoveNode
             | F::AddMember
-            | F::RemoveMember => ms(1),
+            | F::RemoveMember
+            | F::PromoteByHand => ms(1),
             F::LockStall => ms(self.rng.range(5, 400)),
             F::PauseMachine => ms(self.rng.range(1, 24)),
             F::PowerOff | F::LogFlood => ms(self.rng.range(200, 3_000)),
@@ -105,6 +107,7 @@ impl Draft {
             | F::StalledElection
             | F::StalledLook
             | F::OpenAround
+            | F::WritableByHand
             | F::DiskFails => ms(self.rng.range(50, if long { 4_000 } else { 1_200 })),
         }
     }

@@ -88,7 +88,7 @@ impl World {
         best.map(|(_, host)| host)
     }
 
-    fn group_at(&self, host: Endpoint, fault: &Planned) -> Option<Group> {
+    pub(super) fn group_at(&self, host: Endpoint, fault: &Planned) -> Option<Group> {
         let preferred = match fault.target {
             Target::Master(g) | Target::Replica(g) => Some(g),
             Target::Node(_) | Target::Leader => None,
@@ -143,6 +143,7 @@ impl World {
             F::StalledElection => self.stall_next_election(host, fault.lasts),
             F::StalledLook => self.stall_next_look(host, fault.lasts),
             F::OpenAround => self.open_around(host, fault),
+            F::PromoteByHand | F::WritableByHand => self.order_by_hand(host, fault),
             F::DiskFails => self.disk_fails(host, fault.lasts),
             F::LogFlood => self.flood(self.now.after(fault.lasts)),
             F::PauseMachine => self.pause_machine(host, fault.lasts),
@@ -306,6 +307,9 @@ impl World {
             Undo::PowerOn { host } => self.power_on(host),
             Undo::Resume { host } => self.resume_machine(host),
             Undo::CloseAround { host, group, life } => self.close_around(host, group, life),
+            Undo::ReadOnly { host, group, life } => {
+                self.set_writable(host, group, (life, false));
+            }
             Undo::ThawRedis { host, group, life } => self.thaw_redis(host, group, life),
             Undo::Join { from, to } => self.net.heal(from, to),
             Undo::Weather { loss_ppm, duplicate_ppm, straggler_ppm, straggler_max } => {
