@@ -275,7 +275,7 @@ fn of_member(
                     format!("Redis at {name} has lost its link to the master")
                 }
                 RedisRole::Replica { read_only: false, .. } => {
-                    "redis-cli CONFIG SET replica-read-only yes (on that node)"
+                    "replica-read-only yes in redis.conf, then systemctl restart redis-server (on that node)"
                         .clone_into(&mut help);
                     format!(
                         "Redis at {name} is a replica that takes writes (replica-read-only no){closed}"

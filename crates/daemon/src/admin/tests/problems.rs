@@ -164,7 +164,7 @@ fn a_replica_that_is_not_one_is_named() {
         &[(
             Warning,
             "Redis at b is a replica that takes writes (replica-read-only no); its port is closed",
-            "redis-cli CONFIG SET replica-read-only yes (on that node)",
+            "replica-read-only yes in redis.conf, then systemctl restart redis-server (on that node)",
         )],
     );
     check(
