@@ -96,6 +96,39 @@ fn master_that_cannot_write_its_disk_is_replaced_and_comes_back_when_it_can() ->
     Ok(())
 }
 
+/// The append-only file's disk is full: a file system of its own, which the lab unmounts.
+#[test]
+fn master_that_cannot_write_its_append_only_file_is_replaced() -> Result<()> {
+    let lab = Lab::builder().build()?;
+    let disk = lab.host("a")?.dir().join(format!("redis-{PORT}/data"));
+    std::fs::create_dir_all(&disk)?;
+    let mount = ["-t", "tmpfs", "-o", "size=32m", "tmpfs"];
+    let mounted = Command::new("mount").args(mount).arg(&disk).status()?;
+    ensure!(mounted.success(), "no tmpfs");
+    let file = ClusterFile::founding(&lab, "300ms")?;
+    let extra = [("appendonly", "yes"), ("save", "")];
+    let extra = extra.map(|(word, value)| (word.to_owned(), value.to_owned())).to_vec();
+    let options = RedisOptions { extra, ..RedisOptions::default() };
+    let mut pair = Pair::start_in(lab, &file, &options)?;
+    pair.start_writers(&[])?;
+    ensure!(pair.assignment("w")?.master == "a", "the disk is a's");
+    let (begun, filler) = (Mono::now(), disk.join("filler"));
+    let full = std::fs::write(&filler, vec![0; 64 << 20]);
+    ensure!(full.is_err_and(|e| e.kind() == std::io::ErrorKind::StorageFull), "not full");
+    let refused = || {
+        let reply = order(&pair, "a", &["SET", "detect", "1"]);
+        let full = "MISCONF Errors writing to the AOF file";
+        let misconf = matches!(&reply, Ok(Reply::Error(text)) if text.starts_with(full));
+        let down = told(&pair, "a", "Redis is down: DiskError", begun);
+        (misconf || down).then(Mono::now)
+    };
+    let fault = wait_until("writes to be refused", LIMIT, refused)?;
+    let (new, _) = taken_over(&pair, "a", fault, "full disk of an append-only file")?;
+    ensure!(told(&pair, "a", "Redis is down: DiskError", begun), "another reason");
+    std::fs::remove_file(&filler)?;
+    pair.wait_replica("a", &new, "w").with_context(|| pair.story(begun, Mono::now()))
+}
+
 #[test]
 fn master_that_is_made_a_replica_by_hand_serves_again_and_keeps_its_data() -> Result<()> {
     let pair = pair_with("", &[])?;

@@ -6,6 +6,25 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use redkeep_lab::nemesis::{Fault, Plan, Role, Step, run};
 
+/// Every supervisor of the cluster is killed and started again; then busy loops take all cores of the machine.
+#[test]
+fn supervisors_killed_together_and_starved_ones_make_no_second_master() -> Result<()> {
+    let step = |at, fault, length| Step {
+        at: Duration::from_millis(at),
+        fault,
+        target: Role::Witness,
+        length: Duration::from_millis(length),
+    };
+    let steps =
+        vec![step(2_000, Fault::KillAllSupervisors, 300), step(6_000, Fault::Starve, 3_000)];
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("nemesis-all");
+    let run = run(&Plan { seed: 0, steps }, &out)?;
+    println!("{}", run.judgement);
+    let violations = &run.judgement.violations;
+    ensure!(violations.is_empty(), "{violations:?}");
+    Ok(())
+}
+
 /// The master's supervisor is killed, its host cut off, and its lock removed by root: all that would stop it is
 /// the address's lifetime. A client on its side is acknowledged while the other host serves.
 #[test]

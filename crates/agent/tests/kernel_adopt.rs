@@ -3,7 +3,9 @@
 
 mod kernel_lab;
 
+use std::io::Write as _;
 use std::net::Ipv4Addr;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use kernel_lab::{
@@ -133,6 +135,29 @@ fn a_flushed_plain_lock_is_mended_closed() {
     assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))), "nothing is put back");
     lease(&mut lock, B, &[item(PORT, 3)], Duration::from_secs(5));
     assert!(lab.peer.within(|| ask_once(HOST4, PORT)).is_ok());
+}
+
+/// On a kernel whose tables have no lasting owner somebody else can take the name after a flush.
+#[test]
+fn a_lock_whose_name_is_taken_cannot_be_put_back_until_it_is_free() {
+    let lab = Lab::new();
+    serve_echo(PORT);
+    let mut lock = KernelLock::open_plain(config()).unwrap();
+    lease(&mut lock, A, &[item(PORT, 1)], Duration::from_secs(5));
+    lab.host.exec(&["nft", "flush", "ruleset"]);
+    let mut other = Command::new("nft").arg("-i").stdin(Stdio::piped()).spawn().unwrap();
+    let mut orders = other.stdin.take().unwrap();
+    orders.write_all(b"add table inet redkeep { flags owner; }\n").unwrap();
+    let listed = || lab.host.exec(&["nft", "list", "tables"]).contains("inet redkeep\n");
+    wait_for("the foreign table", Duration::from_secs(10), listed);
+    assert!(lock.mend(&[port_only(PORT)]).is_err());
+    assert!(lock.reinstall(&[port_only(PORT)]).is_err());
+    assert!(lab.peer.within(|| ask_once(HOST4, PORT)).is_ok(), "nothing guards it");
+    drop(orders);
+    assert!(other.wait().unwrap().success());
+    lock.reinstall(&[port_only(PORT)]).unwrap();
+    assert_eq!(lock.verify().unwrap(), LockHealth::Intact);
+    assert!(is_refused(&lab.peer.within(|| ask_once(HOST4, PORT))), "it is back, closed");
 }
 
 #[test]

@@ -102,6 +102,8 @@ pub enum LockOp {
     ForbidReplica {
         item: LockItem,
     },
+    /// Make all tables anew, closed for all that was guarded, after `HostEvent::LockBroken`.
+    Restore,
     /// A life of Redis that was not known here was taken in. Lift the closing that its start left, if one waits, and
     /// take the port out of gates, replica element and nonces in the same batch: whatever was decided for an earlier
     /// life lies before this in the queue and dies by it. Refused where the process of that life is not watched.
@@ -121,6 +123,7 @@ pub enum LockEvent {
     ReplicaPermitted { group: GroupId, ok: bool },
     ReplicaForbidden { group: GroupId, ok: bool },
     Admitted { group: GroupId, run_id: RunId, ok: bool },
+    Restored { ok: bool },
 }
 
 impl LockEvent {
@@ -133,7 +136,8 @@ impl LockEvent {
             | Self::Guarded { ok, .. }
             | Self::ReplicaPermitted { ok, .. }
             | Self::ReplicaForbidden { ok, .. }
-            | Self::Admitted { ok, .. } => *ok,
+            | Self::Admitted { ok, .. }
+            | Self::Restored { ok } => *ok,
         }
     }
 }
@@ -338,6 +342,12 @@ pub enum EventKind {
     Acknowledged,
     LockLost,
     LockRestored,
+    /// It could not be put back: writes are shut by other means, and it is tried again.
+    LockBroken,
+    /// A Redis that is not the group's master was made to take writes, and its port was open to clients until now.
+    WritableByHand {
+        role: &'static str,
+    },
     LeaderChanged {
         leader: Option<NodeId>,
         term: u64,

@@ -65,6 +65,8 @@ pub enum HostEvent {
     VipPresent { group: GroupId },
     /// The lock's table was flushed or changed by somebody else and has been put back, closed.
     LockLost,
+    /// It is not as it has to be, and could not be put back: ports may be open to all. Then `LockOp::Restore` tries again.
+    LockBroken,
     /// The link came (back) up: announce again.
     LinkUp { interface: String },
 }

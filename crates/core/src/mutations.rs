@@ -59,6 +59,8 @@ mutations! {
     skip_serving,
     /// The replica element stays while Redis is promoted.
     keep_replica_element,
+    /// The replica element of a Redis that somebody made writable ends by itself.
+    writable_stays_open,
     /// No bug, but what hides some: the leader asks nobody who hears a master that it does not hear, and leads on.
     lead_unheard,
     /// No bug: a replica's dead link to its master is left to TCP.

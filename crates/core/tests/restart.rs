@@ -41,6 +41,28 @@ fn decisions_of_an_earlier_life_are_history_and_not_told_again() {
     }
 }
 
+/// Their kernels go on; what the old leader granted is not waited for, since the same node asks again.
+#[test]
+fn all_supervisors_restarted_at_once_move_nothing() {
+    let mut w = World::settled_pair();
+    let epoch = w.pair_status().unwrap().epoch;
+    for name in ["a", "b", "w"] {
+        w.stop_supervisor(name);
+    }
+    for name in ["a", "b", "w"] {
+        w.start_supervisor(name, &world::spec());
+    }
+    let mut closed = 0;
+    for _ in 0..3_000 {
+        w.run(1);
+        closed += u64::from(!w.writable("a"));
+        assert!(!w.writable("b"));
+    }
+    assert!(closed <= 200, "{closed} ms");
+    assert_eq!((w.serving(), w.pair_status().unwrap().epoch), (Some("a"), epoch));
+    assert!(w.host("a").vip);
+}
+
 #[test]
 fn a_pause_and_its_end_are_told_by_every_node_once() {
     let mut w = World::settled_pair();

@@ -175,6 +175,7 @@ fn done(op: LockOp) -> LockEvent {
         LockOp::Guard { item } => LockEvent::Guarded { group: item.group, ok },
         LockOp::PermitReplica { item, .. } => LockEvent::ReplicaPermitted { group: item.group, ok },
         LockOp::ForbidReplica { item } => LockEvent::ReplicaForbidden { group: item.group, ok },
+        LockOp::Restore => LockEvent::Restored { ok },
         LockOp::Admit { item, run_id } => LockEvent::Admitted { group: item.group, run_id, ok },
     }
 }

@@ -101,13 +101,17 @@ faults! {
     PortFiltered = "port-filtered",
     /// The same for the other nodes alone: clients on other machines pass.
     PortFilteredForNodes = "port-filtered-for-nodes",
+    /// A person, or a Sentinel that was left running, gives a replica `REPLICAOF NO ONE`.
+    PromoteByHand = "promote-by-hand",
+    /// `CONFIG SET replica-read-only no` at a replica; set back after the length.
+    WritableByHand = "writable-by-hand",
 }
 
 impl FaultKind {
-    /// Those that a swarm draws by chance: all but the last thirteen, which need a moment or a profile of their own.
+    /// Those that a swarm draws by chance: all but the last fifteen, which need a moment or a profile of their own.
     #[must_use]
     pub fn drawn() -> &'static [Self] {
-        Self::ALL.split_last_chunk::<13>().map_or(Self::ALL, |(drawn, _)| drawn)
+        Self::ALL.split_last_chunk::<15>().map_or(Self::ALL, |(drawn, _)| drawn)
     }
 }
 

@@ -117,6 +117,10 @@ impl KernelLock {
                 self.replica.remove(&item.port);
                 true
             }
+            LockOp::Restore => {
+                self.flushed();
+                true
+            }
             // It takes the life whose process is watched: `admit`.
             LockOp::Admit { .. } => false,
         }

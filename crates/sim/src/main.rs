@@ -133,7 +133,7 @@ struct What {
     #[arg(long, value_parser = parse_layout)]
     layout: Option<Layout>,
     /// Instead of the one drawn from the seed: swarm, single, duel, late, calm, stall, hand-over, corner, first-start,
-    /// standstill, membership, filtered.
+    /// standstill, membership, filtered, by-hand.
     #[arg(long, value_parser = parse_profile)]
     profile: Option<Profile>,
 }

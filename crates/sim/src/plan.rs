@@ -2,6 +2,7 @@
 //!
 //! Everything that is not in the list of faults follows from seed, profile and layout again.
 
+mod by_hand;
 mod corner;
 mod draft;
 mod filter;
@@ -94,10 +95,12 @@ pub enum Profile {
     Membership,
     /// Masters that are well and that others do not reach.
     Filtered,
+    /// Orders that somebody gives to a replica's Redis, beside other failures.
+    ByHand,
 }
 
 impl Profile {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Swarm,
         Self::Single,
         Self::Duel,
@@ -110,6 +113,7 @@ impl Profile {
         Self::Standstill,
         Self::Membership,
         Self::Filtered,
+        Self::ByHand,
     ];
 
     #[must_use]
@@ -127,6 +131,7 @@ impl Profile {
             Self::Standstill => "standstill",
             Self::Membership => "membership",
             Self::Filtered => "filtered",
+            Self::ByHand => "by-hand",
         }
     }
 }
@@ -206,9 +211,15 @@ impl Plan {
                 _ => Profile::Calm,
             },
         };
-        // A stream of its own, so that all other seeds are as they were.
+        // Streams of their own, so that all other seeds are as they were.
         let filtered = Rng::new(seed, 33).chance(FILTERED_PPM);
-        Self::draw(seed, layout, if filtered { Profile::Filtered } else { profile })
+        let by_hand = Rng::new(seed, 47).below(20) == 0;
+        let profile = match (filtered, by_hand) {
+            (true, _) => Profile::Filtered,
+            (false, true) => Profile::ByHand,
+            (false, false) => profile,
+        };
+        Self::draw(seed, layout, profile)
     }
 
     /// As [`Plan::of_seed`], with layout and profile given.

@@ -163,6 +163,8 @@ pub struct Redis {
     pub resend_at: Real,
     /// Ways in that the kernel lock does not guard.
     pub around: Vec<Bypass>,
+    /// `replica-read-only no`: what a replica takes then is its own, and never replicated.
+    pub writable: bool,
 }
 
 /// Why a client's write was not executed.
@@ -193,6 +195,7 @@ impl Redis {
             waiting: Vec::new(),
             resend_at: Real(0),
             around: Vec::new(),
+            writable: false,
         }
     }
 
@@ -248,6 +251,12 @@ impl Redis {
         self.is_up() && self.role == Role::Master
     }
 
+    /// A client that gets in can write.
+    #[must_use]
+    pub fn takes_writes(&self) -> bool {
+        self.is_master() || self.is_up() && self.writable
+    }
+
     #[must_use]
     pub fn run_id(&self) -> RunId {
         RunId::new(&format!("{:040x}", self.life))
@@ -264,7 +273,7 @@ impl Redis {
     /// [`WriteError`]: what Redis answers instead.
     pub fn write(&mut self, write: WriteId, now: Real) -> Result<u64, WriteError> {
         if self.role != Role::Master {
-            return Err(WriteError::ReadOnly);
+            return if self.writable { Ok(self.data.offset) } else { Err(WriteError::ReadOnly) };
         }
         if self.good_replicas(now) < u64::from(self.min_replicas) {
             return Err(WriteError::NoReplicas);
@@ -378,7 +387,7 @@ impl Redis {
                     master_host: addr.to_string(),
                     master_port: port,
                     link_up,
-                    read_only: true,
+                    read_only: !self.writable,
                 }
             }
         };

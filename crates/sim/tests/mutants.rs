@@ -60,6 +60,11 @@ fn a_broken_order_of_takeover_is_caught() {
 }
 
 #[test]
+fn a_replica_made_writable_that_stays_open_is_caught() {
+    assert_caught(&["writable_stays_open"]);
+}
+
+#[test]
 fn a_tail_that_is_overwritten_without_being_kept_is_caught() {
     assert_caught(&["follow_at_once"]);
 }

@@ -124,6 +124,17 @@ fn a_master_that_fails_right_after_a_switchover_is_replaced_and_costs_no_earlier
     }
 }
 
+/// Each lasts a probe's interval while its supervisor runs; what is longer is a violation.
+#[test]
+fn a_replica_that_is_made_writable_by_hand_is_no_second_writer_for_longer_than_a_probe() {
+    let tally = run_all((0..100).map(|seed| Plan::draw(seed, Layout::Trio, Profile::ByHand)));
+    assert_all_well(&tally);
+    for what in ["promote-by-hand", "writable-by-hand", "write of a replica made writable by hand"]
+    {
+        assert!(tally.coverage.count(what) > 20, "{what}");
+    }
+}
+
 #[test]
 fn a_calm_world_never_fences_and_loses_nothing() {
     let plans = (0..20).map(|seed| Plan::draw(seed, Layout::Trio, Profile::Calm));

@@ -4,6 +4,7 @@
 mod admin;
 mod follow;
 mod lead;
+mod lock;
 mod log;
 mod membership;
 pub(crate) mod reach;
@@ -80,6 +81,8 @@ pub struct Core {
     pauses: BTreeMap<u64, Mono>,
     recent: Recent,
     sights: Sights,
+    /// The kernel lock is not as it has to be.
+    lock_attempt: Option<lock::Attempt>,
     last_transfer: Mono,
     /// For a leader: removals of nodes have index up to this.
     removal_at: u64,
@@ -154,6 +157,7 @@ impl Core {
             pauses: BTreeMap::new(),
             recent: Recent::default(),
             sights: Sights::default(),
+            lock_attempt: None,
             last_transfer: now.boot,
             removal_at: 0,
             bootstrap_proposed: false,
@@ -221,6 +225,7 @@ impl Core {
             at = h.deadline(&self.holder).filter(ahead).map_or(at, |d| d.min(at));
         }
         at = self.sights.deadline().filter(ahead).map_or(at, |d| d.min(at));
+        at = self.lock_deadline().filter(ahead).map_or(at, |d| d.min(at));
         at = self.report_again().map_or(at, |d| d.min(at));
         at = self.reach_deadline(now).map_or(at, |d| d.min(at));
         if self.has_claims && self.leader_id.is_some() {
@@ -372,6 +377,7 @@ impl Core {
                     self.with_host(now, &g, |h, cx| h.lock_event(cx, event));
                 }
             }
+            LockEvent::Restored { ok } => self.lock_restored(now, *ok),
             LockEvent::Closed { group, .. }
             | LockEvent::Guarded { group, .. }
             | LockEvent::ReplicaPermitted { group, .. }
@@ -389,7 +395,9 @@ impl Core {
                 let group = group.clone();
                 self.with_host(now, &group, |h, cx| h.host_event(cx, event));
             }
+            HostEvent::LockBroken => self.lock_broken(now),
             HostEvent::LockLost => {
+                self.lock_attempt = None;
                 self.holder.lock_lost();
                 self.each_host(now, |h, cx| h.host_event(cx, event));
             }
@@ -416,6 +424,7 @@ impl Core {
             self.catch_up();
             let may_act = self.caught_up || self.mutations.act_on_old_model();
             self.each_host(now, |h, cx| h.reconcile(cx, may_act));
+            self.restore_lock(now);
             self.open_gates(now);
             self.renew(now);
             self.look_at_others(now);

@@ -24,6 +24,10 @@ impl Departure {
         Self { had_vip, until: now + WITHIN }
     }
 
+    pub(super) fn had_vip(&self) -> bool {
+        self.had_vip
+    }
+
     pub(super) fn deadline(&self) -> Mono {
         self.until
     }

@@ -155,7 +155,7 @@ impl HostGroup {
 
     pub(super) fn drive_fence(&mut self, cx: &mut Cx<'_>) {
         let Some(f) = self.fence.as_mut() else { return };
-        if f.close_retry.is_some_and(|at| cx.now.boot >= at) {
+        if f.close_retry.is_some_and(|at| cx.now.boot >= at) && !self.broken.is {
             f.close_retry = None;
             self.close_gates(cx);
         }

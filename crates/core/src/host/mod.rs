@@ -4,6 +4,7 @@
 //! Invariants: nothing is opened without a grant at the assigned epoch; the replica element is out before a promotion; a fence
 //! is reported only after the kernel acknowledged and the epoch is burned; replicas follow only a master that serves.
 
+mod broken;
 mod departure;
 mod durable;
 mod fence;
@@ -28,11 +29,14 @@ use crate::{
     message::RenewGroup,
     model::{Assignment, GroupModel, Model},
     mutations::Mutations,
-    observe::{Bypass, FenceCause, GroupReport, ProbeFailure, RedisObservation, RedisView},
+    observe::{
+        Bypass, FenceCause, GroupReport, ProbeFailure, RedisObservation, RedisView, TakeoverFailure,
+    },
     sink::Sink,
     spec::{ClusterSpec, GroupSpec},
 };
 
+use broken::Broken;
 use departure::Departure;
 use durable::Told;
 use fence::Fence;
@@ -115,6 +119,7 @@ pub(crate) struct HostGroup {
     told: Told,
     /// The table was lost, and nothing has been answered by the lock since.
     lock_is_lost: bool,
+    broken: Broken,
     /// Ways around the lock that were told.
     open_around: Vec<Bypass>,
 }
@@ -128,7 +133,7 @@ impl HostGroup {
             burned,
             fence: None,
             takeover: None,
-            replica: ReplicaSide::new(!at_start.replica),
+            replica: ReplicaSide::new(at_start.replica),
             quarantine: Quarantine::default(),
             planned: None,
             departure: None,
@@ -140,6 +145,7 @@ impl HostGroup {
             lag: Lag::new(at_start.open),
             told: Told::default(),
             lock_is_lost: false,
+            broken: Broken::default(),
             open_around: Vec::new(),
         }
     }
@@ -198,7 +204,7 @@ impl HostGroup {
             self.drive_fence(cx);
             return;
         }
-        if !self.is_life(cx, a) {
+        if !self.is_life(cx, a) || self.broken.is {
             return;
         }
         self.drive_planned(cx, group, a);
@@ -236,6 +242,7 @@ impl HostGroup {
         let may = a.master == self.me
             && a.epoch > self.burned
             && self.fence.is_none()
+            && !self.broken.is
             && self.is_life(cx, a);
         if !may {
             return None;
@@ -278,6 +285,7 @@ impl HostGroup {
                 let serving = self.takeover.as_ref().is_some_and(|t| t.serving);
                 self.wrong_role = if serving && !o.is_master() { self.wrong_role + 1 } else { 0 };
                 self.replica.observed(&o);
+                self.shut_writable(cx, &o);
                 self.quarantine.sees(&o.run_id);
                 self.tell_bypass(cx, &o.bypass);
                 self.detector.observed(o);
@@ -320,11 +328,12 @@ impl HostGroup {
         let before = view_name(self.detector.view());
         if self.detector.died(life) {
             self.replica.redis_died();
+            self.broken.redis_died();
             self.told = Told::default();
             self.quarantine.redis_died();
             if self.guarded {
                 // What starts next may be a master by its file, or empty.
-                cx.sink.lock(LockOp::ForbidReplica { item: lock_item(&self.spec, 0) });
+                self.forbid_replica(cx);
             }
             self.tell_change(cx, before);
         }
@@ -358,6 +367,7 @@ impl HostGroup {
             LockEvent::Admitted { run_id, ok, .. } => self.admit_answered(run_id, *ok),
             LockEvent::Opened { ok: false, .. }
             | LockEvent::Guarded { ok: true, .. }
+            | LockEvent::Restored { .. }
             | LockEvent::Armed { .. } => {}
         }
     }
@@ -372,6 +382,7 @@ impl HostGroup {
             self.tell(cx, EventKind::VipRival { who: who.clone() });
         }
         self.planned_action_done(cx, id, outcome);
+        self.broken.action_done(id);
         self.address_removed(cx, id, outcome);
         self.told.answered(cx.now.boot, id, outcome);
         self.fence_action_done(cx, id, outcome);
@@ -395,7 +406,7 @@ impl HostGroup {
             }
             HostEvent::LockLost => self.lock_lost(cx),
             HostEvent::VipPresent { .. } => self.vip_present(cx),
-            HostEvent::LinkUp { .. } => {}
+            HostEvent::LinkUp { .. } | HostEvent::LockBroken => {}
         }
     }
 
@@ -403,6 +414,7 @@ impl HostGroup {
     /// is not in it.
     fn lock_lost(&mut self, cx: &mut Cx<'_>) {
         self.lock_is_lost = true;
+        self.broken = Broken::default();
         self.replica.lock_lost();
         if let Some(t) = self.takeover.as_mut() {
             t.lock_lost();
@@ -418,7 +430,10 @@ impl HostGroup {
             redis: self.detector.view().clone(),
             fenced: self.fence.as_ref().and_then(Fence::fenced),
             serving,
-            takeover_failure: self.takeover.as_ref().and_then(|t| t.failure),
+            takeover_failure: match self.broken.is {
+                true => Some(TakeoverFailure::Lock),
+                false => self.takeover.as_ref().and_then(|t| t.failure),
+            },
             min_replicas: self.takeover.as_ref().and_then(|_| self.told.in_force()),
         }
     }

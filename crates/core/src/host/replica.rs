@@ -30,6 +30,8 @@ pub(super) struct ReplicaSide {
     follow_retry: Option<Mono>,
     relinked_at: Option<Mono>,
     permitted_at: Option<Mono>,
+    /// The replica element may be in the kernel: it was there at the start or was ordered, and not ordered out since.
+    element: bool,
     /// An observation came since the element was last renewed, and since the last role-changing command was answered.
     fresh: bool,
     /// Role-changing commands that were handed out. A timed-out one may still run, which `settled` then tells.
@@ -37,9 +39,11 @@ pub(super) struct ReplicaSide {
 }
 
 impl ReplicaSide {
-    pub(super) fn new(tainted: bool) -> Self {
+    /// `element`: the kernel held one when the supervisor started.
+    pub(super) fn new(element: bool) -> Self {
         Self {
-            tainted,
+            tainted: !element,
+            element,
             destroying: None,
             follow: None,
             follow_retry: None,
@@ -70,7 +74,7 @@ impl ReplicaSide {
 
     pub(super) fn observed(&mut self, o: &RedisObservation) {
         self.fresh = self.changing.is_empty();
-        if o.is_master() {
+        if o.takes_writes() {
             self.taint();
         }
     }
@@ -81,12 +85,16 @@ impl ReplicaSide {
         self.follow_retry = None;
     }
 
-    pub(super) fn forbidden(&mut self) {
+    /// What is ordered later is carried out later, so only a refusal tells anything new.
+    pub(super) fn forbidden(&mut self, ok: bool) {
         self.permitted_at = None;
+        self.element |= !ok;
     }
 
+    /// The table was made anew, without it.
     pub(super) fn lock_lost(&mut self) {
         self.permitted_at = None;
+        self.element = false;
     }
 
     pub(super) fn deadline(&self) -> Option<Mono> {
@@ -119,6 +127,27 @@ impl HostGroup {
                 cx.sink.act(&self.spec.id, Action::DestroySockets { port: self.spec.port });
             }
         }
+    }
+
+    pub(super) fn forbid_replica(&mut self, cx: &mut Cx<'_>) {
+        self.replica.element = false;
+        cx.sink.lock(LockOp::ForbidReplica { item: lock_item(&self.spec, 0) });
+    }
+
+    /// Somebody made this Redis take writes, by `REPLICAOF NO ONE` or `replica-read-only no`, and the element that clients read
+    /// through lets them write: out at once, not when it ends by itself. Then nobody gets in and no answer out, and clients are
+    /// told so by a reset.
+    pub(super) fn shut_writable(&mut self, cx: &mut Cx<'_>, o: &RedisObservation) {
+        let shut = !self.replica.element || self.broken.is || cx.mutations.writable_stays_open();
+        if shut || !o.takes_writes() {
+            return;
+        }
+        self.forbid_replica(cx);
+        let port = self.spec.port;
+        // What was tainted is reset once more before the port opens again.
+        cx.sink.act(&self.spec.id, Action::DestroySockets { port });
+        let role = if o.is_master() { "a master" } else { "a replica that takes writes" };
+        self.tell(cx, EventKind::WritableByHand { role });
     }
 
     pub(super) fn as_replica(&mut self, cx: &mut Cx<'_>, a: &Assignment) {
@@ -167,7 +196,12 @@ impl HostGroup {
 
     fn permit(&mut self, cx: &mut Cx<'_>, a: &Assignment, o: &RedisObservation) {
         let read_only = matches!(o.role, RedisRole::Replica { read_only: true, .. });
-        if !read_only || !o.settled || self.replica.follow.is_some() || !self.replica.fresh {
+        if !read_only
+            || !o.settled
+            || self.broken.is
+            || self.replica.follow.is_some()
+            || !self.replica.fresh
+        {
             return;
         }
         let adopting = a.is_adopting();
@@ -187,6 +221,7 @@ impl HostGroup {
         let recent = self.replica.permitted_at.is_some_and(|at| cx.now.boot.0 < at.0 + ttl.0 / 5);
         if !recent {
             self.replica.permitted_at = Some(cx.now.boot);
+            self.replica.element = true;
             self.replica.fresh = false;
             cx.sink.lock(LockOp::PermitReplica { item: lock_item(&self.spec, 0), ttl });
         }
@@ -232,7 +267,7 @@ mod tests {
     /// permitted by what had been seen before it.
     #[test]
     fn what_was_seen_before_a_role_change_was_answered_permits_nothing() {
-        let mut side = ReplicaSide::new(false);
+        let mut side = ReplicaSide::new(true);
         side.observed(&replica("1"));
         assert!(side.fresh);
         side.role_ordered(ActionId(1));

@@ -4,9 +4,8 @@ use redkeep_consensus::{Mono, Span};
 
 use super::{Cx, HostGroup, RETRY, Work};
 use crate::{
-    effect::{Action, ActionId, ActionOutcome, EventKind, LockOp},
+    effect::{Action, ActionId, ActionOutcome, EventKind},
     ids::Epoch,
-    lease::holder::lock_item,
     model::{Assignment, GroupModel},
     observe::TakeoverFailure,
 };
@@ -93,13 +92,13 @@ impl HostGroup {
         let now = cx.now.boot;
         let Some(t) = self.takeover.as_mut() else { return };
         if granted && t.forbid.due(now) {
-            t.forbid = Work::Locking;
-            if cx.mutations.keep_replica_element() {
-                t.forbid = Work::Done;
-            } else {
-                cx.sink.lock(LockOp::ForbidReplica { item: lock_item(&self.spec, 0) });
+            let keep = cx.mutations.keep_replica_element();
+            t.forbid = if keep { Work::Done } else { Work::Locking };
+            if !keep {
+                self.forbid_replica(cx);
             }
         }
+        let Some(t) = self.takeover.as_ref() else { return };
         if granted && t.forbid == Work::Done && t.promote.due(now) {
             self.promote(cx, group);
         }
@@ -180,7 +179,7 @@ impl HostGroup {
     }
 
     pub(super) fn replica_forbidden(&mut self, cx: &mut Cx<'_>, ok: bool) {
-        self.replica.forbidden();
+        self.replica.forbidden(ok);
         let Some(t) = self.takeover.as_mut().filter(|t| t.forbid == Work::Locking) else { return };
         t.forbid = if ok { Work::Done } else { Work::RetryAt(Mono(cx.now.boot.0 + RETRY.0)) };
         if !ok {

@@ -11,7 +11,7 @@ use crate::{
     lease::Holder,
     model::Model,
     mutations::Mutations,
-    observe::RedisRole,
+    observe::{RedisObservation, RedisRole},
     sink::Sink,
     testing::{cluster, master, replica},
 };
@@ -99,6 +99,9 @@ impl Bench {
                 Effect::Act { action: Action::Relink { master }, .. } => {
                     orders.push(format!("relink {master}"));
                 }
+                Effect::Act { action: Action::DestroySockets { .. }, .. } => {
+                    orders.push("destroy".to_owned());
+                }
                 _ => {}
             }
         }
@@ -150,7 +153,7 @@ fn a_fence_guards_what_was_not_guarded_when_the_table_was_lost() {
     b.orders(|host, cx| host.observed(cx, Ok(master("1"))));
     b.orders(|host, cx| host.host_event(cx, &HostEvent::LockLost));
     let orders = b.orders(|host, cx| host.fence_requested(cx, Epoch(1), false));
-    assert_eq!(orders, ["guard", "close"]);
+    assert_eq!(orders, ["guard", "close", "destroy", "destroy"]);
 }
 
 #[test]
@@ -173,4 +176,50 @@ fn a_link_is_renewed_at_the_present_epoch_at_a_replica_and_not_twice_in_a_second
     let mut b = Bench::new(model("b", "1", Cause::Operator), true);
     b.sees("1");
     assert_eq!(ask(&mut b, 1), [""; 0]);
+}
+
+fn writable(by_role: bool) -> RedisObservation {
+    let mut seen = replica("1");
+    match &mut seen.role {
+        RedisRole::Replica { read_only, .. } if !by_role => *read_only = false,
+        role => *role = RedisRole::Master,
+    }
+    seen
+}
+
+/// Found by an audit: the element that clients read through was left to end by itself, so the port of a replica that somebody
+/// had promoted took writes for the rest of it, beside the group's master.
+#[test]
+fn a_replica_that_takes_writes_is_shut_when_it_is_seen_and_not_when_its_element_ends() {
+    for by_role in [true, false] {
+        let mut b = Bench::replica();
+        b.sees("1");
+        let seen = |b: &mut Bench| b.orders(|host, cx| host.observed(cx, Ok(writable(by_role))));
+        assert_eq!(seen(&mut b), ["forbid", "destroy"], "role {by_role}");
+        assert_eq!(seen(&mut b), [""; 0], "once");
+        // Mended by hand, what came before is reset before clients may read again; a master is made a replica first.
+        let then: &[&str] = if by_role { &[] } else { &["destroy"] };
+        assert_eq!(b.sees("1"), then, "role {by_role}");
+    }
+}
+
+#[test]
+fn an_element_that_was_left_by_an_earlier_life_of_the_supervisor_is_taken_out_too() {
+    let mut b = Bench::replica();
+    let orders = b.orders(|host, cx| host.observed(cx, Ok(writable(true))));
+    assert_eq!(orders, ["admit 1", "forbid", "destroy", "close", "destroy", "destroy"]);
+}
+
+#[test]
+fn an_element_that_could_not_be_taken_out_is_tried_again_at_the_next_look() {
+    let mut b = Bench::replica();
+    b.sees("1");
+    let look = |b: &mut Bench| b.orders(|host, cx| host.observed(cx, Ok(writable(true))));
+    assert_eq!(look(&mut b), ["forbid", "destroy"]);
+    let refused = LockEvent::ReplicaForbidden { group: group(), ok: false };
+    b.orders(|host, cx| host.lock_event(cx, &refused));
+    assert_eq!(look(&mut b), ["forbid", "destroy"]);
+    let done = LockEvent::ReplicaForbidden { group: group(), ok: true };
+    b.orders(|host, cx| host.lock_event(cx, &done));
+    assert_eq!(look(&mut b), [""; 0]);
 }

@@ -8,7 +8,7 @@ use crate::{
     ids::RunId,
     leader::NodeView,
     model::GroupModel,
-    observe::{Fenced, GroupReport, RedisObservation, RedisView, Report},
+    observe::{Fenced, GroupReport, RedisObservation, RedisView, Report, TakeoverFailure},
     plan::{Exclusion, history::shared_offset},
     spec::GroupSpec,
 };
@@ -61,6 +61,10 @@ impl<'a> Candidates<'a> {
             RedisView::Unknown => return Err(Exclusion::NotProbed),
             RedisView::Doubtful(..) | RedisView::Down(_) => return Err(Exclusion::RedisDown),
         };
+        // Nothing would be opened there.
+        if report.takeover_failure == Some(TakeoverFailure::Lock) {
+            return Err(Exclusion::Lock);
+        }
         let is_master = self.group.master() == Some(node);
         if is_master {
             self.judge_old_master(redis)?;

@@ -114,4 +114,6 @@ pub enum Exclusion {
     LinkDown,
     #[error("its Redis can be reached around the lock: {}", Bypass::tell(.open))]
     Bypass { open: Vec<Bypass> },
+    #[error("the kernel lock of its host cannot be worked")]
+    Lock,
 }

@@ -53,6 +53,11 @@ impl Lock {
                 self.replica.remove(&item.port);
                 LockEvent::ReplicaForbidden { group: item.group, ok: true }
             }
+            LockOp::Restore => {
+                let guarded = std::mem::take(&mut self.guarded);
+                *self = Self { guarded, ..Self::default() };
+                LockEvent::Restored { ok: true }
+            }
             // No Redis unit here that closes a port before a start.
             LockOp::Admit { item, run_id } => {
                 LockEvent::Admitted { group: item.group, run_id, ok: true }

@@ -78,6 +78,8 @@ pub(crate) struct Host {
     pub died_told: bool,
     /// The kernel refuses every opening.
     pub deny_open: bool,
+    /// The kernel's tables are not as they have to be, and cannot be made anew.
+    pub lock_broken: bool,
     pub disk: Recovered,
     pub burned: BTreeMap<GroupId, Epoch>,
     pub incarnation: u64,
@@ -175,6 +177,7 @@ impl World {
             deadline: 0,
             died_told: false,
             deny_open: false,
+            lock_broken: false,
             disk: Recovered::default(),
             burned: BTreeMap::new(),
             incarnation: 1,
@@ -281,6 +284,9 @@ impl World {
             Effect::Lock(LockOp::Open { arm, items, .. }) if self.host(name).deny_open => {
                 let groups = items.into_iter().map(|i| i.group).collect();
                 Some(Input::Lock(LockEvent::Opened { arm, groups, ok: false }))
+            }
+            Effect::Lock(LockOp::Restore) if self.host(name).lock_broken => {
+                Some(Input::Lock(LockEvent::Restored { ok: false }))
             }
             Effect::Lock(op) => Some(Input::Lock(self.host(name).lock.run(t, op))),
             Effect::Act { group, id, action } => {

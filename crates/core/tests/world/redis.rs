@@ -92,6 +92,7 @@ impl World {
                 let r = self.redis(name);
                 (r.min_replicas, r.min_replicas_max_lag) = (min.to_write, min.max_lag_s);
             }
+            Action::ShutWrites => self.redis(name).min_replicas = u32::MAX,
             Action::Relink { .. } => self.redis(name).stuck_since = None,
             Action::Compare { .. } => return Some(self.compare(name)),
             Action::KeepAside { gap, .. } => return self.keep_aside(name, *gap),
@@ -110,7 +111,6 @@ impl World {
             Action::EnsureVip { .. } => host.vip = true,
             Action::RemoveVip { .. } => host.vip = false,
             Action::Unpause
-            | Action::ShutWrites
             | Action::Announce { .. }
             | Action::ProbeRival { .. }
             | Action::DestroySockets { .. }

@@ -184,6 +184,7 @@ fn lock_text(op: &LockOp) -> (Kind, String) {
         LockOp::Guard { .. } => (Kind::Lock, "guard".into()),
         LockOp::PermitReplica { .. } => (Kind::Lock, "permit replica".into()),
         LockOp::ForbidReplica { .. } => (Kind::Lock, "forbid replica".into()),
+        LockOp::Restore => (Kind::Lock, "restore".into()),
         LockOp::Admit { run_id, .. } => (Kind::Lock, format!("admit {run_id}")),
     }
 }

@@ -46,6 +46,8 @@ const fn kind_of(kind: &EventKind) -> pb::EventKind {
         EventKind::Acknowledged => pb::EventKind::Acknowledged,
         EventKind::LockLost => pb::EventKind::LockLost,
         EventKind::LockRestored => pb::EventKind::LockRestored,
+        EventKind::LockBroken => pb::EventKind::LockBroken,
+        EventKind::WritableByHand { .. } => pb::EventKind::WritableByHand,
         EventKind::LeaderChanged { .. } => pb::EventKind::LeaderChanged,
         EventKind::ActionFailed { .. } => pb::EventKind::ActionFailed,
         EventKind::Bypass { .. } => pb::EventKind::Bypass,
@@ -102,6 +104,12 @@ fn sentence(view: &View, kind: &EventKind) -> String {
         EventKind::Acknowledged => plain("an operator has acknowledged the failures"),
         EventKind::LockLost => plain("the kernel's table was changed by somebody"),
         EventKind::LockRestored => plain("the kernel's table is back, closed"),
+        EventKind::LockBroken => plain(
+            "the kernel's table cannot be put back: the port may be open, writes are shut in Redis",
+        ),
+        EventKind::WritableByHand { role } => {
+            format!("somebody made Redis {role}: its port is closed")
+        }
         EventKind::LeaderChanged { leader: Some(leader), term } => {
             format!("{} leads, term {term}", view.name(*leader))
         }

@@ -195,6 +195,7 @@ pub(super) fn exclusion(why: &Exclusion) -> pb::Exclusion {
         Exclusion::IsMaster => pb::ExclusionReason::IsMaster,
         Exclusion::LinkDown => pb::ExclusionReason::LinkDown,
         Exclusion::Bypass { .. } => pb::ExclusionReason::Bypass,
+        Exclusion::Lock => pb::ExclusionReason::Lock,
     };
     pb::Exclusion { reason: reason.into(), text: why.to_string() }
 }

@@ -179,7 +179,10 @@ fn stuck(
     group: &GroupStatus,
     member: &MemberStatus,
 ) -> Option<Problem> {
-    let failure = member.takeover_failure.filter(|_| group.master == Some(member.node))?;
+    let is_master = group.master == Some(member.node);
+    // A lock that is broken is one wherever it is.
+    let told = |f: &TakeoverFailure| is_master || *f == TakeoverFailure::Lock;
+    let failure = member.takeover_failure.filter(told)?;
     let report = Reporter { group: group.group.as_str() };
     let name = view.name(member.node);
     let of = spec.group(&group.group);
@@ -198,11 +201,13 @@ fn stuck(
             format!("bind in redis.conf must let {vip} in: redis-cli CONFIG GET bind"),
         ),
         TakeoverFailure::Lock => (
-            format!("the kernel lock at {name} cannot be worked"),
-            "nft list table inet redkeep".to_owned(),
+            format!("the kernel lock at {name} cannot be worked: its port may be open to all"),
+            "journalctl -u redkeepd says what the kernel answered; nft list table inet redkeep"
+                .to_owned(),
         ),
     };
-    Some(report.say(Severity::Critical, &name, text, format!("{help} (on that node)")))
+    let severity = if is_master { Severity::Critical } else { Severity::Warning };
+    Some(report.say(severity, &name, text, format!("{help} (on that node)")))
 }
 
 /// It does not stop what serves, but nothing can be moved safely until it is mended.
@@ -249,9 +254,14 @@ fn of_member(
         RedisView::Up(seen) => {
             let master = group.master.filter(|_| !is_master && group.serving)?;
             let wanted = spec.group(&group.group).and_then(|g| spec.redis_addr(master, g))?;
+            let closed = match member.takeover_failure {
+                Some(TakeoverFailure::Lock) => "",
+                _ => "; its port is closed",
+            };
+            let mut help = report.explain();
             let text = match &seen.role {
                 RedisRole::Master => {
-                    format!("Redis at {name} is a master, but not the group's; its port is closed")
+                    format!("Redis at {name} is a master, but not the group's{closed}")
                 }
                 RedisRole::Replica { master_host, master_port, .. }
                     if master_host.parse() != Ok(wanted.ip()) || *master_port != wanted.port() =>
@@ -265,11 +275,15 @@ fn of_member(
                     format!("Redis at {name} has lost its link to the master")
                 }
                 RedisRole::Replica { read_only: false, .. } => {
-                    format!("Redis at {name} is a replica that takes writes (replica-read-only no)")
+                    "replica-read-only yes in redis.conf, then systemctl restart redis-server (on that node)"
+                        .clone_into(&mut help);
+                    format!(
+                        "Redis at {name} is a replica that takes writes (replica-read-only no){closed}"
+                    )
                 }
                 RedisRole::Replica { .. } => return None,
             };
-            Some(report.say(Severity::Warning, &name, text, report.explain()))
+            Some(report.say(Severity::Warning, &name, text, help))
         }
     }
 }

@@ -188,6 +188,7 @@ impl Lock {
                     ok: self.settled("forbid replica", done),
                 }
             }
+            LockOp::Restore => LockEvent::Restored { ok: self.reinstall() },
             // The driver names the process with it: `take_in`.
             LockOp::Admit { item, run_id } => {
                 LockEvent::Admitted { group: item.group, run_id, ok: false }
@@ -256,15 +257,19 @@ impl Lock {
                 tracing::error!(error = %chain(&error), "the lock's tables cannot be read: made anew, closed");
             }
         }
+        // Ports that may be open and cannot be closed here: the core shuts what else there is, and asks to try again.
+        let event = if self.reinstall() { HostEvent::LockLost } else { HostEvent::LockBroken };
+        self.answers.push_back(Input::Host(event));
+    }
+
+    /// Makes all tables anew, closed for all that was guarded.
+    fn reinstall(&mut self) -> bool {
         let items: Vec<GuardedPort> = self.items.values().cloned().collect();
-        match self.lock.reinstall(&items) {
-            Ok(()) => self.answers.push_back(Input::Host(HostEvent::LockLost)),
-            Err(error) => {
-                // Open ports that cannot be closed: nothing this process does is safe any more.
-                tracing::error!(error = %chain(&error), "the lock cannot be made anew");
-                self.answers.push_back(Input::Host(HostEvent::LockLost));
-            }
+        let done = self.lock.reinstall(&items);
+        if let Err(error) = &done {
+            tracing::error!(error = %chain(error), "the lock cannot be made anew: its ports may be open to all");
         }
+        done.is_ok()
     }
 
     /// True when no start of this process keeps the port closed any more. A start that closed the port after the process

@@ -35,6 +35,7 @@ impl Draft {
             Profile::Standstill => self.standstill(),
             Profile::Membership => self.membership(),
             Profile::Filtered => self.filtered(),
+            Profile::ByHand => self.by_hand(),
         }
         self.faults
     }
@@ -92,7 +93,8 @@ impl Draft {
             | F::AddNode
             | F::RemoveNode
             | F::AddMember
-            | F::RemoveMember => ms(1),
+            | F::RemoveMember
+            | F::PromoteByHand => ms(1),
             F::LockStall => ms(self.rng.range(5, 400)),
             F::PauseMachine => ms(self.rng.range(1, 24)),
             F::PowerOff | F::LogFlood => ms(self.rng.range(200, 3_000)),
@@ -120,6 +122,7 @@ impl Draft {
             | F::StalledElection
             | F::StalledLook
             | F::OpenAround
+            | F::WritableByHand
             | F::DiskFails => ms(self.rng.range(50, if long { 4_000 } else { 1_200 })),
         }
     }

@@ -205,6 +205,9 @@ impl World {
         if self.hosts[host].is_rival(group, self.port(group)) {
             return self.coverage.met("write of a second master before the first start");
         }
+        if self.is_by_hand(host, group) && !self.hosts[host].leased(self.port(group), self.now) {
+            return self.coverage.met("write of a replica made writable by hand");
+        }
         self.check_strict(host, group, write);
         self.checks.tails.answered(write);
         let elsewhere = self.fullest_elsewhere(host, group);

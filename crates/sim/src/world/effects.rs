@@ -468,6 +468,7 @@ fn lock_event(op: &LockOp, ok: bool) -> LockEvent {
         LockOp::ForbidReplica { item } => {
             LockEvent::ReplicaForbidden { group: item.group.clone(), ok }
         }
+        LockOp::Restore => LockEvent::Restored { ok },
         LockOp::Admit { item, run_id } => {
             LockEvent::Admitted { group: item.group.clone(), run_id: run_id.clone(), ok }
         }

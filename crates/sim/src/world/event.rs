@@ -293,6 +293,12 @@ pub(crate) enum Undo {
         group: Group,
         life: u64,
     },
+    /// `replica-read-only` is set back.
+    ReadOnly {
+        host: Endpoint,
+        group: Group,
+        life: u64,
+    },
     Join {
         from: Endpoint,
         to: Endpoint,

@@ -145,6 +145,7 @@ impl World {
             F::StalledLook => self.stall_next_look(host, fault.lasts),
             F::OpenAround => self.open_around(host, fault),
             F::PortFiltered | F::PortFilteredForNodes => self.filter_port(host, fault),
+            F::PromoteByHand | F::WritableByHand => self.order_by_hand(host, fault),
             F::DiskFails => self.disk_fails(host, fault.lasts),
             F::LogFlood => self.flood(self.now.after(fault.lasts)),
             F::PauseMachine => self.pause_machine(host, fault.lasts),
@@ -309,6 +310,9 @@ impl World {
             Undo::Resume { host } => self.resume_machine(host),
             Undo::CloseAround { host, group, life } => self.close_around(host, group, life),
             Undo::Unfilter { host, group, kind } => self.unfilter(host, group, kind),
+            Undo::ReadOnly { host, group, life } => {
+                self.set_writable(host, group, (life, false));
+            }
             Undo::ThawRedis { host, group, life } => self.thaw_redis(host, group, life),
             Undo::Join { from, to } => self.net.heal(from, to),
             Undo::Weather { loss_ppm, duplicate_ppm, straggler_ppm, straggler_max } => {

@@ -241,7 +241,7 @@ impl Host {
     }
     /// Clients on this group's port reach a Redis that takes writes.
     pub(crate) fn takes_writes(&self, group: Group, port: u16, now: Real) -> bool {
-        self.redis[group].as_ref().is_some_and(Redis::is_master) && self.passes(port, now)
+        self.redis[group].as_ref().is_some_and(Redis::takes_writes) && self.passes(port, now)
     }
     pub(crate) fn runs(&self) -> bool {
         self.process.as_ref().is_some_and(|p| p.frozen == 0)

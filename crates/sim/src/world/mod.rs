@@ -4,6 +4,7 @@
 //! asks the checkers after each event. Invariant: a run is a function of its plan alone.
 
 mod aside;
+mod by_hand;
 mod clients;
 mod driver;
 mod effects;
@@ -148,6 +149,8 @@ pub struct World {
     changes: membership::Changes,
     /// Faults that are prepared and not done.
     moments: Vec<moments::Moment>,
+    /// Redis that somebody has just made writable.
+    hands: Vec<by_hand::Hand>,
     /// By group: the reason that the leader stated last.
     stated: Vec<Option<&'static str>>,
     done: bool,
@@ -208,6 +211,7 @@ impl World {
             ending: sample::Ending::default(),
             changes,
             moments: Vec::new(),
+            hands: Vec::new(),
             stated,
             done: false,
             plan,
@@ -245,6 +249,7 @@ impl World {
             let Some(((at, _, _), event)) = self.queue.pop_first() else { break };
             self.now = at;
             self.dispatch(event);
+            self.follow_hands();
             self.check_writers();
             self.check_open_ports();
         }
@@ -367,10 +372,9 @@ impl World {
                 return self.fail(violation);
             }
             // Two masters that were found so are nobody's doing, until their ports are guarded.
-            let mut writers = self
-                .hosts
-                .iter()
-                .filter(|h| h.takes_writes(group, port, now) && !h.is_rival(group, port));
+            let writes = |h: &Host| h.takes_writes(group, port, now) && !h.is_rival(group, port);
+            let writers = self.hosts.iter().enumerate().filter(|(_, h)| writes(h));
+            let mut writers = writers.filter(|(n, _)| !self.is_by_hand(*n, group)).map(|(_, h)| h);
             if let (Some(a), Some(b)) = (writers.next(), writers.next()) {
                 let violation = Violation::TwoWriters { group, a: a.node, b: b.node };
                 return self.fail(violation);

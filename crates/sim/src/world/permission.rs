@@ -72,14 +72,16 @@ impl World {
     pub(super) fn check_open_ports(&mut self) {
         for group in 0..self.spec.groups.len() {
             let (now, port) = (self.now, self.port(group));
-            let open = |h: &&Host| h.lock.is_guarded(port) && h.passes(port, now);
-            let wrong = self.hosts.iter().filter(open).find_map(|h| {
+            let open = |(n, h): &(usize, &Host)| {
+                h.lock.is_guarded(port) && h.passes(port, now) && !self.is_by_hand(*n, group)
+            };
+            let wrong = self.hosts.iter().enumerate().filter(open).find_map(|(_, h)| {
                 let redis = h.redis[group].as_ref().filter(|r| r.is_up())?;
                 let (node, leased) = (h.node, h.leased(port, now));
                 if leased && redis.life != h.opened_life[group] {
                     return Some(Violation::OpenToAnotherLife { group, host: node });
                 }
-                (!leased && redis.is_master())
+                (!leased && redis.takes_writes())
                     .then_some(Violation::OpenAtMaster { group, host: node })
             });
             if let Some(violation) = wrong {

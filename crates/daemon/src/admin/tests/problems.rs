@@ -97,8 +97,8 @@ fn a_takeover_that_cannot_go_on_names_the_step_and_where_to_look() {
         ),
         (
             TakeoverFailure::Lock,
-            "the kernel lock at a cannot be worked",
-            "nft list table inet redkeep (on that node)",
+            "the kernel lock at a cannot be worked: its port may be open to all",
+            "journalctl -u redkeepd says what the kernel answered; nft list table inet redkeep (on that node)",
         ),
     ];
     for (failure, text, help) in steps {
@@ -155,6 +155,32 @@ fn a_replica_that_is_not_one_is_named() {
     check(
         b(RedisView::Up(observation("rb", replica_of("10.99.0.9"), 1))),
         &[(Warning, "Redis at b follows 10.99.0.9:16465 and not 10.99.0.1:16465", EXPLAIN)],
+    );
+    let mut writable = observation("rb", replica_of("10.99.0.1"), 1);
+    let RedisRole::Replica { read_only, .. } = &mut writable.role else { panic!() };
+    *read_only = false;
+    check(
+        b(RedisView::Up(writable)),
+        &[(
+            Warning,
+            "Redis at b is a replica that takes writes (replica-read-only no); its port is closed",
+            "replica-read-only yes in redis.conf, then systemctl restart redis-server (on that node)",
+        )],
+    );
+    check(
+        |v| {
+            let member = &mut v.groups[0].members[1];
+            member.redis = RedisView::Up(observation("rb", RedisRole::Master, 1));
+            member.takeover_failure = Some(TakeoverFailure::Lock);
+        },
+        &[
+            (Warning, "Redis at b is a master, but not the group's", EXPLAIN),
+            (
+                Warning,
+                "the kernel lock at b cannot be worked: its port may be open to all",
+                "journalctl -u redkeepd says what the kernel answered; nft list table inet redkeep (on that node)",
+            ),
+        ],
     );
     let seen = observation("rb", replica_of("10.99.0.1"), 1);
     check(
