@@ -153,7 +153,10 @@ fn a_fence_guards_what_was_not_guarded_when_the_table_was_lost() {
     b.orders(|host, cx| host.observed(cx, Ok(master("1"))));
     b.orders(|host, cx| host.host_event(cx, &HostEvent::LockLost));
     let orders = b.orders(|host, cx| host.fence_requested(cx, Epoch(1), false));
-    assert_eq!(orders, ["guard", "close", "destroy", "destroy"]);
+    assert_eq!(orders, ["guard", "close"]);
+    // Nobody else is named: 100 ms later who is connected is told.
+    assert_eq!(b.orders(|_, _| {}), ["destroy"]);
+    assert_eq!(b.orders(|_, _| {}), [""; 0], "once");
 }
 
 #[test]
