@@ -166,12 +166,16 @@ async fn a_black_holed_connection_is_replaced_at_once() {
     let first = next(&mut server.outlet, later).await.expect("no message after the cut");
     // Promised is a third of the lease to notice and a round trip to replace; TCP alone would take minutes.
     assert!(cut.elapsed() < Duration::from_secs(10), "{:?}", cut.elapsed());
-    // The abandoned stream is still there, on a connection that TCP holds on to: it must take nothing any more.
-    let from = number(&first) + 1;
-    for expected in from..from + 50 {
+    // The abandoned stream is still there, on a connection that TCP holds on to: did it take its share, every other message would
+    // be missing. A machine that stands still for the patience of a link makes another, and costs it what was under way.
+    let from = number(&first);
+    let mut last = from;
+    for _ in 0..100 {
         let following = next(&mut server.outlet, later).await.expect("messages stopped");
-        assert_eq!(number(&following), expected, "a message went elsewhere");
+        assert!(number(&following) > last, "a message came twice or late");
+        last = number(&following);
     }
+    assert!(last - from < 150, "of {} messages 100 arrived", last - from);
     sender.abort();
 }
 
