@@ -1,7 +1,7 @@
 //! A master is moved as unreached only where something but our own lock kept a majority from it.
 //!
 //! What each look met is known to the world, not to the one who looked. Reports are late, and a slow disk holds a fence up: what
-//! was met within [`RECENT`] counts.
+//! was met within `RECENT` counts.
 
 use std::collections::BTreeMap;
 
