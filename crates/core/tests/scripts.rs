@@ -50,6 +50,7 @@ scripts! {
     a_decision_in_flight_when_the_leader_changes,
     a_deaf_holder,
     a_switchover_that_the_target_does_not_confirm,
+    a_switchover_that_meets_a_ping_of_redis,
     cold_start,
     an_old_master_that_returns,
 }

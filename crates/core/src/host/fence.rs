@@ -14,6 +14,10 @@ use crate::{
     observe::{FenceCause, Fenced},
 };
 
+/// `*1\r\n$4\r\nPING\r\n`, which Redis adds to the stream by itself each `repl-ping-replica-period`, also while writes are paused
+/// (`replicationCron` of its replication.c). No write is that short: the shortest, `FLUSHDB`, is 17 bytes.
+const PING_BYTES: u64 = 14;
+
 #[derive(Debug)]
 pub(super) struct Fence {
     epoch: Epoch,
@@ -46,7 +50,9 @@ impl Fence {
         self.is_done().then_some(Fenced {
             epoch: self.epoch,
             offset: self.offset,
-            confirmed_by_target: self.planned_offset == Some(self.offset),
+            confirmed_by_target: self.planned_offset.is_some_and(|confirmed| {
+                self.offset == confirmed || self.offset == confirmed + PING_BYTES
+            }),
             cause: self.cause,
         })
     }
