@@ -176,7 +176,7 @@ fn a_leader_that_a_voter_does_not_know_hands_on_to_one_that_it_knows() {
     });
     w.heal();
     w.cut_between("b", "w");
-    w.until("a leads, which b knows", 6000, |w| w.leader() == Some("a"));
+    w.until("a leads, which b knows", 8000, |w| w.leader() == Some("a"));
     w.until("b is eligible", 2000, |w| w.pair_status().is_some_and(|g| g.eligible.len() == 1));
     for _ in 0..20 {
         w.run(1000);
@@ -185,6 +185,25 @@ fn a_leader_that_a_voter_does_not_know_hands_on_to_one_that_it_knows() {
     assert_eq!(w.serving(), Some("a"));
     w.heal();
     w.until("the witness leads again", 5000, |w| w.leader() == Some("w"));
+}
+
+/// Found by a test with real Redis: a supervisor that was started again was heard by the master's node a moment before the leader
+/// heard it, so leadership moved there, and the next failure cost an election.
+#[test]
+fn a_voter_that_comes_back_to_others_first_moves_no_leader() {
+    let mut w = World::settled_pair();
+    w.isolate("b");
+    w.redis("b").stuck_since = Some(w.t);
+    w.run(6000);
+    assert!(w.pair_status().is_some_and(|g| g.eligible.is_empty()), "b is no candidate");
+    w.heal();
+    w.cut_between("b", "w");
+    w.run(1500);
+    w.heal();
+    for _ in 0..50 {
+        w.run(100);
+        assert_eq!(w.leader(), Some("w"));
+    }
 }
 
 #[test]

@@ -30,6 +30,8 @@ const CANDIDATE_SILENCE_MIN: Span = Span(300_000_000);
 const VOTER_SILENCE: Span = Span::from_secs(3);
 /// Others are asked about it so often, for as long as it is away.
 const VOTER_ASKED_EVERY: Span = Span::from_secs(1);
+/// Who answers must have heard it for so long: one that comes back is heard by others a moment before the leader hears it.
+const VOTER_HEARD_FOR: Span = Span::from_secs(2);
 
 /// What others answered, by (who, of whom).
 #[derive(Debug, Default)]
@@ -40,6 +42,8 @@ struct Answer {
     asked_at: Mono,
     /// When the newest question was asked that was answered.
     heard: Option<Mono>,
+    /// And the first since when none was left unanswered.
+    since: Option<Mono>,
 }
 
 impl Reaches {
@@ -56,13 +60,21 @@ impl Reaches {
             return false;
         }
         let heard = known.and_then(|a| a.heard);
-        self.0.insert((via, target), Answer { asked_at: now, heard });
+        let since = known.filter(|a| a.heard == Some(a.asked_at)).and_then(|a| a.since);
+        self.0.insert((via, target), Answer { asked_at: now, heard, since });
         true
+    }
+
+    /// Every question of at least that long was answered.
+    fn is_heard_for(&self, via: NodeId, target: NodeId, now: Mono, long: Span) -> bool {
+        let since = self.0.get(&(via, target)).and_then(|a| a.since);
+        since.is_some_and(|at| now.since(at) >= long)
     }
 
     fn heard(&mut self, via: NodeId, target: NodeId, asked_at: Mono) {
         if let Some(answer) = self.0.get_mut(&(via, target)).filter(|a| a.asked_at >= asked_at) {
             answer.heard = answer.heard.max(Some(asked_at));
+            answer.since.get_or_insert(asked_at);
         }
     }
 }
@@ -148,8 +160,12 @@ impl Core {
         let age = self.timing().lease_ttl;
         for (_, to) in self.others_heard(now, self.candidate_silence()) {
             let hears = self.hears_as_much(to, now, VOTER_ASKED_EVERY);
-            let finds = lost.iter().any(|v| self.is_heard_by(to, *v, now, age));
-            if hears && finds {
+            let for_long = |v: &NodeId| {
+                let leader = self.leader.as_ref();
+                leader.is_some_and(|l| l.reaches.is_heard_for(to, *v, now.boot, VOTER_HEARD_FOR))
+            };
+            let finds = |v: &NodeId| self.is_heard_by(to, *v, now, age) && for_long(v);
+            if hears && lost.iter().any(finds) {
                 tracing::info!(%to, "leadership moves to a node that hears a voter which this one does not");
                 self.hand_on(now, to);
                 return;
