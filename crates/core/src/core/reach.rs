@@ -60,7 +60,10 @@ impl Reaches {
             return false;
         }
         let heard = known.and_then(|a| a.heard);
-        let since = known.filter(|a| a.heard == Some(a.asked_at)).and_then(|a| a.since);
+        // Answers from before a time without questions say nothing of that time.
+        let goes_on =
+            |a: &&Answer| a.heard == Some(a.asked_at) && now.since(a.asked_at) <= Span(every.0 * 2);
+        let since = known.filter(goes_on).and_then(|a| a.since);
         self.0.insert((via, target), Answer { asked_at: now, heard, since });
         true
     }
@@ -344,5 +347,33 @@ impl Core {
             let reach = Reach { step: ReachStep::Ask, target, asker: self.me, asked_at: now.boot };
             self.sink.push(Effect::Send { to: via, message: PeerMessage::Reach(reach) });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::node_id;
+
+    /// Found by a test with real Redis: an answer of ten seconds ago and one question that was answered late looked like ten seconds
+    /// of answers.
+    #[test]
+    fn what_was_heard_before_a_time_without_questions_does_not_count() {
+        let (via, target, every) = (node_id("a"), node_id("b"), Span::from_secs(1));
+        let at = |s: u64| Mono(s * 1_000_000_000);
+        let mut reaches = Reaches::default();
+        for s in 1..4 {
+            assert!(reaches.ask(via, target, at(s), every));
+            reaches.heard(via, target, at(s));
+        }
+        assert!(reaches.is_heard_for(via, target, at(3), Span::from_secs(2)));
+        reaches.ask(via, target, at(13), every);
+        reaches.heard(via, target, at(13));
+        assert!(!reaches.is_heard_for(via, target, at(13), Span::from_secs(2)));
+        // Nor what was heard before a question that nobody answered.
+        reaches.ask(via, target, at(14), every);
+        reaches.ask(via, target, at(15), every);
+        reaches.heard(via, target, at(15));
+        assert!(!reaches.is_heard_for(via, target, at(15), Span::from_secs(1)));
     }
 }
