@@ -77,7 +77,10 @@ impl Reaches {
     fn heard(&mut self, via: NodeId, target: NodeId, asked_at: Mono) {
         if let Some(answer) = self.0.get_mut(&(via, target)).filter(|a| a.asked_at >= asked_at) {
             answer.heard = answer.heard.max(Some(asked_at));
-            answer.since.get_or_insert(asked_at);
+            // Questions wait on their way to a node that is away, and are all answered when it is back.
+            if asked_at == answer.asked_at {
+                answer.since.get_or_insert(asked_at);
+            }
         }
     }
 }
@@ -373,6 +376,7 @@ mod tests {
         // Nor what was heard before a question that nobody answered.
         reaches.ask(via, target, at(14), every);
         reaches.ask(via, target, at(15), every);
+        reaches.heard(via, target, at(14));
         reaches.heard(via, target, at(15));
         assert!(!reaches.is_heard_for(via, target, at(15), Span::from_secs(1)));
     }
