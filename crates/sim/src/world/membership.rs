@@ -299,6 +299,16 @@ impl World {
         }
     }
 
+    /// `of` is a member of the group by the spec that the supervisor at `at` has applied. One that an operator took out may still
+    /// follow by its own file: what it holds is not the group's any more.
+    pub(super) fn knows_as_member(&mut self, at: Endpoint, of: Endpoint, group: Group) -> bool {
+        let (node, id) = (self.hosts[of].node, self.spec.groups[group].id.clone());
+        let host = &mut self.hosts[at];
+        let now = host.clock.now(self.now);
+        let cluster = host.process.as_mut().and_then(|p| p.core.status(now).cluster);
+        cluster.is_none_or(|c| c.group(&id).is_some_and(|g| g.is_member(node)))
+    }
+
     /// The supervisors that lead now, stopped ones included.
     fn seats(&mut self) -> Vec<Seat> {
         let mut seats = Vec::new();

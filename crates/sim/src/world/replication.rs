@@ -149,7 +149,8 @@ impl World {
         r.upstream = Some(Upstream { conn, online: true, last_heard: now, backoff });
         self.note(format_args!("{replica} g{group} copies {master}: {gets} writes for {had}"));
         let rival = std::mem::take(&mut self.hosts[replica].rival[group]);
-        if anew && gets < had && !rival && !self.checks.ledger.named_by_operator(group, master) {
+        let by_order = rival || self.checks.ledger.named_by_operator(group, master);
+        if anew && gets < had && !by_order && self.knows_as_member(master, replica, group) {
             self.fail(Violation::EmptyReplaced { group, host: replica, had, gets });
         }
         if let Some(a) = self.attached(link) {
