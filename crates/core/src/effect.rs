@@ -301,7 +301,7 @@ pub enum EventKind {
     Fencing {
         cause: FenceCause,
     },
-    /// Gates out in the kernel and epoch burned on disk.
+    /// Gates out in the kernel; epoch burned on disk, unless its life of Redis is over.
     Fenced {
         cause: FenceCause,
         offset: u64,

@@ -156,6 +156,12 @@ impl Leader {
         self.since
     }
 
+    /// When a node was last heard; who was never heard counts from when this node began to lead.
+    pub(crate) fn heard_at(&self, node: NodeId) -> Mono {
+        let heard = self.nodes().get(&node).and_then(|n| n.heard);
+        heard.unwrap_or_default().max(self.since)
+    }
+
     /// What was assigned before this node led counts from when it began to.
     fn assigned_at(&self, lead: &GroupLead) -> Mono {
         lead.assigned_at.max(self.since)

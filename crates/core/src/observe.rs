@@ -192,7 +192,7 @@ pub struct GroupReport {
     pub min_replicas: Option<u32>,
 }
 
-/// A fence that was carried out: gates out in the kernel, epoch burned on disk.
+/// A fence that was carried out: gates out in the kernel; epoch burned on disk, unless its life of Redis is over (ADR 0028).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fenced {
     pub epoch: Epoch,

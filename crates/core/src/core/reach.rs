@@ -197,10 +197,7 @@ impl Core {
     fn voters_silent_at(&self) -> impl Iterator<Item = (NodeId, Mono)> {
         self.leader.iter().flat_map(move |leader| {
             let others = self.consensus.voters().iter().copied().filter(|v| *v != self.me);
-            others.map(move |v| {
-                let heard = leader.nodes().get(&v).and_then(|n| n.heard);
-                (v, heard.unwrap_or_default().max(leader.since()) + VOTER_SILENCE)
-            })
+            others.map(move |v| (v, leader.heard_at(v) + VOTER_SILENCE))
         })
     }
 
@@ -242,8 +239,8 @@ impl Core {
             let sets = self.model.groups.values().filter(|g| !g.eligible.is_empty());
             sets.map(move |g| {
                 let nodes: BTreeSet<NodeId> = g.eligible.iter().map(|m| m.node).collect();
-                let heard = nodes.iter().filter_map(|n| leader.nodes().get(n)?.heard).max();
-                let at = heard.unwrap_or_default().max(leader.since()) + silence;
+                let heard = nodes.iter().map(|n| leader.heard_at(*n)).max();
+                let at = heard.unwrap_or_default() + silence;
                 let at = (!nodes.contains(&self.me)).then_some(at);
                 (nodes, at)
             })
@@ -306,10 +303,8 @@ impl Core {
     fn masters_silent_at(&self) -> impl Iterator<Item = (NodeId, Mono)> {
         let silence = self.silence();
         self.leader.iter().flat_map(move |leader| {
-            self.other_masters().into_iter().map(move |master| {
-                let heard = leader.nodes().get(&master).and_then(|v| v.heard);
-                (master, heard.unwrap_or_default().max(leader.since()) + silence)
-            })
+            let masters = self.other_masters().into_iter();
+            masters.map(move |master| (master, leader.heard_at(master) + silence))
         })
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Level-triggered: [`HostGroup::reconcile`] runs after every input, compares, and emits what is missing. Owned by the core.
 //! Invariants: nothing is opened without a grant at the assigned epoch; the replica element is out before a promotion; a fence
-//! is reported only after the kernel acknowledged and the epoch is burned; replicas follow only a master that serves.
+//! is reported only after the kernel acknowledged and, unless its Redis is dead, the epoch is burned; replicas follow only a master that serves.
 
 mod broken;
 mod departure;

@@ -19,12 +19,7 @@ impl Draft {
                 8 => self.full_disk(at),
                 _ => self.long_away(at),
             };
-            if self.rng.chance(300_000) {
-                let kind = *self.rng.pick(F::drawn());
-                let (when, target) = (at + ms(self.rng.below(2_000)), self.target());
-                let length = self.length(kind);
-                self.add(when, kind, target, length);
-            }
+            self.maybe_another(at, 2_000);
             at = at + lasts + ms(self.rng.range(1_500, 4_000));
         }
     }

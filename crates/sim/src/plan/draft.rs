@@ -70,6 +70,16 @@ impl Draft {
         self.faults.push(Planned { at, kind, target, lasts, pick });
     }
 
+    /// In three cases of ten something else beside what a profile is about.
+    pub(super) fn maybe_another(&mut self, at: Span, within_ms: u64) {
+        if self.rng.chance(300_000) {
+            let kind = *self.rng.pick(FaultKind::drawn());
+            let (when, target) = (at + ms(self.rng.below(within_ms)), self.target());
+            let length = self.length(kind);
+            self.add(when, kind, target, length);
+        }
+    }
+
     /// An order about the membership: of the cluster, or of `group`.
     pub(super) fn order(&mut self, at: Span, kind: FaultKind, host: usize, group: usize) {
         self.add_picked((at, kind), Target::Node(host), ms(1), group as u64);

@@ -20,12 +20,7 @@ impl Draft {
                 _ if self.layout.hosts() == 3 => self.closed_by_the_lock(at, group),
                 _ => self.filter(at, Target::Master(group)),
             };
-            if self.rng.chance(300_000) {
-                let kind = *self.rng.pick(F::drawn());
-                let (when, target) = (at + ms(self.rng.below(3_000)), self.target());
-                let length = self.length(kind);
-                self.add(when, kind, target, length);
-            }
+            self.maybe_another(at, 3_000);
             at = at + lasts + ms(self.rng.range(1_500, 4_000));
         }
     }
