@@ -130,6 +130,7 @@ mod tests {
             backlog_from: None,
             replicas: Vec::new(),
             version: "7.0.15".into(),
+            append_only: false,
             settled: true,
             bypass: Vec::new(),
         }

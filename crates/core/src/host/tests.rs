@@ -103,6 +103,7 @@ pub(super) fn replica(run: &str) -> RedisObservation {
         backlog_from: None,
         replicas: Vec::new(),
         version: "7.0.15".into(),
+        append_only: false,
         settled: true,
         bypass: Vec::new(),
     }

@@ -188,6 +188,7 @@ impl Bench {
                 serving: (a.master == node_id(node)).then_some(a.epoch),
                 takeover_failure: None,
                 min_replicas: None,
+                led: None,
             }
         };
         let groups = (0..GROUPS.len()).map(of).collect();
@@ -231,6 +232,7 @@ fn redis(node: &str, master: NodeId) -> RedisObservation {
         backlog_from: None,
         replicas: Vec::new(),
         version: "7.0.15".into(),
+        append_only: false,
         settled: true,
         bypass: Vec::new(),
     }

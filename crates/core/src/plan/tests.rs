@@ -1,8 +1,10 @@
 //! The planner's questions in the order of safety, one case a test.
 
 mod bypass;
+mod cold;
 mod joining;
 mod order;
+mod stray;
 mod unreached;
 
 use std::collections::BTreeMap;
@@ -87,6 +89,7 @@ fn redis(name: &str, offset: u64, master: bool) -> RedisObservation {
         backlog_from: None,
         replicas: Vec::new(),
         version: "7.0.15".into(),
+        append_only: false,
         settled: true,
         bypass: Vec::new(),
     }
@@ -121,6 +124,7 @@ impl Case {
             serving: None,
             takeover_failure: None,
             min_replicas: None,
+            led: None,
         };
         let now = Mono(100 * SEC);
         let mut reports = BTreeMap::new();
