@@ -34,6 +34,7 @@ holds! {
     ColdStart = "hold: cold start",
     EmptyDataSet = "hold: empty data set",
     OlderDataSet = "hold: older data set",
+    UnrelatedDataSets = "hold: unrelated data sets",
     Cooldown = "hold: cooldown",
     MassFailure = "hold: mass failure",
     InFlight = "hold: in flight",
@@ -41,8 +42,9 @@ holds! {
     TakeoverRunning = "hold: takeover running",
     Bypass = "hold: reached around the lock",
     ;
-    // Looks over the network are not answered.
+    // Looks over the network are not answered, and there is no other Redis to copy.
     not here:
+    OtherHistory = "hold: other history",
     FencingUnreached = "hold: fencing an unreached master",
     Unreached = "hold: unreached master",
 }

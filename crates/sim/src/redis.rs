@@ -163,6 +163,8 @@ pub struct Redis {
     pub resend_at: Real,
     /// Ways in that the kernel lock does not guard.
     pub around: Vec<Bypass>,
+    /// What it read at its start was an append-only file.
+    pub append_only: bool,
 }
 
 /// Why a client's write was not executed.
@@ -193,6 +195,7 @@ impl Redis {
             waiting: Vec::new(),
             resend_at: Real(0),
             around: Vec::new(),
+            append_only: false,
         }
     }
 
@@ -406,6 +409,7 @@ impl Redis {
             backlog_from: NonZeroU64::new(self.data.offset.saturating_sub(BACKLOG_BYTES) + 1),
             replicas: self.attached.iter().map(replica).collect(),
             version: "7.0.15".into(),
+            append_only: self.append_only,
             settled,
             bypass,
         }

@@ -62,6 +62,10 @@ pub enum Violation {
         "group {group}: host {host} serves no data at epoch {epoch}; another member holds {elsewhere} writes"
     )]
     EmptyServes { group: usize, host: usize, epoch: Epoch, elsewhere: usize },
+    #[error(
+        "group {group}: a cold start at epoch {epoch} lost {lost} writes that the disk of host {host} had"
+    )]
+    ColdStartLost { group: usize, epoch: Epoch, host: usize, lost: usize },
     #[error("group {group}: write {write} was acknowledged and is not on the master at the end")]
     MissingAtEnd { group: usize, write: WriteId },
     #[error("at log index {applied}: two nodes have different models")]
@@ -121,6 +125,7 @@ impl Violation {
             Self::TailDropped { .. } => "TailDropped",
             Self::EmptyReplaced { .. } => "EmptyReplaced",
             Self::EmptyServes { .. } => "EmptyServes",
+            Self::ColdStartLost { .. } => "ColdStartLost",
             Self::MissingAtEnd { .. } => "MissingAtEnd",
             Self::ModelsDiffer { .. } => "ModelsDiffer",
             Self::TwoMajorities { .. } => "TwoMajorities",
@@ -158,6 +163,7 @@ impl Violation {
             | Self::TailDropped { .. }
             | Self::EmptyReplaced { .. }
             | Self::EmptyServes { .. }
+            | Self::ColdStartLost { .. }
             | Self::MissingAtEnd { .. }
             | Self::TwoMajorities { .. }
             | Self::ModelsDiffer { .. } => true,

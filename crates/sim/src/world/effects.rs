@@ -5,7 +5,7 @@
 
 use redkeep_core::{
     Action, ActionId, ActionOutcome, Effect, GroupId, HostEvent, Input, LockEvent, LockOp, RunId,
-    Span, effect::ActionFailure,
+    Span, command::Cause, effect::ActionFailure,
 };
 
 use crate::{
@@ -253,6 +253,10 @@ impl World {
         }
         if self.checks.ledger.opened(group, host, (view.epoch, view.cause)) {
             self.coverage.met("tenure begun");
+            if view.cause == Some(Cause::ColdStart) {
+                let others = self.passed_over(host, group);
+                self.checks.ledger.passed_over(group, view.epoch, others);
+            }
             if self.is_newcomer(host) {
                 self.coverage.met(claims::NEWCOMER_SERVES);
             }
