@@ -14,10 +14,10 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// What may be lost by a failover: `max_lag` and a lease, with the second that Redis rounds by.
 const TAIL: Duration = Duration::from_millis(4300);
 
-fn start_pair() -> Result<Pair> {
+fn start_pair(options: &RedisOptions) -> Result<Pair> {
     let lab = Lab::builder().build()?;
     let file = ClusterFile::founding(&lab, "300ms")?;
-    let mut pair = Pair::start_in(lab, &file, &RedisOptions::default())?;
+    let mut pair = Pair::start_in(lab, &file, options)?;
     pair.start_writers(&[])?;
     Ok(pair)
 }
@@ -43,8 +43,12 @@ fn foreign(host: &Host, keys: usize) -> Result<Redis> {
     Ok(redis)
 }
 
+/// With Redis's own `repl-diskless-sync-delay`, 5 s: with none the replica may have copied the other data before the fence.
 fn copies_another(keys: usize) -> Result<()> {
-    let pair = start_pair()?;
+    let mut options = RedisOptions::default();
+    let delay = ("repl-diskless-sync-delay".to_owned(), "5".to_owned());
+    options.extra = vec![("repl-diskless-sync".to_owned(), "yes".to_owned()), delay];
+    let pair = start_pair(&options)?;
     let client = pair.host("c")?;
     let _other = foreign(client, keys)?;
     let old = pair.assignment("w")?.master;
@@ -82,7 +86,7 @@ fn master_that_copies_an_empty_redis_is_replaced_by_its_replica() -> Result<()> 
 /// before Redis 7 it comes back with the history and a large offset.
 #[test]
 fn last_master_with_an_append_only_file_wins_against_an_older_snapshot() -> Result<()> {
-    let mut pair = start_pair()?;
+    let mut pair = start_pair(&RedisOptions::default())?;
     ensure!(pair.assignment("w")?.master == "a", "only a's file makes a master");
     for (directive, value) in [("appendfsync", "always"), ("appendonly", "yes")] {
         done(&order(&pair, "a", &["CONFIG", "SET", directive, value])?)?;

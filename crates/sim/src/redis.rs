@@ -165,6 +165,10 @@ pub struct Redis {
     pub around: Vec<Bypass>,
     /// What it read at its start was an append-only file.
     pub append_only: bool,
+    /// Writes that it read then.
+    pub read: usize,
+    /// It, or a life before, read an old file: what it has since goes on from that.
+    pub fell_back: bool,
 }
 
 /// Why a client's write was not executed.
@@ -196,6 +200,8 @@ impl Redis {
             resend_at: Real(0),
             around: Vec::new(),
             append_only: false,
+            read: 0,
+            fell_back: false,
         }
     }
 
@@ -214,9 +220,10 @@ impl Redis {
     pub fn start(&mut self, life: u64, role: Role, kept: usize) {
         let mut log = std::mem::take(&mut self.data.log);
         log.truncate(kept);
-        let frozen = self.frozen;
+        let (frozen, fell_back) = (self.frozen, self.fell_back);
         *self = Self::new(life, role);
-        self.frozen = frozen;
+        (self.frozen, self.fell_back) = (frozen, fell_back);
+        self.read = log.len();
         self.phase = Phase::Loading;
         self.data.log = log;
     }
@@ -349,6 +356,7 @@ impl Redis {
     /// Take over a full copy.
     pub fn replace(&mut self, data: DataSet) {
         self.data = data;
+        (self.read, self.fell_back) = (0, false);
         self.previous = None;
     }
 

@@ -144,13 +144,17 @@ impl World {
         };
         let len = redis.data.log.len();
         let kept = match keep {
-            Keep::Most if short => len.saturating_sub(usize::try_from(tail).unwrap_or(0)),
+            // What was read from the disk is there.
+            Keep::Most if short => {
+                len.saturating_sub(usize::try_from(tail).unwrap_or(0)).max(redis.read.min(len))
+            }
             Keep::Most => len,
             Keep::Half | Keep::Rdb => len / 2,
             Keep::Nothing => 0,
         };
         h.lock.redis_starts(port, life);
-        let append_only = self.append_only && keep == Keep::Most;
+        redis.fell_back |= matches!(keep, Keep::Half | Keep::Rdb | Keep::Nothing);
+        let append_only = self.append_only && keep == Keep::Most && !redis.fell_back;
         // An RDB names its history to a replica, and from Redis 7 on to a master; an append-only file never does.
         let named = kept > 0 && !append_only && (keep == Keep::Rdb || role != Role::Master);
         if named {
