@@ -11,7 +11,7 @@ use crate::{
     command::Cause,
     lineage::Lineage,
     model::Assignment,
-    observe::{RedisObservation, RedisView},
+    observe::RedisObservation,
     plan::{
         HoldReason, Plan, bypass,
         candidate::{Candidate, Candidates},
@@ -143,17 +143,12 @@ pub(super) fn fuller_elsewhere(p: &PlanInput<'_>, best: &Candidate) -> Option<Ho
         let theirs = data_of(&c, m.node, o);
         match mine.and_then(|mine| surplus(&theirs, &data_of(&c, best.node, mine))) {
             Some(true) => hold = Some(HoldReason::OlderDataSet),
-            // Who does not come back within its time is not waited for if nothing is known of it.
-            None if !is_whole && is_there(&c, m.node) => {
+            // Found by the simulator: it was not heard for a moment, just when the wait was over.
+            None if !is_whole => {
                 hold = hold.or_else(|| Some(unrelated(p, best, m.node)));
             }
             Some(false) | None => {}
         }
     }
     hold
-}
-
-fn is_there(c: &Candidates<'_>, node: NodeId) -> bool {
-    let view = c.report(node).map(|r| &r.redis);
-    matches!(view, Some(RedisView::Up(_) | RedisView::Doubtful(..)))
 }

@@ -129,10 +129,12 @@ fn an_empty_last_master_leaves_it_to_the_replica_and_one_that_is_away_is_waited_
     assert!(matches!(away.hold(), HoldReason::ColdStart { .. }));
     away.now = Mono(1000 * SEC);
     away.reports.get_mut("b").unwrap().0 = Mono(1000 * SEC);
-    assert_eq!(away.assigned(), ("b", Cause::ColdStart), "it did not come within cold_start_wait");
     // What is known of it counts for longer.
+    assert!(unrelated(&away));
     away.report("a").redis = seen("a", true, master(950));
     assert_eq!(away.hold(), HoldReason::OlderDataSet);
+    away.report("a").redis = RedisView::Down(DownReason::Dead);
+    assert_eq!(away.assigned(), ("b", Cause::ColdStart), "it did not come within cold_start_wait");
 }
 
 /// a had become a copy of another Redis before it ended.
