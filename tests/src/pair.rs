@@ -135,6 +135,10 @@ impl Pair {
         self.redis.get(host).with_context(|| format!("no Redis on {host}"))
     }
 
+    pub fn redis_mut(&mut self, host: &str) -> Result<&mut Redis> {
+        self.redis.get_mut(host).with_context(|| format!("no Redis on {host}"))
+    }
+
     pub fn supervisor(&self, host: &str) -> Result<&Supervisor> {
         self.supervisors.get(host).with_context(|| format!("no supervisor on {host}"))
     }

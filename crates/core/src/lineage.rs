@@ -42,6 +42,11 @@ impl Lineage {
         Some(self.offset.saturating_sub(parted_at?))
     }
 
+    /// Its names.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
+        self.names().map(|(id, _)| id)
+    }
+
     /// Each name that it goes by, and where it ends under it.
     fn names(&self) -> impl Iterator<Item = (&str, u64)> {
         let before = self.previous.as_ref();

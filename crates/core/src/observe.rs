@@ -6,7 +6,10 @@ use core::num::NonZeroU64;
 
 use redkeep_consensus::{NodeId, Span};
 
-use crate::ids::{Epoch, GroupId, RunId};
+use crate::{
+    ids::{Epoch, GroupId, RunId},
+    lineage::Lineage,
+};
 
 /// One successful probe of a Redis (`INFO`).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,6 +29,8 @@ pub struct RedisObservation {
     /// Replicas attached to this master.
     pub replicas: Vec<AttachedReplica>,
     pub version: String,
+    /// Every write is kept in an append-only file (`aof_enabled`).
+    pub append_only: bool,
     /// Every role-changing command sent so far was answered (lease-review R6).
     pub settled: bool,
     /// Ways in that the kernel lock does not guard: none, where all is well.
@@ -190,6 +195,15 @@ pub struct GroupReport {
     pub takeover_failure: Option<TakeoverFailure>,
     /// `min-replicas-to-write` as Redis was told, if it is master here; none also while the answer is not known.
     pub min_replicas: Option<u32>,
+    /// Where the data stood when this node last saw its Redis serve.
+    pub led: Option<Led>,
+}
+
+/// The data set of a master while it serves: what it is later must go on from there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Led {
+    pub epoch: Epoch,
+    pub data: Lineage,
 }
 
 /// A fence that was carried out: gates out in the kernel; epoch burned on disk, unless its life of Redis is over (ADR 0028).
@@ -266,8 +280,11 @@ impl Report {
 
     /// `later` differs at most in how far replication has come.
     pub(crate) fn is_but_progress(&self, later: &[GroupReport], sights: &[Sight]) -> bool {
-        let still =
-            |g: &GroupReport| GroupReport { redis: g.redis.without_progress(), ..g.clone() };
+        let still = |g: &GroupReport| {
+            let led =
+                g.led.clone().map(|led| Led { data: Lineage { offset: 0, ..led.data }, ..led });
+            GroupReport { redis: g.redis.without_progress(), led, ..g.clone() }
+        };
         self.sights == sights && self.groups.iter().map(still).eq(later.iter().map(still))
     }
 }
@@ -305,10 +322,14 @@ impl RedisObservation {
     pub fn link_up(&self) -> bool {
         matches!(self.role, RedisRole::Replica { link_up: true, .. })
     }
-    /// This data set goes back to the history `id`, directly or before its own promotion.
+    /// Where its data set stands.
     #[must_use]
-    pub fn shares_history(&self, id: &str) -> bool {
-        self.replication_id == id || self.previous.as_ref().is_some_and(|p| p.replication_id == id)
+    pub fn lineage(&self) -> Lineage {
+        Lineage {
+            replication_id: self.replication_id.clone(),
+            previous: self.previous.clone(),
+            offset: self.offset,
+        }
     }
 }
 

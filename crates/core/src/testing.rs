@@ -63,6 +63,7 @@ pub(crate) fn master(run: &str) -> RedisObservation {
         replicas: Vec::new(),
         version: "7.0.15".into(),
         settled: true,
+        append_only: false,
         bypass: Vec::new(),
     }
 }

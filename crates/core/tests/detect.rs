@@ -108,3 +108,79 @@ fn when_both_data_sets_are_doubtful_an_operator_decides() {
     w.until("b serves", 3000, |w| w.serving() == Some("b"));
     w.until("a has its data", 3000, |w| w.redis("a").keys == 10);
 }
+
+/// Somebody makes a the replica of another Redis, and the copy is there before the next look.
+fn stray(w: &mut World, keys: u64) {
+    let r = w.redis("a");
+    r.master = Some(([10, 99, 0, 77], 16465).into());
+    (r.history, r.previous, r.keys, r.offset) = ("other".into(), None, keys, 5000 * keys + 1);
+}
+
+/// b serves with the group's data, and a gets them.
+fn b_goes_on(w: &mut World) {
+    let ms = w.until("b serves", 3000, |w| {
+        assert!(!w.writable("a") || w.redis("a").keys == 10, "other data are served");
+        w.serving() == Some("b")
+    });
+    println!("b serves after {ms} ms");
+    assert_eq!(w.redis("b").keys, 10);
+    w.until("a has the data again", 3000, |w| w.redis("a").keys == 10);
+    w.until("a is eligible", 5000, |w| w.pair_status().is_some_and(|g| g.eligible.len() == 1));
+    assert_eq!((w.serving(), w.redis("b").keys), (Some("b"), 10));
+}
+
+#[test]
+fn a_master_that_became_a_copy_of_another_redis_is_replaced_by_its_replica() {
+    for keys in [3, 0, 500] {
+        let mut w = World::settled_pair();
+        stray(&mut w, keys);
+        b_goes_on(&mut w);
+    }
+}
+
+/// Who decides then never saw a as a master; a's own node did.
+#[test]
+fn the_same_while_the_leader_is_lost() {
+    for keys in [3, 0] {
+        let mut w = World::settled_pair();
+        let leader = w.leader().expect("a leader");
+        assert_eq!(leader, "w");
+        w.isolate("w");
+        stray(&mut w, keys);
+        b_goes_on(&mut w);
+    }
+}
+
+/// A replica of another Redis and a master again, between two looks: it never shows the wrong role.
+#[test]
+fn a_master_whose_data_were_changed_between_two_looks_fences_at_once() {
+    let mut w = World::settled_pair();
+    // Its replica lost the link, and tries again once a second.
+    w.no_replication = true;
+    stray(&mut w, 3);
+    let r = w.redis("a");
+    (r.master, r.history, r.previous) = (None, "own".into(), Some(("other".into(), 15_002)));
+    w.until("a fences", 51, |w| !w.is_open("a"));
+    w.no_replication = false;
+    b_goes_on(&mut w);
+}
+
+#[test]
+fn a_replica_that_became_a_copy_of_another_redis_leaves_the_set_and_is_not_promoted() {
+    let mut w = World::settled_pair();
+    w.no_replication = true;
+    let r = w.redis("b");
+    r.master = Some(([10, 99, 0, 77], 16465).into());
+    (r.history, r.keys, r.offset) = ("other".into(), 700, 90_000);
+    w.until("b left the set", 500, |w| w.pair_status().is_some_and(|g| g.eligible.is_empty()));
+    w.redis("a").append_only = true;
+    w.kill_redis("a");
+    for _ in 0..2000 {
+        w.step();
+        assert!(!w.writable("b"));
+    }
+    w.start_redis("a", false);
+    w.until("a serves", 5000, |w| w.serving() == Some("a"));
+    w.no_replication = false;
+    w.until("b has the group's data", 3000, |w| w.redis("b").keys == 10);
+}

@@ -97,6 +97,7 @@ impl World {
             backlog_from: None,
             replicas: Vec::new(),
             version: "7.0.15".to_owned(),
+            append_only: false,
             settled: true,
             bypass: Vec::new(),
         };

@@ -6,7 +6,7 @@ use redkeep_core::plan::HoldReason;
 use crate::{fault::FaultKind, trace::Coverage};
 
 macro_rules! holds {
-    ($($name:ident = $text:literal),* $(,)?) => {
+    ($($name:ident = $text:literal),* $(,)?; not here: $($other:ident = $never:literal),* $(,)?) => {
         /// Every reason that a leader of this world may state, by the name under which it is counted.
         pub const HOLDS: &[&str] = &[$($text),*];
 
@@ -14,7 +14,8 @@ macro_rules! holds {
         #[must_use]
         pub const fn hold_name(hold: &HoldReason) -> &'static str {
             match hold {
-                $(HoldReason::$name { .. } => $text),*
+                $(HoldReason::$name { .. } => $text,)*
+                $(HoldReason::$other { .. } => $never,)*
             }
         }
     };
@@ -33,6 +34,7 @@ holds! {
     ColdStart = "hold: cold start",
     EmptyDataSet = "hold: empty data set",
     OlderDataSet = "hold: older data set",
+    UnrelatedDataSets = "hold: unrelated data sets",
     Cooldown = "hold: cooldown",
     MassFailure = "hold: mass failure",
     InFlight = "hold: in flight",
@@ -41,6 +43,10 @@ holds! {
     Bypass = "hold: reached around the lock",
     FencingUnreached = "hold: fencing an unreached master",
     Unreached = "hold: unreached master",
+    ;
+    // There is no other Redis to copy.
+    not here:
+    OtherHistory = "hold: other history",
 }
 
 /// A node that was away comes back by the leader's snapshot.

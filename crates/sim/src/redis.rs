@@ -165,6 +165,12 @@ pub struct Redis {
     pub around: Vec<Bypass>,
     /// `replica-read-only no`: what a replica takes then is its own, and never replicated.
     pub writable: bool,
+    /// What it read at its start was an append-only file.
+    pub append_only: bool,
+    /// Writes that it read then.
+    pub read: usize,
+    /// It, or a life before, read an old file: what it has since goes on from that.
+    pub fell_back: bool,
 }
 
 /// Why a client's write was not executed.
@@ -196,6 +202,9 @@ impl Redis {
             resend_at: Real(0),
             around: Vec::new(),
             writable: false,
+            append_only: false,
+            read: 0,
+            fell_back: false,
         }
     }
 
@@ -214,9 +223,10 @@ impl Redis {
     pub fn start(&mut self, life: u64, role: Role, kept: usize) {
         let mut log = std::mem::take(&mut self.data.log);
         log.truncate(kept);
-        let frozen = self.frozen;
+        let (frozen, fell_back) = (self.frozen, self.fell_back);
         *self = Self::new(life, role);
-        self.frozen = frozen;
+        (self.frozen, self.fell_back) = (frozen, fell_back);
+        self.read = log.len();
         self.phase = Phase::Loading;
         self.data.log = log;
     }
@@ -355,6 +365,7 @@ impl Redis {
     /// Take over a full copy.
     pub fn replace(&mut self, data: DataSet) {
         self.data = data;
+        (self.read, self.fell_back) = (0, false);
         self.previous = None;
     }
 
@@ -415,6 +426,7 @@ impl Redis {
             backlog_from: NonZeroU64::new(self.data.offset.saturating_sub(BACKLOG_BYTES) + 1),
             replicas: self.attached.iter().map(replica).collect(),
             version: "7.0.15".into(),
+            append_only: self.append_only,
             settled,
             bypass,
         }

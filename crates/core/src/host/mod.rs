@@ -30,8 +30,10 @@ use crate::{
     model::{Assignment, GroupModel, Model},
     mutations::Mutations,
     observe::{
-        Bypass, FenceCause, GroupReport, ProbeFailure, RedisObservation, RedisView, TakeoverFailure,
+        Bypass, FenceCause, GroupReport, Led, ProbeFailure, RedisObservation, RedisView,
+        TakeoverFailure,
     },
+    plan::history::continues,
     sink::Sink,
     spec::{ClusterSpec, GroupSpec},
 };
@@ -48,6 +50,9 @@ use takeover::Takeover;
 
 /// A failed step is tried again after this.
 const RETRY: Span = Span(20_000_000);
+
+/// A master that is seen as a replica so often in a row is none: one look may be older than the promotion.
+const WRONG_ROLE_LOOKS: u32 = 2;
 
 /// What the parts of a group's machine work with.
 pub(crate) struct Cx<'a> {
@@ -112,6 +117,8 @@ pub(crate) struct HostGroup {
     /// Gates and VIP of an earlier tenure (or life of the supervisor) have been taken back.
     released: bool,
     wrong_role: u32,
+    /// Where the data stood when Redis was last seen to serve.
+    led: Option<Led>,
     /// The life whose start was admitted, or is being.
     admitted: Option<RunId>,
     lag: Lag,
@@ -141,6 +148,7 @@ impl HostGroup {
             guarded: at_start.guarded,
             released: false,
             wrong_role: 0,
+            led: None,
             admitted: None,
             lag: Lag::new(at_start.open),
             told: Told::default(),
@@ -227,7 +235,9 @@ impl HostGroup {
             {
                 Some(FenceCause::RedisDead)
             }
-            Some(_) | None => (self.wrong_role >= 2).then_some(FenceCause::WrongRole),
+            Some(_) | None => {
+                (self.wrong_role >= WRONG_ROLE_LOOKS).then_some(FenceCause::WrongRole)
+            }
         }
     }
 
@@ -284,6 +294,7 @@ impl HostGroup {
                 self.admit(cx, &o.run_id);
                 let serving = self.takeover.as_ref().is_some_and(|t| t.serving);
                 self.wrong_role = if serving && !o.is_master() { self.wrong_role + 1 } else { 0 };
+                self.note_led(cx, &o);
                 self.replica.observed(&o);
                 self.shut_writable(cx, &o);
                 self.quarantine.sees(&o.run_id);
@@ -293,6 +304,25 @@ impl HostGroup {
             Err(failure) => self.detector.failed(cx.now.boot, failure),
         }
         self.tell_change(cx, before);
+    }
+
+    /// What serves goes on from what it was. If it does not, somebody put other data there: no second look is waited for, since
+    /// its replicas would copy them.
+    fn note_led(&mut self, cx: &Cx<'_>, o: &RedisObservation) {
+        let Some(a) = self.model(cx).and_then(|g| g.assignment.as_ref()) else { return };
+        let serving = self.takeover.as_ref().is_some_and(|t| t.serving && t.epoch == a.epoch);
+        if !serving || a.master != self.me || a.run_id != o.run_id {
+            return;
+        }
+        match &self.led {
+            Some(led) if led.epoch == a.epoch && !continues(o, &led.data) => {
+                self.wrong_role = WRONG_ROLE_LOOKS;
+            }
+            Some(_) | None if o.is_master() => {
+                self.led = Some(Led { epoch: a.epoch, data: o.lineage() });
+            }
+            Some(_) | None => {}
+        }
     }
 
     fn tell_change(&self, cx: &mut Cx<'_>, before: &'static str) {
@@ -435,6 +465,7 @@ impl HostGroup {
                 false => self.takeover.as_ref().and_then(|t| t.failure),
             },
             min_replicas: self.takeover.as_ref().and_then(|_| self.told.in_force()),
+            led: self.led.clone(),
         }
     }
 

@@ -189,6 +189,7 @@ impl Bench {
                 serving: (a.master == node_id(node)).then_some(a.epoch),
                 takeover_failure: None,
                 min_replicas: None,
+                led: None,
             }
         };
         let groups = (0..GROUPS.len()).map(of).collect();

@@ -6,7 +6,8 @@ use redkeep_consensus::Mono;
 
 use crate::{
     ids::{GroupId, RunId},
-    observe::{RedisObservation, RedisView, Report},
+    observe::{Led, RedisObservation, RedisView, Report},
+    plan::history::goes_on,
 };
 
 /// What the leader knows of a node.
@@ -20,6 +21,8 @@ pub struct NodeView {
     before: BTreeMap<GroupId, (Mono, RedisObservation)>,
     /// Keys of the last life that had any, while its Redis is back without: what was there, wherever it is now.
     emptied: BTreeMap<GroupId, u64>,
+    /// Where the data of the last tenure there stood while it served, and when that was told.
+    led: BTreeMap<GroupId, (Mono, Led)>,
 }
 
 impl NodeView {
@@ -33,6 +36,9 @@ impl NodeView {
         for g in &report.groups {
             if let RedisView::Up(o) = &g.redis {
                 self.observe(now, &g.group, o);
+            }
+            if let Some(led) = &g.led {
+                self.note_led(now, &g.group, led);
             }
         }
         self.report = Some(report);
@@ -50,6 +56,23 @@ impl NodeView {
             }
             self.before.insert(group.clone(), old);
         }
+    }
+
+    /// A supervisor that restarted knows only what is there now: other data than before are not taken for the master's.
+    fn note_led(&mut self, now: Mono, group: &GroupId, led: &Led) {
+        let known = self.led.get(group).map(|(_, known)| known);
+        let is_next = known.is_none_or(|known| match led.epoch == known.epoch {
+            true => goes_on(&led.data, &known.data),
+            false => led.epoch > known.epoch,
+        });
+        if is_next {
+            self.led.insert(group.clone(), (now, led.clone()));
+        }
+    }
+
+    /// The data set that served there last, and when it was told.
+    pub fn led(&self, group: &GroupId) -> Option<(Mono, &Led)> {
+        self.led.get(group).map(|(at, led)| (*at, led))
     }
 
     /// Its Redis came back empty, and held this many keys when this leader saw its last life.
@@ -84,6 +107,9 @@ impl NodeView {
                 g.redis.observation().filter(|o| before.is_none_or(|b| b.run_id != o.run_id));
             for o in before.into_iter().chain(of_report) {
                 view.observe(heard, &g.group, o);
+            }
+            if let Some(led) = &g.led {
+                view.note_led(heard, &g.group, led);
             }
         }
         view.report = Some(report);

@@ -67,7 +67,7 @@ impl<'a> Candidates<'a> {
         }
         let is_master = self.group.master() == Some(node);
         if is_master {
-            self.judge_old_master(redis)?;
+            self.judge_old_master(node, redis)?;
         }
         // The same life named again adds no second writer.
         if !redis.bypass.is_empty() && !self.is_master_s_life(node, redis) {
@@ -92,12 +92,20 @@ impl<'a> Candidates<'a> {
         })
     }
 
-    fn judge_old_master(&self, redis: &RedisObservation) -> Result<(), Exclusion> {
-        if !self.old_master && !self.allow_data_loss {
-            return Err(Exclusion::IsMaster);
+    fn judge_old_master(&self, node: NodeId, redis: &RedisObservation) -> Result<(), Exclusion> {
+        if self.allow_data_loss {
+            return Ok(());
         }
-        let same_life = self.group.assignment.as_ref().is_some_and(|a| a.run_id == redis.run_id);
-        if same_life || self.allow_data_loss { Ok(()) } else { Err(Exclusion::Restarted) }
+        // It lives, and may have become a copy of another Redis.
+        let same_life = self.is_master_s_life(node, redis);
+        if same_life && self.is_stray(node) {
+            return Err(Exclusion::OtherHistory);
+        }
+        match (self.old_master, same_life) {
+            (false, _) => Err(Exclusion::IsMaster),
+            (true, false) => Err(Exclusion::Restarted),
+            (true, true) => Ok(()),
+        }
     }
 
     fn is_master_s_life(&self, node: NodeId, redis: &RedisObservation) -> bool {
@@ -106,11 +114,15 @@ impl<'a> Candidates<'a> {
     }
 
     fn judge_replica(&self, node: NodeId, redis: &RedisObservation) -> Result<(), Exclusion> {
-        if self.allow_data_loss
-            || self.ignore_eligible
-            || self.group.is_eligible(node, &redis.run_id)
-        {
+        if self.allow_data_loss || self.ignore_eligible {
             return Ok(());
+        }
+        if self.group.is_eligible(node, &redis.run_id) {
+            return match self.is_stray(node) {
+                true => Err(Exclusion::OtherHistory),
+                false if self.is_emptied(redis) => Err(Exclusion::Empty),
+                false => Ok(()),
+            };
         }
         let was = self.group.eligible.iter().any(|m| m.node == node);
         Err(if was { Exclusion::Restarted } else { Exclusion::NotEligible })
@@ -128,15 +140,9 @@ impl<'a> Candidates<'a> {
         self.nodes.get(&node)?.report.as_ref()?.group(&self.spec.id)?.fenced
     }
 
-    /// The last that any report showed of the master's data set, and when. What its Redis has after a restart is another one.
-    pub(super) fn last_look_at_master(&self) -> Option<(Mono, &RedisObservation)> {
-        let a = self.group.assignment.as_ref()?;
-        self.nodes.get(&a.master)?.last_look_at(&self.spec.id, &a.run_id)
-    }
-
     fn shared(&self, redis: &RedisObservation) -> Option<u64> {
         match self.last_look_at_master() {
-            Some((_, master)) => shared_offset(redis, master),
+            Some((_, master)) => shared_offset(&redis.lineage(), &master),
             None => Some(redis.offset),
         }
     }

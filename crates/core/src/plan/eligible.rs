@@ -47,6 +47,10 @@ pub fn change(
 ) -> Option<EligibleChange> {
     let master_node = c.group.master()?;
     let RedisView::Up(master) = &c.report(master_node)?.redis else { return None };
+    // Of what somebody put in its place nobody is a good copy.
+    if !master.is_master() || c.is_stray(master_node) {
+        return None;
+    }
     let mut members = c.group.eligible.clone();
     let mut joining = Vec::new();
     members.retain(|m| still_alive(c, m));
@@ -79,10 +83,12 @@ fn is_within(lacks: u64, limit: u64, spec: &GroupSpec) -> bool {
     spec.max_lag_bytes == 0 || lacks <= limit
 }
 
-/// False when its own node says that this life of Redis is over.
+/// False when its own node says that this life of Redis is over, or has the data of another.
 fn still_alive(c: &Candidates<'_>, m: &EligibleMember) -> bool {
     match c.report(m.node).map(|r| &r.redis) {
-        Some(RedisView::Up(o) | RedisView::Doubtful(o, _)) => o.run_id == m.run_id,
+        Some(RedisView::Up(o) | RedisView::Doubtful(o, _)) => {
+            o.run_id == m.run_id && !c.is_stray(m.node) && !c.is_emptied(o)
+        }
         Some(RedisView::Down(_)) => false,
         Some(RedisView::Unknown) | None => true,
     }

@@ -2,6 +2,7 @@
 
 pub mod bypass;
 pub mod candidate;
+mod cold;
 pub mod eligible;
 pub mod history;
 pub mod planner;

@@ -13,6 +13,7 @@ use crate::{
     plan::{
         HoldReason, bypass,
         candidate::{Candidate, Candidates},
+        cold,
         eligible::{self, EligibleChange, JoinMarks},
         unreached::{self, Unreached},
     },
@@ -269,7 +270,7 @@ fn plan_forced(p: &PlanInput<'_>, forced: &Forced) -> Plan {
 }
 
 /// Nobody may be promoted; where a way around the lock is all that is in the way, it is named.
-fn no_candidate(p: &PlanInput<'_>) -> HoldReason {
+pub(super) fn no_candidate(p: &PlanInput<'_>) -> HoldReason {
     bypass::of_candidate(&p.candidates, p.cluster).unwrap_or(HoldReason::NoCandidate)
 }
 
@@ -356,14 +357,14 @@ fn choose(p: &PlanInput<'_>, a: &Assignment, cause: Cause) -> Plan {
     if ranked.is_empty() {
         ranked = Candidates { old_master: true, ..p.candidates }.ranked();
     }
-    let Some(best) = ranked.first() else { return cold_start(p, a) };
+    let Some(best) = ranked.first() else { return cold::start(p, a) };
     if best.node != a.master
         && let Some(hold) = brake(p)
     {
         return Plan::Hold(hold);
     }
     // An eligible replica of the same history is as full as the master was, whatever has expired since.
-    if best.keys == 0 && !best.same_history && fuller_elsewhere(p, best).is_some() {
+    if best.keys == 0 && !best.same_history && cold::fuller_elsewhere(p, best).is_some() {
         return Plan::Hold(HoldReason::EmptyDataSet);
     }
     let evidence = match cause {
@@ -371,74 +372,6 @@ fn choose(p: &PlanInput<'_>, a: &Assignment, cause: Cause) -> Plan {
         _ => "the old master's node fenced",
     };
     Plan::Assign(assign(p, best, cause, evidence))
-}
-
-/// No member of the eligible set is there as it was. Only its nodes and the last master are considered, and only
-/// when nobody who might hold more is missing.
-fn cold_start(p: &PlanInput<'_>, a: &Assignment) -> Plan {
-    let c = Candidates { allow_data_loss: true, ..p.candidates };
-    let eligible_nodes: Vec<NodeId> = p.candidates.group.eligible.iter().map(|m| m.node).collect();
-    let all_eligible_report = eligible_nodes.iter().all(|n| c.judge(*n).is_ok());
-    let mut pool: Vec<Candidate> = c
-        .ranked()
-        .into_iter()
-        .filter(|x| x.node == a.master || eligible_nodes.contains(&x.node))
-        .filter(|x| x.priority > 0)
-        .collect();
-    let everybody = p.candidates.spec.members.iter().all(|m| c.judge(m.node).is_ok());
-    let waited = p.now_boot.since(p.assigned_at);
-    let left = p.cluster.timing.cold_start_wait.0.saturating_sub(waited.0);
-    if pool.is_empty() {
-        return Plan::Hold(no_candidate(p));
-    }
-    if !everybody && (left > 0 || !all_eligible_report) {
-        let open = bypass::of_candidate(&p.candidates, p.cluster);
-        return Plan::Hold(open.unwrap_or(HoldReason::ColdStart { left: Span(left) }));
-    }
-    pool.sort_by_key(|x| std::cmp::Reverse((x.keys > 0, x.offset, x.node == a.master)));
-    let Some(best) = pool.first() else { return Plan::Hold(HoldReason::NoCandidate) };
-    match fuller_elsewhere(p, best) {
-        Some(hold) => Plan::Hold(hold),
-        None if best.keys == 0 && !everybody => Plan::Hold(HoldReason::EmptyDataSet),
-        None if p.paused => Plan::Hold(HoldReason::Paused),
-        None => Plan::Assign(assign(
-            p,
-            best,
-            Cause::ColdStart,
-            "the fullest data set among eligible members and the last master",
-        )),
-    }
-}
-
-/// Somebody who reports holds more than `best`, or its own last life did (invariant 5).
-fn fuller_elsewhere(p: &PlanInput<'_>, best: &Candidate) -> Option<HoldReason> {
-    let c = Candidates { allow_data_loss: true, ..p.candidates };
-    // What it held before it came back empty may be on another whose newest report is still on its way.
-    let own = p.candidates.nodes.get(&best.node);
-    if best.keys == 0 && own.is_some_and(|n| n.keys_before_emptied(&c.spec.id) > 0) {
-        return Some(HoldReason::EmptyDataSet);
-    }
-    let others = p.candidates.spec.members.iter().filter(|m| m.node != best.node);
-    let mut hold = None;
-    for m in others {
-        // The last known data set counts also while its Redis is down: it will be back.
-        let Some(o) =
-            p.candidates.nodes.get(&m.node).and_then(|n| n.last_observation(&p.candidates.spec.id))
-        else {
-            continue;
-        };
-        if best.keys == 0 && o.keys > 0 {
-            return Some(HoldReason::EmptyDataSet);
-        }
-        let mine = c.report(best.node).and_then(|r| r.redis.observation());
-        let comparable = mine.is_some_and(|b| {
-            o.shares_history(&b.replication_id) || b.shares_history(&o.replication_id)
-        });
-        if comparable && o.offset > best.offset && o.keys > 0 {
-            hold = Some(HoldReason::OlderDataSet);
-        }
-    }
-    hold
 }
 
 /// What goes into the history: nothing where there was no master, or the same life of it goes on.
@@ -450,7 +383,7 @@ fn loss(p: &PlanInput<'_>, to: &Candidate) -> Option<u64> {
     }
 }
 
-fn assign(p: &PlanInput<'_>, to: &Candidate, cause: Cause, evidence: &str) -> Assign {
+pub(super) fn assign(p: &PlanInput<'_>, to: &Candidate, cause: Cause, evidence: &str) -> Assign {
     let group = p.candidates.group;
     Assign {
         group: p.candidates.spec.id.clone(),

@@ -38,6 +38,14 @@ pub enum HoldReason {
     #[error("the only candidate has an older data set than a member that is not eligible")]
     OlderDataSet,
     #[error(
+        "cold start: nothing tells which of the data sets of {nodes} is newer; name the one to keep with `redkeepctl failover GROUP --to NODE --allow-data-loss`"
+    )]
+    UnrelatedDataSets { nodes: String },
+    #[error(
+        "the last master's Redis became a copy of another Redis, and no eligible replica has the group's data"
+    )]
+    OtherHistory,
+    #[error(
         "an automatic failover happened less than the cooldown ago ({left} left; `redkeepctl acknowledge` ends it)"
     )]
     Cooldown { left: Span },
@@ -70,6 +78,8 @@ impl HoldReason {
             | Self::AdoptedNotGuarded
             | Self::EmptyDataSet
             | Self::OlderDataSet
+            | Self::UnrelatedDataSets { .. }
+            | Self::OtherHistory
             | Self::Bypass { .. } => true,
             Self::Paused
             | Self::OldLease { .. }
@@ -104,7 +114,9 @@ pub enum Exclusion {
     NotProbed,
     #[error("its priority is 0 (never)")]
     NeverPromote,
-    #[error("its data set has another history")]
+    #[error(
+        "its data set has another history: not what the master last served, or not known to be"
+    )]
     OtherHistory,
     #[error("its data set is empty")]
     Empty,

@@ -1,8 +1,10 @@
 //! The planner's questions in the order of safety, one case a test.
 
 mod bypass;
+mod cold;
 mod joining;
 mod order;
+mod stray;
 mod unreached;
 
 use std::collections::BTreeMap;
@@ -60,6 +62,7 @@ impl Case {
             serving: None,
             takeover_failure: None,
             min_replicas: None,
+            led: None,
         };
         let now = Mono(100 * SEC);
         let mut reports = BTreeMap::new();

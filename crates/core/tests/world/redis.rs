@@ -261,6 +261,7 @@ impl World {
                 backlog_from: NonZeroU64::new(me.backlog_from),
                 replicas: if attached { vec![replica] } else { Vec::new() },
                 version: "7.0.15".into(),
+                append_only: me.append_only,
                 settled: true,
                 bypass: me.bypass.clone(),
             })

@@ -167,6 +167,8 @@ pub(super) fn hold(why: &HoldReason) -> pb::Hold {
         HoldReason::ColdStart { left } => (pb::HoldReason::ColdStart, Some(*left)),
         HoldReason::EmptyDataSet => (pb::HoldReason::EmptyDataSet, None),
         HoldReason::OlderDataSet => (pb::HoldReason::OlderDataSet, None),
+        HoldReason::UnrelatedDataSets { .. } => (pb::HoldReason::UnrelatedDataSets, None),
+        HoldReason::OtherHistory => (pb::HoldReason::OtherHistory, None),
         HoldReason::Cooldown { left } => (pb::HoldReason::Cooldown, Some(*left)),
         HoldReason::MassFailure { .. } => (pb::HoldReason::MassFailure, None),
         HoldReason::InFlight => (pb::HoldReason::InFlight, None),

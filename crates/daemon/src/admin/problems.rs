@@ -339,11 +339,13 @@ impl Reporter<'_> {
             HoldReason::AdoptionIncomplete | HoldReason::ColdStart { .. } => {
                 "systemctl status redkeepd redis-server (on each member)".to_owned()
             }
-            HoldReason::AdoptionAmbiguous { .. } | HoldReason::AdoptionNoMaster => at_a_loss,
+            HoldReason::AdoptionAmbiguous { .. }
+            | HoldReason::AdoptionNoMaster
+            | HoldReason::UnrelatedDataSets { .. } => at_a_loss,
             HoldReason::AdoptedNotGuarded => {
                 "systemctl start redkeepd (on the master's host)".to_owned()
             }
-            HoldReason::EmptyDataSet | HoldReason::OlderDataSet => {
+            HoldReason::EmptyDataSet | HoldReason::OlderDataSet | HoldReason::OtherHistory => {
                 format!("start the Redis that has the data; to go on without: {at_a_loss}")
             }
             HoldReason::Cooldown { .. } => {

@@ -333,6 +333,7 @@ fn observation(seen: &RedisObservation, lag_bytes: Option<u64>) -> pb::Redis {
         backlog_from: _,
         replicas,
         version,
+        append_only: _,
         settled,
         bypass,
     } = seen;

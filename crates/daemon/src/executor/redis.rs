@@ -363,6 +363,7 @@ fn observation(seen: &Observation, settled: bool, bypass: &[Bypass]) -> RedisObs
         backlog_from: seen.backlog_from,
         replicas: seen.replicas.iter().filter_map(attached).collect(),
         version: format!("{}.{}.{}", seen.version.major, seen.version.minor, seen.version.patch),
+        append_only: seen.persistence.aof_enabled,
         settled,
         bypass: bypass.to_vec(),
     }

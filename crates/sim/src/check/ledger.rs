@@ -2,8 +2,9 @@
 //!
 //! A tenure is the time in which one host serves a group at one epoch. Its first acknowledgement is where the data of
 //! the old master is compared with the new one's. What may be lost there depends on the cause: nothing by a switchover,
-//! nothing that `WAIT` confirmed, else only what was acknowledged within a bound of the old tenure's end. A master that handed
-//! over by a switchover and comes back when the new one failed lacks nothing that it had acknowledged itself.
+//! nothing that `WAIT` confirmed, else only what was acknowledged within a bound of the old tenure's end; by a cold start what no
+//! disk has that the leader knew of. A master that handed over by a switchover and comes back when the new one failed lacks
+//! nothing that it had acknowledged itself.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,9 @@ const SLACK: Span = Span::from_millis(600);
 
 /// Of a longer time between two acknowledgements only this much counts as served.
 const GAP_COUNTED: Span = Span::from_millis(200);
+
+/// The last writes may be missing in an append-only file that counts as the fullest data set.
+const AOF_TAIL: usize = 40;
 
 /// An answer that reached a client.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +62,8 @@ struct Group {
     causes: BTreeMap<Epoch, Cause>,
     /// Who opened each epoch.
     masters: BTreeMap<Epoch, usize>,
+    /// At a cold start: what the others had, by host, and at which epoch.
+    passed_over: Option<(Epoch, Vec<(usize, Vec<WriteId>)>)>,
 }
 
 /// What a change of masters may lose.
@@ -142,6 +148,11 @@ impl Ledger {
         self.groups[group].masters.get(&before).is_some_and(|old| *old != host)
     }
 
+    /// A cold start passed over these data sets.
+    pub fn passed_over(&mut self, group: usize, epoch: Epoch, others: Vec<(usize, Vec<WriteId>)>) {
+        self.groups[group].passed_over = Some((epoch, others));
+    }
+
     pub fn confirmed(&mut self, write: WriteId) {
         self.confirmed.insert(write);
     }
@@ -209,6 +220,16 @@ impl Ledger {
         if elsewhere > 1 && log.len() <= 1 && !by_operator(tenure.cause) {
             let host = tenure.host;
             return Err(Violation::EmptyServes { group, host, epoch, elsewhere });
+        }
+        if let Some((_, others)) = g.passed_over.take().filter(|(at, _)| *at == epoch) {
+            for (host, log) in others {
+                let had = self::present(&log, written);
+                let had = |k: &&Kept| had.get(k.write as usize).copied().unwrap_or(false);
+                let lost = lost.iter().filter(had).count();
+                if lost > AOF_TAIL {
+                    return Err(Violation::ColdStartLost { group, epoch, host, lost });
+                }
+            }
         }
         let bounded = match g.loss_after(old_epoch, epoch) {
             Loss::Nothing if !lost.is_empty() => {
@@ -335,6 +356,22 @@ mod tests {
             l.acknowledged(ack(0, 2, 100_000), &[0, 1, 2], 9).unwrap();
             let outcome = l.acknowledged(ack(1, 3, 100_500), &[0, 2, 3], 9);
             assert_eq!(outcome.is_err(), caught, "{cause:?} {at_ms}");
+        }
+    }
+
+    #[test]
+    fn a_cold_start_loses_nothing_of_what_a_disk_had() {
+        let writes: Vec<WriteId> = (0..100).collect();
+        for (had, caught) in [(100, true), (41, true), (40, false), (0, false)] {
+            let mut l = ledger();
+            open(&mut l, 0, 1, Cause::Adopted);
+            for w in &writes {
+                l.acknowledged(ack(0, *w, u64::from(*w)), &writes[..=*w as usize], 200).unwrap();
+            }
+            open(&mut l, 1, 2, Cause::ColdStart);
+            l.passed_over(0, Epoch(2), vec![(0, writes[..had].to_vec())]);
+            let outcome = l.acknowledged(ack(1, 100, 500), &[100], 200);
+            assert_eq!(outcome.is_err(), caught, "{had}: {outcome:?}");
         }
     }
 

@@ -67,6 +67,10 @@ pub enum Violation {
         "group {group}: host {host} fences as unreached; {by} nodes were kept from its Redis by anything but the lock, a majority is {needed}"
     )]
     NeedlessMove { group: usize, host: usize, by: usize, needed: usize },
+    #[error(
+        "group {group}: a cold start at epoch {epoch} lost {lost} writes that the disk of host {host} had"
+    )]
+    ColdStartLost { group: usize, epoch: Epoch, host: usize, lost: usize },
     #[error("group {group}: write {write} was acknowledged and is not on the master at the end")]
     MissingAtEnd { group: usize, write: WriteId },
     #[error("at log index {applied}: two nodes have different models")]
@@ -127,6 +131,7 @@ impl Violation {
             Self::EmptyReplaced { .. } => "EmptyReplaced",
             Self::EmptyServes { .. } => "EmptyServes",
             Self::NeedlessMove { .. } => "NeedlessMove",
+            Self::ColdStartLost { .. } => "ColdStartLost",
             Self::MissingAtEnd { .. } => "MissingAtEnd",
             Self::ModelsDiffer { .. } => "ModelsDiffer",
             Self::TwoMajorities { .. } => "TwoMajorities",
@@ -164,6 +169,7 @@ impl Violation {
             | Self::TailDropped { .. }
             | Self::EmptyReplaced { .. }
             | Self::EmptyServes { .. }
+            | Self::ColdStartLost { .. }
             | Self::MissingAtEnd { .. }
             | Self::TwoMajorities { .. }
             | Self::ModelsDiffer { .. } => true,

@@ -5,9 +5,12 @@
 
 use std::collections::BTreeMap;
 
+use redkeep_consensus::Role as RaftRole;
 use redkeep_core::{
     Span,
+    observe::RedisView,
     spec::{ClusterSpec, Durability},
+    status::StatusView,
 };
 
 use crate::{
@@ -259,6 +262,26 @@ impl World {
             .map(|r| r.data.log.len())
             .max()
             .unwrap_or(0)
+    }
+
+    /// The data sets beside that of `host` which the leader knows of: nobody follows it yet.
+    pub(super) fn passed_over(
+        &mut self,
+        host: Endpoint,
+        group: Group,
+    ) -> Vec<(Endpoint, Vec<WriteId>)> {
+        let hosts = 0..self.hosts.len();
+        let statuses: Vec<StatusView> = hosts.clone().filter_map(|h| self.status(h)).collect();
+        let leader = statuses.iter().filter(|s| s.role == RaftRole::Leader).max_by_key(|s| s.term);
+        let members = leader.and_then(|l| l.groups.get(group)).map_or(&[][..], |g| &g.members);
+        let known = |h: Endpoint| {
+            let redis = self.hosts[h].redis[group].as_ref()?;
+            let member = members.iter().find(|m| m.node == self.hosts[h].node && m.known)?;
+            let RedisView::Up(seen) = &member.redis else { return None };
+            let same = seen.run_id == redis.run_id() && !self.hosts[h].rival[group];
+            same.then(|| (h, redis.data.log.clone()))
+        };
+        hosts.filter(|h| *h != host).filter_map(known).collect()
     }
 
     /// `WAIT`: who has enough acknowledgements gets an answer.

@@ -254,6 +254,10 @@ impl World {
         }
         if self.checks.ledger.opened(group, host, (view.epoch, view.cause)) {
             self.coverage.met("tenure begun");
+            if view.cause == Some(Cause::ColdStart) {
+                let others = self.passed_over(host, group);
+                self.checks.ledger.passed_over(group, view.epoch, others);
+            }
             if self.is_newcomer(host) {
                 self.coverage.met(claims::NEWCOMER_SERVES);
             }

@@ -13,6 +13,9 @@ use crate::{
     },
 };
 
+/// What the expiry of one key adds to the offset of a master that nobody writes to.
+const EXPIRED_BYTES: u64 = 31;
+
 impl World {
     /// The pair runs before the first supervisor starts: the first member is the master, unless it is found otherwise.
     pub(super) fn begin_redis(&mut self) {
@@ -141,17 +144,27 @@ impl World {
         };
         let len = redis.data.log.len();
         let kept = match keep {
-            Keep::Most if short => len.saturating_sub(usize::try_from(tail).unwrap_or(0)),
+            // What was read from the disk is there.
+            Keep::Most if short => {
+                len.saturating_sub(usize::try_from(tail).unwrap_or(0)).max(redis.read.min(len))
+            }
             Keep::Most => len,
             Keep::Half | Keep::Rdb => len / 2,
             Keep::Nothing => 0,
         };
         h.lock.redis_starts(port, life);
-        if keep == Keep::Rdb {
+        redis.fell_back |= matches!(keep, Keep::Half | Keep::Rdb | Keep::Nothing);
+        let append_only = self.append_only && keep == Keep::Most && !redis.fell_back;
+        // An RDB names its history to a replica, and from Redis 7 on to a master; an append-only file never does.
+        let named = kept > 0 && !append_only && (keep == Keep::Rdb || role != Role::Master);
+        if named {
             redis.start_from_rdb(life, role, kept);
         } else {
             redis.start(life, role, kept);
+            let expires = role == Role::Master && kept > 0;
+            redis.data.offset = if expires { tail * EXPIRED_BYTES } else { 0 };
         }
+        redis.append_only = append_only;
         self.note(format_args!(
             "{host} g{group} redis {life} starts as {role:?} with {kept} of {len}"
         ));

@@ -114,7 +114,7 @@ impl World {
     }
 
     /// Of a supervisor that runs.
-    fn status(&mut self, host: Endpoint) -> Option<StatusView> {
+    pub(super) fn status(&mut self, host: Endpoint) -> Option<StatusView> {
         let now = self.hosts[host].clock.now(self.now);
         let process = self.hosts[host].process.as_mut().filter(|p| p.frozen == 0)?;
         Some(process.core.status(now))

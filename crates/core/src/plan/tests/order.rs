@@ -16,14 +16,20 @@ fn candidates_are_ordered_by_what_they_have_of_the_master_s_history() {
     let old: Data = ("h", 1000, None);
     let by_id = if node_id("b") < node_id("c") { ["b", "c"] } else { ["c", "b"] };
     let promoted: Data = ("new", 1000, Some(("h", 901)));
-    let cases: [(&str, Data, Data, Data, [&str; 2]); 7] = [
-        ("the highest offset", old, ("h", 900, None), ("h", 950, None), ["c", "b"]),
-        ("then the node id", old, ("h", 950, None), ("h", 950, None), by_id),
-        ("not another history", old, ("h", 1, None), ("x", 9999, None), ["b", "c"]),
-        ("not its own writes", old, ("own", 9999, Some(("h", 901))), ("h", 950, None), ["c", "b"]),
-        ("who followed it", promoted, ("h", 960, None), ("new", 905, Some(("h", 901))), ["c", "b"]),
-        ("or had it before", promoted, ("h", 880, None), ("x", 9999, None), ["b", "c"]),
-        ("an older one too", promoted, ("h", 880, None), ("h", 890, None), ["c", "b"]),
+    let cases: [(&str, Data, Data, Data, &[&str]); 7] = [
+        ("the highest offset", old, ("h", 900, None), ("h", 950, None), &["c", "b"]),
+        ("then the node id", old, ("h", 950, None), ("h", 950, None), &by_id),
+        ("not another history", old, ("h", 1, None), ("x", 9999, None), &["b"]),
+        ("not its own writes", old, ("own", 9999, Some(("h", 901))), ("h", 950, None), &["c", "b"]),
+        (
+            "who followed it",
+            promoted,
+            ("h", 960, None),
+            ("new", 905, Some(("h", 901))),
+            &["c", "b"],
+        ),
+        ("or had it before", promoted, ("h", 880, None), ("x", 9999, None), &["b"]),
+        ("an older one too", promoted, ("h", 880, None), ("h", 890, None), &["c", "b"]),
     ];
     for (what, master, b, c, order) in cases {
         let mut case = Case::well();
@@ -32,7 +38,8 @@ fn candidates_are_ordered_by_what_they_have_of_the_master_s_history() {
         case.report("c").redis = RedisView::Up(with("c", c));
         let nodes = case.nodes();
         let ranked: Vec<_> = case.candidates(&nodes).ranked().iter().map(|x| x.node).collect();
-        assert_eq!(ranked, order.map(node_id), "{what}");
+        let order: Vec<_> = order.iter().copied().map(node_id).collect();
+        assert_eq!(ranked, order, "{what}");
     }
 }
 

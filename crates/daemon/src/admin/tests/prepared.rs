@@ -233,6 +233,7 @@ pub(super) fn observation(run_id: &str, role: RedisRole, offset: u64) -> RedisOb
         backlog_from: None,
         replicas: Vec::new(),
         version: "7.0.15".to_owned(),
+        append_only: false,
         settled: true,
         bypass: Vec::new(),
     }

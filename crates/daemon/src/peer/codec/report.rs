@@ -4,8 +4,9 @@ use std::num::NonZeroU64;
 
 use redkeep_core::{
     Epoch, RunId, Span,
+    lineage::Lineage,
     observe::{
-        AttachedReplica, Bypass, DownReason, FenceCause, Fenced, GroupReport, PreviousHistory,
+        AttachedReplica, Bypass, DownReason, FenceCause, Fenced, GroupReport, Led, PreviousHistory,
         ProbeFailure, RedisObservation, RedisRole, RedisView, Report, Seen, Sight, TakeoverFailure,
     },
 };
@@ -38,7 +39,7 @@ fn sight_to_proto(sight: &Sight) -> pb::Sight {
 }
 
 fn group_to_proto(report: &GroupReport) -> pb::GroupReport {
-    let GroupReport { group, redis, fenced, serving, takeover_failure, min_replicas } = report;
+    let GroupReport { group, redis, fenced, serving, takeover_failure, min_replicas, led } = report;
     pb::GroupReport {
         group: name(group),
         redis: Some(view_to_proto(redis)),
@@ -46,7 +47,22 @@ fn group_to_proto(report: &GroupReport) -> pb::GroupReport {
         serving: serving.map(|e| e.0),
         takeover_failure: takeover_to_proto(*takeover_failure).into(),
         min_replicas: *min_replicas,
+        led: led.as_ref().map(led_to_proto),
     }
+}
+
+fn led_to_proto(Led { epoch, data }: &Led) -> pb::Led {
+    pb::Led {
+        epoch: epoch.0,
+        replication_id: data.replication_id.clone(),
+        previous: data.previous.as_ref().map(previous_to_proto),
+        offset: data.offset,
+    }
+}
+
+fn previous_to_proto(previous: &PreviousHistory) -> pb::PreviousHistory {
+    let PreviousHistory { replication_id, until_offset } = previous;
+    pb::PreviousHistory { replication_id: replication_id.clone(), until_offset: *until_offset }
 }
 
 fn view_to_proto(view: &RedisView) -> pb::RedisView {
@@ -73,6 +89,7 @@ fn observation_to_proto(seen: &RedisObservation) -> pb::RedisObservation {
         backlog_from,
         replicas,
         version,
+        append_only,
         settled,
         bypass,
     } = seen;
@@ -80,17 +97,13 @@ fn observation_to_proto(seen: &RedisObservation) -> pb::RedisObservation {
         run_id: run_id.as_str().to_owned(),
         role: Some(role_to_proto(role)),
         replication_id: replication_id.clone(),
-        previous: previous.as_ref().map(|PreviousHistory { replication_id, until_offset }| {
-            pb::PreviousHistory {
-                replication_id: replication_id.clone(),
-                until_offset: *until_offset,
-            }
-        }),
+        previous: previous.as_ref().map(previous_to_proto),
         offset: *offset,
         keys: *keys,
         backlog_from: backlog_from.map_or(0, NonZeroU64::get),
         replicas: replicas.iter().map(attached_to_proto).collect(),
         version: version.clone(),
+        append_only: *append_only,
         settled: *settled,
         bypass: bypass.iter().map(bypass_to_proto).collect(),
     }
@@ -198,7 +211,8 @@ fn sight_from_proto(sight: pb::Sight) -> Result<Sight, DecodeError> {
 }
 
 fn group_from_proto(report: pb::GroupReport) -> Result<GroupReport, DecodeError> {
-    let pb::GroupReport { group, redis, fenced, serving, takeover_failure, min_replicas } = report;
+    let pb::GroupReport { group, redis, fenced, serving, takeover_failure, min_replicas, led } =
+        report;
     Ok(GroupReport {
         group: group_id(&group, "report.groups.group")?,
         redis: view_from_proto(need(redis, "report.groups.redis")?)?,
@@ -206,7 +220,20 @@ fn group_from_proto(report: pb::GroupReport) -> Result<GroupReport, DecodeError>
         serving: serving.map(Epoch),
         takeover_failure: takeover_from_proto(takeover_failure)?,
         min_replicas,
+        led: led.map(led_from_proto),
     })
+}
+
+fn led_from_proto(led: pb::Led) -> Led {
+    let pb::Led { epoch, replication_id, previous, offset } = led;
+    let previous = previous.map(previous_from_proto);
+    let data = Lineage { replication_id, previous, offset };
+    Led { epoch: Epoch(epoch), data }
+}
+
+fn previous_from_proto(previous: pb::PreviousHistory) -> PreviousHistory {
+    let pb::PreviousHistory { replication_id, until_offset } = previous;
+    PreviousHistory { replication_id, until_offset }
 }
 
 fn view_from_proto(view: pb::RedisView) -> Result<RedisView, DecodeError> {
@@ -233,6 +260,7 @@ fn observation_from_proto(seen: pb::RedisObservation) -> Result<RedisObservation
         backlog_from,
         replicas,
         version,
+        append_only,
         settled,
         bypass,
     } = seen;
@@ -240,14 +268,13 @@ fn observation_from_proto(seen: pb::RedisObservation) -> Result<RedisObservation
         run_id: RunId::new(&run_id),
         role: role_from_proto(need(role, "redis_observation.role")?)?,
         replication_id,
-        previous: previous.map(|pb::PreviousHistory { replication_id, until_offset }| {
-            PreviousHistory { replication_id, until_offset }
-        }),
+        previous: previous.map(previous_from_proto),
         offset,
         keys,
         backlog_from: NonZeroU64::new(backlog_from),
         replicas: replicas.into_iter().map(attached_from_proto).collect::<Result<_, _>>()?,
         version,
+        append_only,
         settled,
         bypass: bypass.into_iter().map(bypass_from_proto).collect::<Result<_, _>>()?,
     })

@@ -5,7 +5,7 @@ use redkeep_core::{
     ArmId, Epoch, GroupId, Mono, NodeId, RunId, Span,
     message::{Grant, PeerMessage, RaftClass, Reach, ReachStep, Renew, RenewGroup},
     observe::{
-        AttachedReplica, Bypass, DownReason, EligibleMember, FenceCause, Fenced, GroupReport,
+        AttachedReplica, Bypass, DownReason, EligibleMember, FenceCause, Fenced, GroupReport, Led,
         PreviousHistory, ProbeFailure, RedisObservation, RedisRole, RedisView, Report, Seen, Sight,
         TakeoverFailure,
     },
@@ -82,6 +82,7 @@ fn observation(n: u64) -> RedisObservation {
             })
             .to_vec(),
         version: "7.0.15".to_owned(),
+        append_only: n.is_multiple_of(2),
         settled: n.is_multiple_of(7),
         bypass: match n % 3 {
             0 => Vec::new(),
@@ -151,6 +152,7 @@ fn message(n: u64) -> PeerMessage {
                 serving: (n.is_multiple_of(5)).then_some(Epoch(n)),
                 takeover_failure: TAKEOVERS[pick(5)],
                 min_replicas: n.is_multiple_of(3).then_some(2),
+                led: (n % 9 > 4).then(|| Led { epoch: Epoch(n), data: observation(n).lineage() }),
             };
             let seen = match pick(3) {
                 0 => Seen::Reached,
