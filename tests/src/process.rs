@@ -183,12 +183,16 @@ pub fn wait_until<T>(
 ) -> Result<T> {
     let started = Mono::now();
     loop {
+        let asked = Mono::now();
         if let Some(found) = probe() {
             return Ok(found);
         }
-        anyhow::ensure!(Mono::now().since(started) < limit, "waited {limit:?} for {what}");
-        // The pause between two looks at a condition, not a synchronisation.
-        std::thread::sleep(Duration::from_millis(1));
+        let now = Mono::now();
+        anyhow::ensure!(now.since(started) < limit, "waited {limit:?} for {what}");
+        // The pause between two looks at a condition, not a synchronisation. A look may start a program: as long a pause leaves
+        // the processor to those who are waited for.
+        let took = now.since(asked);
+        std::thread::sleep(took.clamp(Duration::from_millis(1), Duration::from_millis(50)));
     }
 }
 

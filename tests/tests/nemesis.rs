@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use redkeep_lab::nemesis::{Fault, Plan, Role, Step, run};
 
-/// Every supervisor of the cluster is killed and started again; then busy loops take all cores of the machine.
+/// Every supervisor of the cluster is killed and started again; then stress-ng takes all cores of the machine.
 #[test]
 fn supervisors_killed_together_and_starved_ones_make_no_second_master() -> Result<()> {
     let step = |at, fault, length| Step {

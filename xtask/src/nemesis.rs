@@ -10,6 +10,7 @@ use crate::{setup, verify};
 /// Fails if a promise was violated.
 pub(crate) fn run(root: &Path, seed: u64, minutes: u64, sentinel: bool) -> Result<()> {
     setup::require()?;
+    setup::install(&setup::LOAD)?;
     verify::build_programs(root)?;
     let mut command = cargo();
     command.args(["run", "--release", "-p", "redkeep-lab", "--bin", "redkeep-nemesis", "--"]);

@@ -17,6 +17,9 @@ const NEEDED: [(&str, &str); 6] = [
     ("setpriv", "util-linux"),
 ];
 
+/// What keeps all cores busy, where that is asked for.
+pub(crate) const LOAD: [(&str, &str); 1] = [("stress-ng", "stress-ng")];
+
 /// invoke-rc.d asks this program whether a package may start its service; 101 forbids it
 /// (/usr/share/doc/init-system-helpers/README.policy-rc.d.gz).
 const POLICY: &str = "/usr/sbin/policy-rc.d";

@@ -10,7 +10,7 @@ use crate::{setup, verify};
 /// Fails if the pair with the first lease was failed over.
 pub(crate) fn run(root: &Path, minutes: u64, leases: &[String]) -> Result<()> {
     setup::require()?;
-    setup::install(&[("stress-ng", "stress-ng")])?;
+    setup::install(&setup::LOAD)?;
     verify::build_programs(root)?;
     let mut command = cargo();
     command.args(["run", "--release", "-p", "redkeep-lab", "--bin", "redkeep-stress", "--"]);

@@ -18,7 +18,11 @@ struct Step {
 }
 
 const STEPS: [Step; 11] = [
-    Step { name: "setup", quick: false, action: |_| setup::require() },
+    Step {
+        name: "setup",
+        quick: false,
+        action: |_| setup::require().and_then(|()| setup::install(&setup::LOAD)),
+    },
     Step { name: "format", quick: true, action: format },
     Step { name: "clippy", quick: true, action: clippy },
     Step { name: "tidy", quick: true, action: tidy::run },

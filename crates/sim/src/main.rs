@@ -82,6 +82,9 @@ struct Lease {
     /// Restarts of supervisors beside a Redis.
     #[arg(long, default_value_t = 0)]
     restarts: u8,
+    /// Deaths of each Redis.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=1))]
+    deaths: u8,
     /// A fourth voter may be added, and the witness removed.
     #[arg(long)]
     membership: bool,
@@ -255,6 +258,7 @@ fn search_leases(lease: &Lease) -> bool {
         arms: lease.arms,
         assigns: lease.assigns,
         restarts: lease.restarts,
+        deaths: lease.deaths,
         membership: lease.membership,
         start: lease.start,
         forget: lease.forget,

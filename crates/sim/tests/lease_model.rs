@@ -4,12 +4,18 @@ use redkeep_sim::lease_model::{Found, Report, Rule, Setting, Start, search, sigh
 
 /// Every state within the bounds, and none with two writers. The numbers keep the model from shrinking unseen.
 fn holds(setting: &Setting, states_min: usize) {
-    let Report { found, states, depth, open, moved, diverged } = search(setting);
+    let Report { found, states, depth, open, moved, handed, back, diverged } = search(setting);
     assert_eq!(found, Found::Nothing, "{setting:?}");
     assert_eq!(diverged, 0, "two nodes committed different entries: {setting:?}");
-    println!("{states} states, depth {depth}, a host open in {open}, b in {moved}: {setting:?}");
+    println!(
+        "{states} states, depth {depth}, a host open in {open}, b in {moved}, handed over in {handed}, back in {back}: {setting:?}"
+    );
     assert!(states >= states_min, "{states} states of {setting:?}");
     assert!(open > states / 100 && moved > states / 100, "hardly anybody is ever open");
+    // Both ends of a switchover; at a cold start nobody is there to hand over before the first decision.
+    if setting.start != Start::Cold || setting.assigns > 1 {
+        assert!(handed > 0 && back > 0, "no switchover ends: {handed}, {back}");
+    }
 }
 
 #[test]
@@ -42,6 +48,15 @@ fn from_a_cold_start_there_are_never_two_writers() {
     holds(&Setting { arms: 2, assigns: 2, start, ..Setting::small() }, 20_000);
 }
 
+/// A fence of a dead Redis burns nothing (ADR 0028), and its supervisor may notice the death late or only after its own restart.
+#[test]
+fn with_a_redis_that_dies_there_are_never_two_writers() {
+    let small = Setting { deaths: 1, ..Setting::small() };
+    holds(&Setting { elections: 0, assigns: 2, restarts: 1, ..small }, 10_000);
+    holds(&Setting { arms: 1, ..small }, 10_000);
+    holds(&Setting { arms: 2, start: Start::MasterLeads, ..small }, 10_000);
+}
+
 #[test]
 fn with_holders_that_arm_less_than_the_lease_there_are_never_two_writers() {
     holds(&Setting { ttl: 2, armed: 1, arms: 2, ..Setting::small() }, 20_000);
@@ -66,6 +81,8 @@ fn the_reductions_hide_nothing_that_can_be_seen() {
         Setting { arms: 1, start: Start::MasterLeads, ..small },
         Setting { start: Start::Cold, ..small },
         Setting { restarts: 1, assigns: 2, ..still },
+        Setting { deaths: 1, restarts: 1, ..still },
+        Setting { deaths: 1, arms: 1, ..small },
         Setting { arms: 3, ttl: 2, armed: 1, ..still },
         Setting { arms: 0, membership: true, assigns: 0, ..small },
         Setting { arms: 1, membership: true, assigns: 0, ..still },
@@ -93,6 +110,7 @@ fn shows(rule: Rule) -> Setting {
         | Rule::NoTimeOut
         | Rule::NotBefore
         | Rule::FullWait => still,
+        Rule::OneLife => Setting { deaths: 1, ..still },
         Rule::GateOut => Setting { restarts: 1, ..still },
         Rule::AsArmed => Setting { ttl: 2, ..still },
         Rule::WholeLease => Setting { ttl: 2, ..elects },

@@ -211,7 +211,7 @@ impl Struck for Stage {
                     pair.supervisor(node)?.process().kill()?;
                 }
             }
-            Fault::Starve => active.burners = self.burn()?,
+            Fault::Starve => active.burner = Some(self.burn()?),
             Fault::FullDisk => disk::fill(pair.host(host)?)?,
             Fault::Join => {
                 let to = self.someone().context("no supervisor could be asked")?;
@@ -226,7 +226,7 @@ impl Struck for Stage {
         match active.step.fault {
             Fault::Power => return self.power_on(host),
             Fault::Starve => {
-                return active.burners.iter().try_for_each(|burner| burner.kill().map(drop));
+                return active.burner.iter().try_for_each(|burner| burner.kill().map(drop));
             }
             Fault::KillAllSupervisors => {
                 return NODES.iter().try_for_each(|node| self.start_supervisor(node));
@@ -308,12 +308,11 @@ impl Stage {
         client.spawn("switchover", &command).map(drop)
     }
 
-    /// Two busy loops for each core, so that everybody else has a third of it at most.
-    fn burn(&self) -> Result<Vec<Process>> {
+    /// Two workers for each core, so that everybody else has a third of it at most.
+    fn burn(&self) -> Result<Process> {
         let cores = std::thread::available_parallelism().context("count the cores")?.get();
-        let mut busy = Command::new("sh");
-        busy.args(["-c", "while :; do :; done"]);
-        let client = self.pair.host("c")?;
-        (0..cores * 2).map(|_| client.spawn("burner", &busy)).collect()
+        let mut busy = Command::new("stress-ng");
+        busy.args(["--cpu", &(cores * 2).to_string()]);
+        self.pair.host("c")?.spawn("stress-ng", &busy)
     }
 }

@@ -21,7 +21,8 @@ pub(super) struct Active {
     /// The other end of a link.
     pub(super) other: String,
     until: Mono,
-    pub(super) burners: Vec<Process>,
+    /// What keeps the cores busy.
+    pub(super) burner: Option<Process>,
 }
 
 /// A fault that is not to be done now, and why.
@@ -95,7 +96,7 @@ fn begin_step(struck: &mut impl Struck, step: Step) -> Result<()> {
         other: String::new(),
         until: from + step.length,
         host: host.clone(),
-        burners: Vec::new(),
+        burner: None,
     };
     let done = objection.is_none();
     let note = match objection {

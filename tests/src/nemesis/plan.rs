@@ -47,7 +47,7 @@ pub enum Fault {
     Switchover,
     /// All supervisors killed, and started again at the end.
     KillAllSupervisors,
-    /// Busy loops on all cores of the machine, which all hosts share.
+    /// stress-ng on all cores of the machine, which all hosts share.
     Starve,
     /// No byte is left on the disk of the supervisor's log.
     FullDisk,

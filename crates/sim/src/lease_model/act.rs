@@ -31,9 +31,10 @@ pub(crate) fn take(setting: &Setting, state: &State, step: Step) -> Option<State
         }
         Step::Grant { leader, slot } => grant(setting, &mut next, leader, slot)?,
         Step::Open { slot } => open(setting, &mut next, slot)?,
-        Step::Name { leader, master } => name(setting, &mut next, leader, master)?,
+        Step::Name { leader, master, life } => name(setting, &mut next, leader, (master, life))?,
         Step::TimeOut { leader } => next.node(leader).lead.as_mut()?.in_flight = 0,
         Step::Fence { host } => fence(setting, &mut next, host),
+        Step::Die { host } => die(&mut next, host),
         Step::HearFence { leader } => hear_fence(&mut next, leader)?,
         Step::Restart { host } => restart(&mut next, host),
         Step::ChangeVoters { leader, voters } => {
@@ -48,10 +49,26 @@ pub(crate) fn take(setting: &Setting, state: &State, step: Step) -> Option<State
     (next != *state).then_some(next)
 }
 
-/// The log makes it master and it did not fence since: it may arm.
-pub(crate) fn holds(state: &State, host: u8) -> bool {
-    let group = state.nodes[usize::from(host)].group;
-    group.master == Some(host) && group.epoch > state.hosts[usize::from(host)].burned
+/// The log makes it master, by this life of its Redis, and it did not fence since: it may arm.
+pub(crate) fn holds(setting: &Setting, state: &State, host: u8) -> bool {
+    let h = &state.hosts[usize::from(host)];
+    let of_this_life = !is_of_another_life(state, host) || !setting.keeps(Rule::OneLife);
+    is_named(state, host) && of_this_life && state.node_group(host).epoch > h.burned
+}
+
+/// It has something to fence: what it holds, or the name of a life that is over.
+pub(crate) fn may_fence(setting: &Setting, state: &State, host: u8) -> bool {
+    let h = &state.hosts[usize::from(host)];
+    let over = is_of_another_life(state, host) || h.seen != h.life;
+    holds(setting, state, host) || is_named(state, host) && over
+}
+
+fn is_named(state: &State, host: u8) -> bool {
+    state.node_group(host).master == Some(host)
+}
+
+fn is_of_another_life(state: &State, host: u8) -> bool {
+    state.node_group(host).life != state.hosts[usize::from(host)].seen
 }
 
 fn tick(state: &mut State) {
@@ -242,7 +259,7 @@ fn open(setting: &Setting, state: &mut State, slot: usize) -> Option<()> {
     Some(())
 }
 
-fn name(setting: &Setting, state: &mut State, leader: u8, master: u8) -> Option<()> {
+fn name(setting: &Setting, state: &mut State, leader: u8, (master, life): (u8, u8)) -> Option<()> {
     let node = state.node(leader);
     let (group, term) = (node.group, node.term);
     let lead = node.lead.as_mut()?;
@@ -253,22 +270,29 @@ fn name(setting: &Setting, state: &mut State, leader: u8, master: u8) -> Option<
     if !may || useless || lead.in_flight != 0 {
         return None;
     }
-    let what = What::Assign { master, epoch: group.epoch + 1 };
+    let what = What::Assign { master, epoch: group.epoch + 1, life };
     lead.in_flight = node.tail.push(Entry::new(term, what));
     state.assigns += 1;
     Some(())
 }
 
 fn fence(setting: &Setting, state: &mut State, host: u8) {
-    let epoch = state.node(host).group.epoch;
+    let group = state.node_group(host);
     let h = &mut state.hosts[usize::from(host)];
-    h.timer = [0; 2];
-    h.gate = [false; 2];
-    h.armed = [None; 2];
-    if setting.keeps(Rule::Burn) {
-        h.burned = epoch;
+    h.close();
+    h.seen = h.life;
+    // The life that is named is over: the log itself keeps this host from arming again.
+    if setting.keeps(Rule::Burn) && group.life == h.seen {
+        h.burned = group.epoch;
     }
-    h.fences |= bit(epoch);
+    h.fences |= bit(group.epoch);
+}
+
+/// What starts in its place finds its port taken out of all sets (design.md, drop-in).
+fn die(state: &mut State, host: u8) {
+    let h = &mut state.hosts[usize::from(host)];
+    h.close();
+    h.life += 1;
 }
 
 pub(crate) fn hear_fence(state: &mut State, leader: u8) -> Option<()> {
@@ -285,6 +309,7 @@ fn restart(state: &mut State, host: u8) {
     state.node(host).lead = None;
     let h = &mut state.hosts[usize::from(host)];
     h.armed = [None; 2];
+    h.seen = h.life;
     h.last_granted = [0_u8, 1].into_iter().find(|g| {
         let g = usize::from(*g);
         h.gate[g] && h.timer[g] > 0

@@ -1,4 +1,4 @@
-//! The lease argument (L1 to L5, ADR 0003, 0018, 0022 and 0025) as a small model, searched exhaustively.
+//! The lease argument (L1 to L5, ADR 0003, 0018, 0022, 0025 and 0028) as a small model, searched exhaustively.
 //!
 //! Two hosts, a and b, of one group, a witness w, and where the membership changes a fourth node d. Time is a tick for all at
 //! once: what drift there may be is in the leader's wait, which is here exactly as long as a timer. Nothing else is timed:
@@ -6,6 +6,10 @@
 //!
 //! A holder arms the lease or, as ADR 0025 has it, less (`Setting::armed`), each time as it likes: so supervisors of both kinds
 //! may stand beside each other. Who granted waits for what was armed, a new leader for the whole lease.
+//!
+//! A switchover is, for leases, a fence by order and an `Assign` to the target or back. Hosts fence here whenever they like,
+//! ordered or not, and the leader then names whom it likes: every moment of a switchover, of its abort and of its leader's loss
+//! is among those. `Report::handed` and `Report::back` count the states behind both ends.
 //!
 //! Abstractions: votes are given at the instant of the election (the earliest that a leader can begin to wait), and an append
 //! carries the whole log. A newcomer votes at once and not only when it has caught up, and a leader that leaves may lead on:
@@ -37,6 +41,8 @@ pub struct Setting {
     pub assigns: u8,
     /// Restarts of supervisors beside a Redis.
     pub restarts: u8,
+    /// Deaths of each Redis, at most one. Another life follows at once, behind a closed port; its supervisor notices later.
+    pub deaths: u8,
     /// The fourth node may be added to the voters and the witness removed.
     pub membership: bool,
     pub start: Start,
@@ -85,6 +91,8 @@ pub enum Rule {
     FullWait,
     /// L5: a fence burns its epoch.
     Burn,
+    /// ADR 0028: an assignment is for one life of Redis, so the fence of a dead one need not burn.
+    OneLife,
     /// ADR 0025: who grants waits for what was armed, were it more than others arm.
     AsArmed,
     /// ADR 0025: a new leader waits for the whole lease, though a holder may arm less.
@@ -98,7 +106,7 @@ pub enum Rule {
 }
 
 impl Rule {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::ArmFirst,
         Self::ArmId,
         Self::GateOut,
@@ -111,6 +119,7 @@ impl Rule {
         Self::NewLeaderWaits,
         Self::FullWait,
         Self::Burn,
+        Self::OneLife,
         Self::AsArmed,
         Self::WholeLease,
         Self::OneChange,
@@ -130,6 +139,7 @@ impl Setting {
             arms: 2,
             assigns: 1,
             restarts: 0,
+            deaths: 0,
             membership: false,
             start: Start::WitnessLeads,
             forget: None,

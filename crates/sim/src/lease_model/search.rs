@@ -33,6 +33,10 @@ pub struct Report {
     pub open: usize,
     /// States in which b was.
     pub moved: usize,
+    /// States in which b was, after a had fenced while it could have gone on: handed over.
+    pub handed: usize,
+    /// States in which a was again, after such a fence.
+    pub back: usize,
     /// States that follow on two nodes having committed different entries. There is none unless a rule of Raft is left out.
     pub diverged: usize,
 }
@@ -60,8 +64,16 @@ pub fn sights(setting: &Setting) -> (Report, usize, u128) {
 
 fn search_with(setting: &Setting, mut look: impl FnMut(&State)) -> Report {
     let first = State::first(setting);
-    let (states, depth, open, moved, diverged) = (0, 0, 0, 0, 0);
-    let mut report = Report { found: Found::Nothing, states, depth, open, moved, diverged };
+    let mut report = Report {
+        found: Found::Nothing,
+        states: 0,
+        depth: 0,
+        open: 0,
+        moved: 0,
+        handed: 0,
+        back: 0,
+        diverged: 0,
+    };
     let mut known = Keys::default();
     known.insert(key(&first));
     let mut level = vec![first];
@@ -72,7 +84,10 @@ fn search_with(setting: &Setting, mut look: impl FnMut(&State)) -> Report {
             look(&state);
             report.states += 1;
             report.open += usize::from(state.is_anybody_open());
-            report.moved += usize::from(state.hosts[1].is_open());
+            let [a, b] = &state.hosts;
+            report.moved += usize::from(b.is_open());
+            report.handed += usize::from(b.is_open() && a.burned > 0);
+            report.back += usize::from(a.is_open() && a.burned > 0);
             report.diverged += usize::from(state.diverged);
             if report.states > setting.states_max {
                 report.found = Found::Unfinished;
@@ -132,7 +147,7 @@ fn sight(state: &State) -> u128 {
     let mut hasher = Mix::default();
     for (host, node) in state.hosts.iter().zip(&state.nodes) {
         let open = (0..2).filter(|g| host.gate[*g]).map(|g| host.timer[g]).max();
-        (open.unwrap_or(0), host.arms, host.burned, node.group).hash(&mut hasher);
+        (open.unwrap_or(0), host.arms, host.burned, host.life, node.group).hash(&mut hasher);
     }
     for node in &state.nodes {
         let leads = node.lead.map(|_| (node.group, node.voters, node.has_committed_in_its_term()));

@@ -25,6 +25,7 @@ pub(crate) enum What {
     Assign {
         master: u8,
         epoch: u8,
+        life: u8,
     },
     /// Bits of the voters.
     Voters(u8),
@@ -42,7 +43,7 @@ impl Entry {
         let what = match what {
             What::Nothing => 0,
             What::Voters(voters) => Self::VOTERS | voters,
-            What::Assign { master, epoch } => Self::ASSIGN | master << 3 | epoch,
+            What::Assign { master, epoch, life } => Self::ASSIGN | life << 4 | master << 3 | epoch,
         };
         Self(term << 6 | what)
     }
@@ -53,7 +54,7 @@ impl Entry {
 
     pub(crate) fn what(self) -> What {
         if self.0 & Self::ASSIGN != 0 {
-            What::Assign { master: self.0 >> 3 & 1, epoch: self.0 & 7 }
+            What::Assign { master: self.0 >> 3 & 1, epoch: self.0 & 7, life: self.0 >> 4 & 1 }
         } else if self.0 & Self::VOTERS != 0 {
             What::Voters(self.0 & 15)
         } else {
@@ -129,6 +130,8 @@ pub(crate) struct Lead {
 pub(crate) struct Group {
     pub(crate) master: Option<u8>,
     pub(crate) epoch: u8,
+    /// Which life of its Redis.
+    pub(crate) life: u8,
 }
 
 /// One supervisor's part in Raft.
@@ -164,8 +167,8 @@ impl Node {
     pub(crate) fn apply(&mut self, n: u8) {
         for entry in self.tail.all().iter().take(usize::from(n)) {
             match entry.what() {
-                What::Assign { master, epoch } if epoch == self.group.epoch + 1 => {
-                    self.group = Group { master: Some(master), epoch };
+                What::Assign { master, epoch, life } if epoch == self.group.epoch + 1 => {
+                    self.group = Group { master: Some(master), epoch, life };
                 }
                 What::Voters(voters) => self.voters = voters,
                 What::Nothing | What::Assign { .. } => {}
@@ -200,6 +203,9 @@ pub struct Host {
     pub(crate) arms: u8,
     /// On disk.
     pub(crate) burned: u8,
+    /// Of its Redis, and the one that its supervisor knows of.
+    pub(crate) life: u8,
+    pub(crate) seen: u8,
     /// Bits of the epochs of which it sent that it fenced.
     pub(crate) fences: u8,
     /// Forgotten rule: bits of the epochs of all grants that ever left for it.
@@ -209,6 +215,13 @@ pub struct Host {
 impl Host {
     pub(crate) fn is_open(&self) -> bool {
         (0..2).any(|g| self.gate[g] && self.timer[g] > 0)
+    }
+
+    /// The kernel has nothing left of it, nor anything that a grant could open.
+    pub(crate) fn close(&mut self) {
+        self.timer = [0; 2];
+        self.gate = [false; 2];
+        self.armed = [None; 2];
     }
 }
 
@@ -232,7 +245,7 @@ impl State {
             Node { term: 1, commit: 1, commit_term: 1, voters: VOTERS, ..Node::default() };
         if setting.start != Start::Cold {
             node.commit = 2;
-            node.group = Group { master: Some(A), epoch: 1 };
+            node.group = Group { master: Some(A), epoch: 1, life: 0 };
         }
         let mut nodes = [node, node, node, Node { voters: VOTERS, ..Node::default() }];
         let leader = if setting.start == Start::MasterLeads { A } else { W };
@@ -243,6 +256,10 @@ impl State {
 
     pub(crate) fn node(&mut self, node: u8) -> &mut Node {
         &mut self.nodes[usize::from(node)]
+    }
+
+    pub(crate) fn node_group(&self, node: u8) -> Group {
+        self.nodes[usize::from(node)].group
     }
 
     pub(crate) fn armed(&self, slot: usize) -> Option<&Arming> {
@@ -286,8 +303,8 @@ mod tests {
     fn an_entry_is_read_as_it_was_made() {
         let whats = [
             What::Nothing,
-            What::Assign { master: 0, epoch: 1 },
-            What::Assign { master: 1, epoch: 7 },
+            What::Assign { master: 0, epoch: 1, life: 1 },
+            What::Assign { master: 1, epoch: 7, life: 0 },
             What::Voters(0b1011),
         ];
         for (term, what) in (0..4).flat_map(|term| whats.map(|what| (term, what))) {

@@ -66,8 +66,13 @@ pub(crate) enum Step {
     Name {
         leader: u8,
         master: u8,
+        life: u8,
     },
     Fence {
+        host: u8,
+    },
+    /// A Redis ends, and another life of it begins.
+    Die {
         host: u8,
     },
     HearFence {
@@ -160,7 +165,10 @@ fn leading(setting: &Setting, state: &State, leader: u8, steps: &mut Vec<Step>) 
         return;
     }
     if state.assigns < setting.assigns && lead.in_flight == 0 {
-        steps.extend(hosts().map(|master| Step::Name { leader, master }));
+        // Any life of which it can have heard.
+        let lives = |master: u8| 0..=state.hosts[usize::from(master)].seen;
+        let names = |master| lives(master).map(move |life| Step::Name { leader, master, life });
+        steps.extend(hosts().flat_map(names));
     }
     if setting.membership {
         match node.tail.voters().last().unwrap_or(node.voters) {
@@ -195,14 +203,19 @@ fn hearing(state: &State, leader: u8, steps: &mut Vec<Step>) {
 }
 
 fn holding(setting: &Setting, state: &State, host: u8, steps: &mut Vec<Step>) {
-    if act::holds(state, host) {
+    if act::holds(setting, state, host) {
         if state.hosts[usize::from(host)].arms < setting.arms {
             steps.push(Step::Arm { host, ttl: setting.ttl });
             if setting.armed < setting.ttl {
                 steps.push(Step::Arm { host, ttl: setting.armed });
             }
         }
+    }
+    if act::may_fence(setting, state, host) {
         steps.push(Step::Fence { host });
+    }
+    if state.hosts[usize::from(host)].life < setting.deaths {
+        steps.push(Step::Die { host });
     }
     if state.restarts < setting.restarts {
         steps.push(Step::Restart { host });
