@@ -103,7 +103,8 @@ fn last_master_with_an_append_only_file_wins_against_an_older_snapshot() -> Resu
     wait_until("the append-only file", LIMIT, rewritten)?;
     pair.keep_writing(slowed(Duration::from_secs(1)))?;
     let off = Mono::now();
-    for host in ["a", "b", "w"] {
+    // The master last: however slowly the others go, nobody is left to take over from it.
+    for host in ["w", "b", "a"] {
         pair.lab().power_off(host)?;
     }
     for host in ["a", "b", "w"] {

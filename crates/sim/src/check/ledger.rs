@@ -62,9 +62,12 @@ struct Group {
     causes: BTreeMap<Epoch, Cause>,
     /// Who opened each epoch.
     masters: BTreeMap<Epoch, usize>,
-    /// At a cold start: what the others had, by host, and at which epoch.
-    passed_over: Option<(Epoch, Vec<(usize, Vec<WriteId>)>)>,
+    /// At a cold start of this epoch: what the others had.
+    passed_over: Option<(Epoch, Vec<OnDisk>)>,
 }
+
+/// A host, and the writes that its Redis read.
+type OnDisk = (usize, Vec<WriteId>);
 
 /// What a change of masters may lose.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -149,7 +152,7 @@ impl Ledger {
     }
 
     /// A cold start passed over these data sets.
-    pub fn passed_over(&mut self, group: usize, epoch: Epoch, others: Vec<(usize, Vec<WriteId>)>) {
+    pub fn passed_over(&mut self, group: usize, epoch: Epoch, others: Vec<OnDisk>) {
         self.groups[group].passed_over = Some((epoch, others));
     }
 

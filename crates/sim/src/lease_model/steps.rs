@@ -203,12 +203,11 @@ fn hearing(state: &State, leader: u8, steps: &mut Vec<Step>) {
 }
 
 fn holding(setting: &Setting, state: &State, host: u8, steps: &mut Vec<Step>) {
-    if act::holds(setting, state, host) {
-        if state.hosts[usize::from(host)].arms < setting.arms {
-            steps.push(Step::Arm { host, ttl: setting.ttl });
-            if setting.armed < setting.ttl {
-                steps.push(Step::Arm { host, ttl: setting.armed });
-            }
+    let may_arm = state.hosts[usize::from(host)].arms < setting.arms;
+    if may_arm && act::holds(setting, state, host) {
+        steps.push(Step::Arm { host, ttl: setting.ttl });
+        if setting.armed < setting.ttl {
+            steps.push(Step::Arm { host, ttl: setting.armed });
         }
     }
     if act::may_fence(setting, state, host) {
