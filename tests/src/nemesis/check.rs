@@ -1,7 +1,7 @@
 //! The checker: what a history proves against the system, from outside.
 //!
-//! It uses what clients, kernels and Redis's own logs say, and what was done to the hosts; nothing that a supervisor
-//! says. Replication is a stream, so what a takeover loses is the last part of a reign: each lost write needs a fault
+//! It uses what clients, kernels and Redis's own logs say, and what was done to the hosts; of what supervisors say only
+//! whom the group named as master, and when. Replication is a stream, so what a takeover loses is the last part of a reign: each lost write needs a fault
 //! that can have cost it, and no later write of its reign may have survived.
 
 use std::collections::BTreeMap;
@@ -83,9 +83,12 @@ pub fn judge(history: &History, bounds: &Bounds) -> Judgement {
         healed: history.healed,
         ..Judgement::default()
     };
-    let reigned = by_reign(history, &reigns, &mut found);
+    let reigned = by_reign(history, &reigns);
     found.reigns = reigned.iter().filter(|writes| !writes.is_empty()).count();
-    one_master(history, (&reigns, &reigned), &mut found);
+    strangers(history, &reigns, &mut found);
+    let renewed = renewed(history, &reigns);
+    one_master(history, (&renewed, &by_reign(history, &renewed)), &mut found);
+    // By Redis's own logs: being named again changes no data set, so it excuses no loss.
     for index in 0..reigned.len() {
         losses(history, &reigned, (index, bounds), &mut found);
     }
@@ -107,22 +110,32 @@ pub fn judge(history: &History, bounds: &Bounds) -> Judgement {
     found
 }
 
+/// The logged reigns, and one more for each assignment of a host whose Redis has been a master before: if it was never
+/// made a replica since, its log knows no new beginning.
+fn renewed(history: &History, logged: &[Reign]) -> Vec<Reign> {
+    let mut reigns = logged.to_vec();
+    for (at, host) in history.assignments() {
+        let own = |reign: &&Reign| host_of(&reign.server) == host && reign.since <= at;
+        let last = logged.iter().rev().find(own);
+        reigns.extend(last.map(|reign| Reign { since: at, ..reign.clone() }));
+    }
+    reigns.sort_by_key(|reign| reign.since);
+    reigns
+}
+
 /// A write belongs to the latest reign of its server that began before its answer was read, so one that arrived
 /// around a new reign's beginning counts for that: it cannot prove a second master.
-fn by_reign<'a>(history: &'a History, reigns: &[Reign], found: &mut Judgement) -> Reigned<'a> {
+fn reign_of(write: &Write, reigns: &[Reign]) -> Option<usize> {
+    let own = |reign: &Reign| reign.server == *write.ack.server && reign.since <= write.ack.seen;
+    reigns.iter().rposition(own)
+}
+
+fn by_reign<'a>(history: &'a History, reigns: &[Reign]) -> Reigned<'a> {
     let mut reigned: Reigned<'a> = vec![Vec::new(); reigns.len()];
-    let mut strangers: BTreeMap<&str, usize> = BTreeMap::new();
     for write in &history.writes {
-        let own =
-            |reign: &Reign| reign.server == *write.ack.server && reign.since <= write.ack.seen;
-        match reigns.iter().rposition(own) {
-            Some(index) => reigned[index].push(write),
-            None => *strangers.entry(&write.ack.server).or_default() += 1,
+        if let Some(index) = reign_of(write, reigns) {
+            reigned[index].push(write);
         }
-    }
-    for (server, count) in strangers {
-        let text = format!("{server} acknowledged {count} writes and was never a master");
-        found.violations.push(text);
     }
     for writes in &mut reigned {
         writes.sort_by_key(|write| write.ack.seen);
@@ -130,11 +143,22 @@ fn by_reign<'a>(history: &'a History, reigns: &[Reign], found: &mut Judgement) -
     reigned
 }
 
+fn strangers(history: &History, reigns: &[Reign], found: &mut Judgement) {
+    let mut strangers: BTreeMap<&str, usize> = BTreeMap::new();
+    for write in history.writes.iter().filter(|write| reign_of(write, reigns).is_none()) {
+        *strangers.entry(&write.ack.server).or_default() += 1;
+    }
+    for (server, count) in strangers {
+        let text = format!("{server} acknowledged {count} writes and was never a master");
+        found.violations.push(text);
+    }
+}
+
 /// Nobody acknowledges once a later reign has acknowledged.
 fn one_master(history: &History, reigned: (&[Reign], &Reigned<'_>), found: &mut Judgement) {
     let (reigns, writes) = reigned;
     for (index, own) in writes.iter().enumerate() {
-        let later = writes.iter().skip(index + 1).filter_map(|writes| writes.first());
+        let later = (index + 1..writes.len()).filter_map(|later| first_of(reigns, writes, later));
         let Some(first) = later.min_by_key(|write| write.ack.seen) else { continue };
         let proven = |write: &&&Write| write.ack.absent_at > first.ack.seen;
         let late: Vec<&&Write> = own.iter().filter(proven).collect();
@@ -151,6 +175,15 @@ fn one_master(history: &History, reigned: (&[Reign], &Reigned<'_>), found: &mut 
             history.millis(first.ack.seen),
         ));
     }
+}
+
+/// The first write that was acknowledged in a reign. If its server has reigned before, an answer that may have been on
+/// its way when the reign began proves nothing.
+fn first_of<'a>(reigns: &[Reign], reigned: &Reigned<'a>, index: usize) -> Option<&'a Write> {
+    let Reign { server, since } = &reigns[index];
+    let again = reigns[..index].iter().any(|reign| reign.server == *server);
+    let own = |write: &&&Write| !again || write.ack.absent_at >= *since;
+    reigned[index].iter().find(own).copied()
 }
 
 fn confirmed_losses(history: &History, found: &mut Judgement) {
@@ -214,7 +247,7 @@ fn end_of_losses(reigned: &Reigned<'_>, index: usize) -> Mono {
 
 fn class_of(history: &History, write: &Write, bounds: &Bounds) -> Option<Class> {
     let at = write.ack.seen;
-    let host = write.ack.server.split(':').next().unwrap_or_default();
+    let host = host_of(&write.ack.server);
     let done = history.deeds.iter().filter(|deed| deed.done);
     let mut class = None;
     for deed in done {
@@ -300,6 +333,10 @@ fn can_leave_a_tail(deed: &Deed, host: &str) -> bool {
             | Fault::CutLink(_)
     );
     stops_replication && MEMBERS.contains(&deed.host.as_str())
+}
+
+fn host_of(server: &str) -> &str {
+    server.split(':').next().unwrap_or_default()
 }
 
 fn tell(history: &History, write: &Write) -> String {

@@ -85,6 +85,25 @@ impl History {
         self.reigns.extend(reigns.map(|(server, since)| Reign { server, since }));
     }
 
+    /// Since when the group named which host as master, by the first of its nodes that told so. A node that lags or
+    /// starts again tells old ones once more: these are none.
+    pub(super) fn assignments(&self) -> Vec<(Mono, &str)> {
+        let told = self.events.iter().filter(|(_, event)| event["kind"] == "assigned");
+        let mut told: Vec<(Mono, u64, &str)> = told
+            .filter_map(|(at, event)| {
+                Some((*at, event["epoch"].as_u64()?, event["about"].as_str()?))
+            })
+            .collect();
+        told.sort_unstable();
+        let mut highest = 0;
+        told.retain(|(_, epoch, _)| {
+            let new = *epoch > highest;
+            highest = highest.max(*epoch);
+            new
+        });
+        told.into_iter().map(|(at, _, host)| (at, host)).collect()
+    }
+
     /// Milliseconds from the beginning, for people.
     pub fn millis(&self, at: Mono) -> f64 {
         let origin = self.origin.unwrap_or(Mono(0));

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde_json::{Value, json};
+
 use super::*;
 use crate::timeline::Moment;
 use crate::writer::Ack;
@@ -102,6 +104,104 @@ fn a_master_that_was_promoted_again_is_legitimate() {
     // The master before it is not, from then on.
     history.writes.push(write(9_100, "b:1#1"));
     convicts(&history, "two masters");
+}
+
+/// `b` hands over to `a`, which is cut off before `b` follows it; the group names `b` again, and the same life of its
+/// Redis goes on. It never was a replica, so its log knows no promotion (seed 51).
+fn hand_back() -> History {
+    History {
+        deeds: vec![deed(Fault::Cut, "a", 6_000, 6_100)],
+        reigns: vec![reign("b:1#1", 0), reign("a:1#1", 5_000)],
+        writes: vec![
+            write(1_000, "b:1#1"),
+            write(4_900, "b:1#1"),
+            write(5_100, "a:1#1"),
+            lost(6_050, "a:1#1"),
+            write(7_000, "b:1#1"),
+            write(8_000, "b:1#1"),
+        ],
+        events: vec![
+            // One node after the other, the first one late.
+            assigned(9_000, 3, "b"),
+            assigned(4_950, 2, "a"),
+            assigned(6_500, 3, "b"),
+            assigned(4_960, 2, "a"),
+            assigned(6_510, 3, "b"),
+        ],
+        healed: Some(Duration::from_secs(1)),
+        ..History::default()
+    }
+}
+
+fn assigned(at: u64, epoch: u64, host: &str) -> (Mono, Value) {
+    (ms(at), json!({ "kind": "assigned", "about": host, "epoch": epoch }))
+}
+
+#[test]
+fn a_master_that_is_named_again_is_legitimate() {
+    let found = judge(&hand_back(), &BOUNDS);
+    assert_eq!(found.violations, Vec::<String>::new());
+    assert_eq!(found.two_masters, Duration::ZERO);
+    assert_eq!(found.lost.get(&Class::LastLease), Some(&(1, Duration::ZERO)));
+}
+
+#[test]
+fn a_master_that_goes_on_and_is_not_named_again_is_convicted() {
+    let mut history = hand_back();
+    history.events.retain(|(_, event)| event["about"] == "a");
+    convicts(&history, "two masters for 2899.0 ms: b:1#1 (master since 0 ms)");
+    // What a supervisor tells again when it starts again names nobody anew.
+    history.events.insert(0, assigned(10, 1, "b"));
+    history.events.push(assigned(6_500, 1, "b"));
+    convicts(&history, "two masters for 2899.0 ms");
+    // Nor does it help b that a is named.
+    history.events.push(assigned(6_500, 3, "a"));
+    convicts(&history, "two masters for 2899.0 ms");
+}
+
+#[test]
+fn the_old_master_is_convicted_of_what_came_before_it_was_named_again() {
+    let mut history = hand_back();
+    history.writes.push(write(6_300, "b:1#1"));
+    convicts(
+        &history,
+        "two masters for 1199.0 ms: b:1#1 (master since 0 ms) acknowledged 1 writes",
+    );
+}
+
+#[test]
+fn the_other_is_convicted_once_the_old_master_serves_again() {
+    let mut history = hand_back();
+    history.writes.push(lost(7_100, "a:1#1"));
+    convicts(&history, "two masters for 99.0 ms: a:1#1 (master since 5000 ms)");
+}
+
+#[test]
+fn an_old_answer_read_late_begins_no_reign() {
+    let mut history = hand_back();
+    let mut late = write(6_510, "b:1#1");
+    (late.ack.sent, late.ack.absent_at) = (ms(4_890), ms(4_900));
+    history.writes.push(late);
+    // It has its lease yet.
+    history.deeds[0] = deed(Fault::Cut, "a", 6_400, 6_800);
+    history.writes.push(lost(6_520, "a:1#1"));
+    assert_eq!(judge(&history, &BOUNDS).violations, Vec::<String>::new());
+}
+
+/// The data of a life that goes on is one, however often it is named, and whoever served meanwhile.
+#[test]
+fn being_named_again_excuses_no_loss() {
+    let mut again = takeover();
+    again.events = vec![assigned(3_000, 2, "a"), assigned(4_995, 3, "a"), assigned(5_200, 4, "b")];
+    assert_eq!(judge(&again, &BOUNDS).violations, Vec::<String>::new());
+    again.writes[0].lost = true;
+    convicts(&again, "although a later write");
+    again.writes[1].lost = true;
+    convicts(&again, "further than lease + max_lag");
+    let mut back = hand_back();
+    back.deeds.push(deed(Fault::FreezeRedis, "a", 4_000, 4_899));
+    back.writes[1].lost = true;
+    convicts(&back, "although a later write");
 }
 
 #[test]
