@@ -47,6 +47,8 @@ pub struct ClusterFile {
     pub tls: bool,
     /// A node that joins a running cluster.
     pub joining: Option<String>,
+    /// `[quarantine] dir` on the disk of Redis and not below `data_dir`.
+    pub quarantine_beside_redis: bool,
 }
 
 /// Where a host's `ca.pem`, `node.pem`, `node.key`, `operator.pem` and `operator.key` lie, if it has any.
@@ -79,6 +81,7 @@ impl ClusterFile {
             extra: slow_lines(&[("takeover_timeout", "2s"), ("switchover_timeout", "2s")]),
             tls: false,
             joining: None,
+            quarantine_beside_redis: false,
         })
     }
 
@@ -96,6 +99,9 @@ impl ClusterFile {
             let _ = writeln!(text, "cert = {:?}\nkey = {:?}", file("node.pem"), file("node.key"));
         } else {
             let _ = writeln!(text, "insecure = true");
+        }
+        if self.quarantine_beside_redis {
+            let _ = writeln!(text, "\n[quarantine]\ndir = {:?}", dir.join("quarantine"));
         }
         let _ = writeln!(text, "\n[cluster]\nname = \"{}\"", self.name);
         if let Some(ttl) = &self.lease_ttl {
@@ -280,6 +286,7 @@ mod tests {
             extra: String::new(),
             tls: false,
             joining: None,
+            quarantine_beside_redis: false,
         };
         let expected = "node = \"a\"\ndata_dir = \"/d/redkeep\"\ninsecure = true\n\n[cluster]\n\
             name = \"demo\"\nlease_ttl = \"300ms\"\n\n[[node]]\nname = \"a\"\n\
@@ -287,5 +294,8 @@ mod tests {
             name = \"pair\"\nport = 16465\nvip = \"10.99.0.100/32\"\ninterface = \"eth0\"\n\
             password_file = \"/d/pair.password\"\nmembers = [\"a\", \"b\"]\n";
         assert_eq!(file.render("a", Path::new("/d")), expected);
+        let aside = ClusterFile { quarantine_beside_redis: true, ..file };
+        let block = "\n[quarantine]\ndir = \"/d/quarantine\"\n\n[cluster]\n";
+        assert_eq!(aside.render("a", Path::new("/d")), expected.replace("\n[cluster]\n", block));
     }
 }

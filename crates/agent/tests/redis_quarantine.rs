@@ -16,6 +16,10 @@ const PATIENT: Duration = Duration::from_secs(20);
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
+fn store(directory: PathBuf, leave_free: u64) -> Store {
+    Store::new(Settings { directory, max_files: 4, max_bytes: 1 << 30, leave_free, log: 1 })
+}
+
 async fn take(server: &Server) -> Result<PathBuf, SnapshotError> {
     let snapshot = Snapshot::open(server.endpoint()).await.unwrap();
     tokio::time::timeout(PATIENT, snapshot.take()).await.unwrap()
@@ -63,9 +67,7 @@ async fn what_is_kept_is_the_data_set_as_it_was_and_loads() {
     let saved = take(&server).await.unwrap();
     assert_eq!(saved, server.directory.join("dump.rdb"));
     let scratch = Scratch::new();
-    let settings =
-        Settings { directory: scratch.0.clone(), max_files: 4, max_bytes: 1 << 30, log: 1 };
-    let store = Store::new(settings);
+    let store = store(scratch.0.clone(), 0);
     let kept = store.keep(&saved, ("pair", 2, Some(77)), &|| true).unwrap();
     // Redis goes on, and overwrites its own file.
     run(&mut server.client(), &["FLUSHALL"]);
@@ -135,9 +137,12 @@ impl Tmpfs {
         Self(scratch)
     }
 
-    fn store(&self) -> Store {
-        let directory = self.0.0.join("kept");
-        Store::new(Settings { directory, max_files: 4, max_bytes: 1 << 30, log: 1 })
+    fn store(&self, leave_free: u64) -> Store {
+        store(self.0.0.join("kept"), leave_free)
+    }
+
+    fn count(&self) -> usize {
+        std::fs::read_dir(self.0.0.join("kept")).unwrap().count()
     }
 }
 
@@ -156,15 +161,38 @@ async fn a_directory_on_another_file_system_gets_a_copy_and_a_full_one_keeps_not
     let saved = take(&server).await.unwrap();
 
     let large = Tmpfs::of("16m");
-    let kept = large.store().keep(&saved, ("pair", 2, None), &|| true).unwrap();
+    let kept = large.store(0).keep(&saved, ("pair", 2, None), &|| true).unwrap();
     assert_eq!(keys_in(&kept.path), ":11");
 
     let full = Tmpfs::of("1m");
-    let store = full.store();
-    let error = store.keep(&saved, ("pair", 2, None), &|| true).unwrap_err();
-    let KeepError::File { source, .. } = &error else { panic!("{error:?}") };
-    assert_eq!(source.kind(), std::io::ErrorKind::StorageFull, "{error:?}");
-    assert_eq!(std::fs::read_dir(full.0.0.join("kept")).unwrap().count(), 0, "a piece was left");
+    let error = full.store(0).keep(&saved, ("pair", 2, None), &|| true).unwrap_err();
+    assert!(matches!(error, KeepError::DiskFull { leave_free: 0, .. }), "{error:?}");
+    assert_eq!(full.count(), 0, "a piece was left");
+}
+
+/// Room for all of it when it begins; then the log, or the file of another group, takes some.
+#[tokio::test]
+async fn a_copy_is_given_up_when_room_gets_scarce_meanwhile() {
+    const RESERVE: u64 = 4 << 20;
+    let server = Server::start(&["--rdbcompression", "no"]);
+    run(&mut server.client(), &["SET", "large", &"x".repeat(6 << 20)]);
+    let saved = take(&server).await.unwrap();
+
+    let small = Tmpfs::of("16m");
+    let pieces = AtomicU32::new(0);
+    let others_write = || {
+        if pieces.fetch_add(1, Ordering::Relaxed) == 3 {
+            std::fs::write(small.0.0.join("log"), vec![7; 8 << 20]).unwrap();
+        }
+        true
+    };
+    let store = small.store(RESERVE);
+    let error = store.keep(&saved, ("pair", 2, None), &others_write).unwrap_err();
+    assert!(matches!(error, KeepError::DiskFull { leave_free: RESERVE, .. }), "{error:?}");
+    assert!(pieces.load(Ordering::Relaxed) > 3, "it was not begun");
+    assert_eq!(small.count(), 0, "a piece was left");
+    std::fs::remove_file(small.0.0.join("log")).unwrap();
+    store.keep(&saved, ("pair", 2, None), &|| true).unwrap();
 }
 
 /// As in a container: the path is there for both, and leads to two places.

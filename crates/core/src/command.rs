@@ -32,6 +32,8 @@ pub enum Body {
         epoch: Epoch,
         members: Vec<EligibleMember>,
         joining: Vec<EligibleMember>,
+        /// The master has keys, or had some a short time ago. A cold start in which nobody has any is not one with a data set.
+        has_data: bool,
     },
     Switchover {
         group: GroupId,

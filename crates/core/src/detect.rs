@@ -20,6 +20,8 @@ pub(crate) struct Detector {
     loading_since: Option<Mono>,
     /// The last observation, while Redis answers: also one that holds writes back.
     answering: Option<RedisObservation>,
+    /// When Redis was last asked, of the looks that are known.
+    asked: Mono,
 }
 
 impl Detector {
@@ -32,6 +34,7 @@ impl Detector {
             failures: 0,
             loading_since: None,
             answering: None,
+            asked: Mono::default(),
         }
     }
 
@@ -44,6 +47,16 @@ impl Detector {
         &self.view
     }
 
+    /// The view as others may rely on it. A look that is older than detection takes is none: the supervisor stood still since, and
+    /// its Redis may be another by now, with other data.
+    pub(crate) fn told(&self, now: Mono) -> RedisView {
+        let old = now.since(self.asked) > self.timing.hung_after();
+        match &self.view {
+            RedisView::Up(_) | RedisView::Doubtful(..) if old => RedisView::Unknown,
+            view => view.clone(),
+        }
+    }
+
     pub(crate) fn life(&self) -> Option<&RunId> {
         self.life.as_ref()
     }
@@ -52,7 +65,8 @@ impl Detector {
         self.last_offset
     }
 
-    pub(crate) fn observed(&mut self, o: RedisObservation) {
+    pub(crate) fn observed(&mut self, asked: Mono, o: RedisObservation) {
+        self.asked = asked;
         self.failures = 0;
         self.loading_since = None;
         self.life = Some(o.run_id.clone());
@@ -61,7 +75,8 @@ impl Detector {
         self.view = RedisView::Up(o);
     }
 
-    pub(crate) fn failed(&mut self, now: Mono, failure: ProbeFailure) {
+    pub(crate) fn failed(&mut self, asked: Mono, failure: ProbeFailure) {
+        self.asked = asked;
         self.failures = self.failures.saturating_add(1);
         let often = self.failures >= self.timing.fall;
         let down = match failure {
@@ -70,8 +85,8 @@ impl Detector {
                 Some(DownReason::Dead)
             }
             ProbeFailure::Loading => {
-                let since = *self.loading_since.get_or_insert(now);
-                let long = now.0.saturating_sub(since.0) > self.timing.loading_timeout.0;
+                let since = *self.loading_since.get_or_insert(asked);
+                let long = asked.0.saturating_sub(since.0) > self.timing.loading_timeout.0;
                 long.then_some(DownReason::LoadingTooLong)
             }
             ProbeFailure::Timeout | ProbeFailure::Closed | ProbeFailure::Busy => {
@@ -135,7 +150,7 @@ mod tests {
         ];
         for (failures, want) in cases {
             let mut d = Detector::new(timing());
-            d.observed(master("1"));
+            d.observed(Mono(0), master("1"));
             for f in failures {
                 d.failed(Mono(0), *f);
             }
@@ -154,9 +169,26 @@ mod tests {
     }
 
     #[test]
+    fn an_old_look_is_told_to_nobody() {
+        let mut d = Detector::new(timing());
+        d.observed(Mono(5), master("1"));
+        let last = Mono(5 + timing().hung_after().0);
+        assert!(matches!(d.told(last), RedisView::Up(_)));
+        assert_eq!(d.told(Mono(last.0 + 1)), RedisView::Unknown);
+        d.failed(last, ProbeFailure::Timeout);
+        assert!(matches!(d.told(Mono(last.0 + 1)), RedisView::Doubtful(..)));
+        d.died(None);
+        assert_eq!(
+            d.told(Mono(u64::MAX)),
+            RedisView::Down(DownReason::Dead),
+            "it does not come back"
+        );
+    }
+
+    #[test]
     fn loading_is_waited_for_until_its_timeout() {
         let mut d = Detector::new(timing());
-        d.observed(master("1"));
+        d.observed(Mono(0), master("1"));
         d.failed(Mono(0), ProbeFailure::Loading);
         d.failed(Mono(1_000_000_000), ProbeFailure::Loading);
         assert!(matches!(d.view(), RedisView::Doubtful(..)));
@@ -173,14 +205,14 @@ mod tests {
             (ProbeFailure::Loading, false),
         ] {
             let mut d = Detector::new(timing());
-            d.observed(master("1"));
+            d.observed(Mono(0), master("1"));
             for _ in 0..9 {
                 d.failed(Mono(0), failure);
             }
             assert_eq!(d.answering().is_some(), answers, "{failure:?}");
         }
         let mut d = Detector::new(timing());
-        d.observed(master("1"));
+        d.observed(Mono(0), master("1"));
         d.failed(Mono(0), ProbeFailure::WritesHeld);
         d.died(None);
         assert_eq!(d.answering(), None);
@@ -189,7 +221,7 @@ mod tests {
     #[test]
     fn the_death_of_an_earlier_life_changes_nothing() {
         let mut d = Detector::new(timing());
-        d.observed(master("2"));
+        d.observed(Mono(0), master("2"));
         assert!(!d.died(Some(&RunId::new("1"))));
         assert!(matches!(d.view(), RedisView::Up(_)));
         assert!(d.died(Some(&RunId::new("2"))));

@@ -1,6 +1,6 @@
 //! What happens to the core. A closed set: everything that moves it is here.
 
-use redkeep_consensus::NodeId;
+use redkeep_consensus::{Mono, NodeId};
 
 use crate::{
     admin::AdminRequest,
@@ -35,6 +35,8 @@ pub enum Input {
     },
     Observed {
         group: GroupId,
+        /// CLOCK_BOOTTIME before Redis was asked: the answer may have lain in a queue since.
+        asked: Mono,
         result: Result<RedisObservation, ProbeFailure>,
     },
     /// The process of the local Redis is dying or dead; `run_id` is the life that ended, if known.

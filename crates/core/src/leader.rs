@@ -25,7 +25,7 @@ use crate::{
     observe::Report,
     plan::{
         Candidates, Forced, HoldReason, Plan, PlanInput,
-        eligible::{JoinMark, JoinMarks},
+        eligible::{EligibleChange, JoinMark, JoinMarks},
         plan, unreached,
     },
     recent::Recent,
@@ -56,6 +56,8 @@ struct GroupLead {
     switchover_since: Option<Mono>,
     /// Since when the master's node says that it serves and finds its Redis well.
     well_since: Option<Mono>,
+    /// Since when the master says that it has no keys.
+    empty_since: Option<Mono>,
     /// One of the groups that fail at once, at the last look.
     counts: bool,
     /// An operator has acknowledged the failure that there is.
@@ -167,8 +169,8 @@ impl Leader {
         lead.assigned_at.max(self.since)
     }
 
-    pub(crate) fn heard(&mut self, now: Mono, from: NodeId) {
-        self.nodes.entry(from).or_default().heard = Some(now);
+    pub(crate) fn heard(&mut self, now: Mono, from: NodeId, silent_after: Span) {
+        self.nodes.entry(from).or_default().hear(now, silent_after);
     }
 
     pub(crate) fn reported(&mut self, now: Mono, from: NodeId, report: Report, model: &Model) {
@@ -219,7 +221,7 @@ impl Leader {
             spec: round.cluster.group(group)?,
             nodes: &self.nodes,
             now_boot: round.now.boot,
-            silent_after: Span(round.cluster.timing.lease_ttl.0.max(300_000_000)),
+            silent_after: round.cluster.timing.silent_after(),
             old_master: false,
             allow_data_loss: false,
             ignore_eligible: self.mutations.ignore_eligible(),
@@ -238,7 +240,7 @@ impl Leader {
         wishes
     }
 
-    /// Before any group is judged. A master that is silent, lapsed or doubtful begins anew.
+    /// Before any group is judged. A master that is silent, lapsed or doubtful begins anew, and so does an empty one that is not heard.
     fn note_well(&mut self, round: &Round<'_>) {
         for id in round.model.groups.keys() {
             let leased = self.grantor.wait_left(round.now.raw, id) > Span(0);
@@ -246,8 +248,10 @@ impl Leader {
                 && self.candidates(round, id).is_some_and(|c| {
                     c.group.assignment.as_ref().is_some_and(|a| unreached::is_well(&c, a))
                 });
+            let empty = self.candidates(round, id).is_some_and(|c| c.has_empty_master());
             let lead = self.groups.entry(id.clone()).or_default();
             lead.well_since = well.then(|| lead.well_since.unwrap_or(round.now.boot));
+            lead.empty_since = empty.then(|| lead.empty_since.unwrap_or(round.now.boot));
         }
     }
 
@@ -285,8 +289,8 @@ impl Leader {
                 wishes.push(LeaderWish::Propose { group: id.clone(), body, is_assign: false });
             }
             Plan::Eligible(epoch, change) => {
-                let (members, joining) = (change.members, change.joining);
-                let body = Body::Eligible { group: id.clone(), epoch, members, joining };
+                let EligibleChange { members, joining, has_data } = change;
+                let body = Body::Eligible { group: id.clone(), epoch, members, joining, has_data };
                 wishes.push(LeaderWish::Propose { group: id.clone(), body, is_assign: false });
             }
             Plan::SwitchoverAbort(epoch, reason) => {
@@ -317,6 +321,7 @@ impl Leader {
                 Some(_) if self.mutations.unreached_at_once() => Span(u64::MAX),
                 since => since.map_or(Span(0), |at| round.now.boot.since(at)),
             },
+            empty_for: lead.empty_since.map_or(Span(0), |at| round.now.boot.since(at)),
             assigned_at: self.assigned_at(lead),
             switchover_since: lead.switchover_since.unwrap_or(self.since),
         })

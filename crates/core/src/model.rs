@@ -39,6 +39,8 @@ pub struct GroupModel {
     pub joining: Vec<EligibleMember>,
     pub switchover: Option<NodeId>,
     pub pause: Option<Pause>,
+    /// Its master had keys, as last decided with the eligible set. Only a serving master tells: who comes back empty does not end it.
+    pub has_data: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -155,10 +157,11 @@ impl Model {
             Body::Bootstrap(spec) => self.apply_bootstrap(&at, spec),
             Body::Assign(assign) => self.apply_assign(&at, assign),
             Body::Serving { group, epoch } => self.apply_serving(&at, group, epoch),
-            Body::Eligible { group, epoch, members, joining } => {
+            Body::Eligible { group, epoch, members, joining, has_data } => {
                 self.with_current(&group.clone(), epoch, |g| {
                     g.eligible = members;
                     g.joining = joining;
+                    g.has_data = has_data;
                     Applied::Eligible(group)
                 })
             }
@@ -391,6 +394,7 @@ mod tests {
             epoch: Epoch(1),
             members: vec![life("b"), life("c")],
             joining: Vec::new(),
+            has_data: true,
         };
         let switchover = Body::Switchover { group, epoch: Epoch(1), to: node_id("b") };
         let bodies = [Body::Bootstrap(spec), Body::Assign(first.clone()), eligible, switchover];

@@ -50,6 +50,12 @@ impl Timing {
         Span(self.lease_ttl.0 - self.lease_ttl.0 / 20)
     }
 
+    /// A node not heard for longer is silent.
+    #[must_use]
+    pub fn silent_after(&self) -> Span {
+        Span(self.lease_ttl.0.max(300_000_000))
+    }
+
     /// How long others must wait for a lease of `ttl` that was granted now: `ttl * (1 + drift) + margin` (L3).
     #[must_use]
     pub fn wait_for(&self, ttl: Span) -> Span {

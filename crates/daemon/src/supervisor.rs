@@ -50,6 +50,9 @@ use crate::{
 
 /// How long a supervisor that was killed may take to be gone.
 const PREDECESSOR_ENDS: Duration = Duration::from_secs(1);
+/// Stays free on the disk of the quarantine, which by default is the log's: without room the log ends the supervisor, and keeps it
+/// from starting. The log takes some MiB and grows while a file is copied piece by piece; the rest is for whoever else writes there.
+const LEAVE_FREE: u64 = 64 << 20;
 
 /// Run until told to stop.
 ///
@@ -200,6 +203,7 @@ impl Start {
             directory: config.dir.clone(),
             max_files: usize::try_from(config.max_files).unwrap_or(usize::MAX),
             max_bytes: config.max_bytes,
+            leave_free: LEAVE_FREE,
             log: u32::from_be_bytes([id[0], id[1], id[2], id[3]]),
         };
         let timeout = Duration::from_nanos(config.timeout.0);

@@ -102,7 +102,8 @@ impl World {
             bypass: Vec::new(),
         };
         let group = GroupId::new("pair");
-        self.feed(Input::Observed { group, result: Ok(observation) });
+        let asked = Mono(self.now_ms * 1_000_000);
+        self.feed(Input::Observed { group, asked, result: Ok(observation) });
     }
 
     /// Time passes, and the core is woken when it asked for it, some times at most.

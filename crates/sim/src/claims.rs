@@ -6,7 +6,7 @@ use redkeep_core::plan::HoldReason;
 use crate::{fault::FaultKind, trace::Coverage};
 
 macro_rules! holds {
-    ($($name:ident = $text:literal),* $(,)?; not here: $($other:ident = $never:literal),* $(,)?) => {
+    ($($name:ident = $text:literal),* $(,)?) => {
         /// Every reason that a leader of this world may state, by the name under which it is counted.
         pub const HOLDS: &[&str] = &[$($text),*];
 
@@ -14,8 +14,7 @@ macro_rules! holds {
         #[must_use]
         pub const fn hold_name(hold: &HoldReason) -> &'static str {
             match hold {
-                $(HoldReason::$name { .. } => $text,)*
-                $(HoldReason::$other { .. } => $never,)*
+                $(HoldReason::$name { .. } => $text),*
             }
         }
     };
@@ -43,9 +42,6 @@ holds! {
     Bypass = "hold: reached around the lock",
     FencingUnreached = "hold: fencing an unreached master",
     Unreached = "hold: unreached master",
-    ;
-    // There is no other Redis to copy.
-    not here:
     OtherHistory = "hold: other history",
 }
 

@@ -105,13 +105,15 @@ faults! {
     PromoteByHand = "promote-by-hand",
     /// `CONFIG SET replica-read-only no` at a replica; set back after the length.
     WritableByHand = "writable-by-hand",
+    /// A person makes the master a copy of another, empty Redis.
+    StrayByHand = "stray-by-hand",
 }
 
 impl FaultKind {
-    /// Those that a swarm draws by chance: all but the last fifteen, which need a moment or a profile of their own.
+    /// Those that a swarm draws by chance: all but the last sixteen, which need a moment or a profile of their own.
     #[must_use]
     pub fn drawn() -> &'static [Self] {
-        Self::ALL.split_last_chunk::<15>().map_or(Self::ALL, |(drawn, _)| drawn)
+        Self::ALL.split_last_chunk::<16>().map_or(Self::ALL, |(drawn, _)| drawn)
     }
 }
 

@@ -201,8 +201,8 @@ impl Plan {
             5 => Profile::Membership,
             6..=8 => Profile::Single,
             9..=12 => Profile::Duel,
-            13..=14 => Profile::Late,
-            15..=16 => Profile::Corner,
+            13 => Profile::Late,
+            14..=16 => Profile::Corner,
             17 => Profile::FirstStart,
             18 => Profile::Standstill,
             _ => match rng.below(10) {

@@ -23,6 +23,8 @@ pub type WriteId = u32;
 /// Bytes in the replication stream for one write.
 pub const WRITE_BYTES: u64 = 64;
 
+/// Where the data of a Redis that is none of this world end.
+const FOREIGN_OFFSET: u64 = 70;
 /// Writes that the replication backlog keeps (`repl-backlog-size`, 1 MiB).
 const BACKLOG_BYTES: u64 = 1 << 20;
 
@@ -322,6 +324,15 @@ impl Redis {
             self.upstream = None;
             self.attached.clear();
         }
+    }
+
+    /// `REPLICAOF` another, empty Redis, which is none of this world, and the copy is done: the same life with other data. Who
+    /// follows it gets nothing (`repl-diskless-sync-delay`).
+    pub fn stray(&mut self, own: Endpoint, history: u64) {
+        self.role = Role::ReplicaOf(own);
+        self.upstream = None;
+        self.attached.clear();
+        self.replace(DataSet { history, offset: FOREIGN_OFFSET, log: Vec::new() });
     }
 
     /// True if that changed anything.

@@ -91,7 +91,9 @@ pub fn run(plan: &Plan, out: &Path) -> Result<Run> {
             disk::give_small_disk(lab.host(node)?)?;
         }
     }
-    let file = ClusterFile::founding(&lab, LEASE_TTL)?;
+    let mut file = ClusterFile::founding(&lab, LEASE_TTL)?;
+    // A small disk has no room for data sets beside the log: nothing would ever be kept there.
+    file.quarantine_beside_redis = true;
     let mut pair = Pair::start_in(lab, &file, &RedisOptions::default())?;
     pair.start_writers(&["na", "nb"])?;
     let replicas = wait_replicas(&status(pair.lab(), "w")?)?;

@@ -3,7 +3,7 @@
 //! Synchronous: for a blocking thread. A file appears under its name only when all of it is on disk. Where the directory is on
 //! the file system of Redis it costs a hard link and no copy: Redis renames each new file over its old one and never writes
 //! into it. A copy is written out in small pieces, so that whoever else syncs on that disk (the log of the supervisor) never waits
-//! for the whole of it.
+//! for the whole of it, and it is given up before it takes the room that the log needs.
 //!
 //! Deliberately absent: reading what is in a file, and deciding what is kept.
 
@@ -31,6 +31,9 @@ pub struct Settings {
     pub max_files: usize,
     /// All files together, bytes; 0 = nothing is kept.
     pub max_bytes: u64,
+    /// What a copy leaves free on the file system of the directory, bytes. A piece is looked at and then written, so copies
+    /// that are made at the same moment can take a piece each of it.
+    pub leave_free: u64,
     /// Identity of the log whose epochs are meant.
     pub log: u32,
 }
@@ -73,6 +76,18 @@ pub enum KeepError {
         under_way: u64,
         /// The bound; bytes.
         max: u64,
+    },
+    /// A copy of it would take the room of others on that disk.
+    #[error(
+        "its file has {size} bytes, {free} are free where it would be copied to, and {leave_free} must stay free for the supervisor's log: make room, or name a directory on another disk by [quarantine] dir"
+    )]
+    DiskFull {
+        /// Of the file; bytes.
+        size: u64,
+        /// On the disk without it; bytes.
+        free: u64,
+        /// The bound; bytes.
+        leave_free: u64,
     },
     /// The caller does not want it any more.
     #[error("it took too long, or another change of role came first")]
@@ -196,7 +211,8 @@ impl Store {
         let mut room = self.reserve(group, size)?;
         let part = directory.join(name.part());
         let path = directory.join(name.file());
-        let placed = bring((saved, source), &part, go_on).and_then(|()| room.fill(&part, &path));
+        let placed = bring((saved, source), &part, self.settings.leave_free, go_on)
+            .and_then(|()| room.fill(&part, &path));
         if let Err(error) = placed {
             let _ = fs::remove_file(&part);
             return Err(error);
@@ -287,6 +303,7 @@ fn remove(entry: &Entry) -> Result<(), KeepError> {
 fn bring(
     (saved, mut source): (&Path, File),
     part: &Path,
+    leave_free: u64,
     go_on: &dyn Fn() -> bool,
 ) -> Result<(), KeepError> {
     if !go_on() {
@@ -302,6 +319,21 @@ fn bring(
         // Redis has written another one meanwhile.
         fs::remove_file(part).map_err(failed("remove", part))?;
     }
+    copy((saved, &mut source), part, leave_free, go_on)
+}
+
+/// Piece by piece, while there is room for what is still to come.
+fn copy(
+    (saved, source): (&Path, &mut File),
+    part: &Path,
+    leave_free: u64,
+    go_on: &dyn Fn() -> bool,
+) -> Result<(), KeepError> {
+    let size = source.metadata().map_err(failed("look at", saved))?.len();
+    let directory = part.parent().unwrap_or(part);
+    let mut written = 0;
+    // Before anything is made: on a full disk not even a name can be.
+    look_for_room(directory, (size, written), leave_free)?;
     let options = OpenOptions::new().write(true).create_new(true).mode(0o600).open(part);
     let mut copy = options.map_err(failed("make", part))?;
     let mut piece = vec![0; PIECE];
@@ -313,12 +345,30 @@ fn bring(
         if read == 0 {
             break;
         }
+        // The log grows, and files of other groups are copied at the same time.
+        look_for_room(directory, (size.max(written + read as u64), written), leave_free)?;
         copy.write_all(&piece[..read]).map_err(failed("write", part))?;
+        written += read as u64;
         if number % PIECES_A_SYNC == 0 {
             copy.sync_data().map_err(failed("sync", part))?;
         }
     }
     copy.sync_all().map_err(failed("sync", part))
+}
+
+/// Fails where `leave_free` would not stay free beside a file of `size`, of which `written` are there.
+fn look_for_room(
+    directory: &Path,
+    (size, written): (u64, u64),
+    leave_free: u64,
+) -> Result<(), KeepError> {
+    let disk = rustix::fs::statvfs(directory)
+        .map_err(|error| failed("ask for the room on the disk of", directory)(error.into()))?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize).saturating_add(written);
+    if free < size.saturating_add(leave_free) {
+        return Err(KeepError::DiskFull { size, free, leave_free });
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The directory and its bounds, with files of a few bytes.
 #![allow(clippy::unwrap_used)]
 
+use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, mpsc};
 use std::thread;
@@ -24,11 +25,16 @@ impl Drop for Bench {
 
 impl Bench {
     fn new(max_files: usize, max_bytes: u64) -> Self {
+        Self::leaving(0, max_files, max_bytes)
+    }
+
+    fn leaving(leave_free: u64, max_files: usize, max_bytes: u64) -> Self {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir()
             .join(format!("redkeep-quarantine-{}-{number}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
-        let settings = Settings { directory: directory.join("kept"), max_files, max_bytes, log: 7 };
+        let kept = directory.join("kept");
+        let settings = Settings { directory: kept, max_files, max_bytes, leave_free, log: 7 };
         Self { saved: directory.join("dump.rdb"), directory, store: Store::new(settings) }
     }
 
@@ -42,6 +48,14 @@ impl Bench {
     fn keep(&self, group: &str, epoch: u64, content: &[u8]) -> Result<Entry, KeepError> {
         self.save(content);
         self.store.keep(&self.saved, (group, epoch, Some(epoch * 10)), &|| true)
+    }
+
+    /// By a path at which no link can be made of it: /proc is another file system.
+    fn keep_copied(&self, group: &str, epoch: u64, content: &[u8]) -> Result<Entry, KeepError> {
+        self.save(content);
+        let opened = File::open(&self.saved).unwrap();
+        let saved = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()));
+        self.store.keep(&saved, (group, epoch, None), &|| true)
     }
 
     fn kept(&self) -> Vec<(String, u64)> {
@@ -79,15 +93,15 @@ fn a_copy_is_whole_and_ends_when_it_is_not_wanted_any_more() {
     let part = b.directory.join("part");
     // The path does not lead to what was opened: no link can be made of it.
     let elsewhere = b.directory.join("elsewhere");
-    bring((&elsewhere, opened()), &part, &|| true).unwrap();
+    bring((&elsewhere, opened()), &part, 0, &|| true).unwrap();
     assert_eq!(fs::read(&part).unwrap(), content);
     fs::write(&elsewhere, b"newer").unwrap();
-    bring((&elsewhere, opened()), &part, &|| true).unwrap();
+    bring((&elsewhere, opened()), &part, 0, &|| true).unwrap();
     assert_eq!(fs::read(&part).unwrap(), content, "what was opened, not what came after");
     let asked = AtomicU32::new(0);
     let twice = || asked.fetch_add(1, Ordering::Relaxed) < 2;
     fs::remove_file(&elsewhere).unwrap();
-    let stopped = bring((&elsewhere, opened()), &part, &twice);
+    let stopped = bring((&elsewhere, opened()), &part, 0, &twice);
     assert!(matches!(stopped, Err(KeepError::Stopped)), "{stopped:?}");
 }
 
@@ -102,6 +116,28 @@ fn nothing_is_left_of_what_was_not_kept() {
     let missing = b.store.keep(Path::new("/nonexistent/dump.rdb"), ("pair", 1, None), &|| true);
     assert!(matches!(missing, Err(KeepError::File { step: "open", .. })), "{missing:?}");
     assert_eq!(fs::read_dir(b.directory.join("kept")).unwrap().count(), 0);
+}
+
+/// Found by the nemesis: a copy took the room of the supervisor's log, which could not start again beside it.
+#[test]
+fn a_copy_that_would_leave_too_little_room_is_not_made() {
+    let b = Bench::leaving(u64::MAX, 4, 1000);
+    let refused = b.keep_copied("pair", 1, b"12345").unwrap_err();
+    let KeepError::DiskFull { size: 5, free, leave_free: u64::MAX } = &refused else {
+        panic!("{refused:?}")
+    };
+    let text = refused.to_string();
+    for part in ["5 bytes", &format!("{free} are free"), &u64::MAX.to_string(), "[quarantine] dir"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(fs::read_dir(b.directory.join("kept")).unwrap().count(), 0);
+    // Nothing is held any more; and a link takes no room.
+    b.keep("pair", 2, &[7; 1000]).unwrap();
+    assert_eq!(b.kept(), [("pair".to_owned(), 2)]);
+    let b = Bench::leaving(0, 4, 1000);
+    let copied = b.keep_copied("pair", 1, b"12345").unwrap();
+    assert_ne!(fs::metadata(&copied.path).unwrap().ino(), fs::metadata(&b.saved).unwrap().ino());
 }
 
 #[test]

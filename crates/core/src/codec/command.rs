@@ -26,12 +26,15 @@ fn body_to_proto(body: &Body) -> PbBody {
         Body::Serving { group, epoch } => {
             PbBody::Serving(pb::Serving { group: group.as_str().to_owned(), epoch: epoch.0 })
         }
-        Body::Eligible { group, epoch, members, joining } => PbBody::Eligible(pb::Eligible {
-            group: group.as_str().to_owned(),
-            epoch: epoch.0,
-            members: eligible_to_proto(members),
-            joining: eligible_to_proto(joining),
-        }),
+        Body::Eligible { group, epoch, members, joining, has_data } => {
+            PbBody::Eligible(pb::Eligible {
+                group: group.as_str().to_owned(),
+                epoch: epoch.0,
+                members: eligible_to_proto(members),
+                joining: eligible_to_proto(joining),
+                has_data: *has_data,
+            })
+        }
         Body::Switchover { group, epoch, to } => PbBody::Switchover(pb::Switchover {
             group: group.as_str().to_owned(),
             epoch: epoch.0,
@@ -105,12 +108,15 @@ fn body_from_proto(body: PbBody) -> Result<Body, CodecError> {
         PbBody::Serving(pb::Serving { group, epoch }) => {
             Body::Serving { group: group_id(&group, "serving.group")?, epoch: Epoch(epoch) }
         }
-        PbBody::Eligible(pb::Eligible { group, epoch, members, joining }) => Body::Eligible {
-            group: group_id(&group, "eligible.group")?,
-            epoch: Epoch(epoch),
-            members: eligible_from_proto(members, "eligible.members.node")?,
-            joining: eligible_from_proto(joining, "eligible.joining.node")?,
-        },
+        PbBody::Eligible(pb::Eligible { group, epoch, members, joining, has_data }) => {
+            Body::Eligible {
+                group: group_id(&group, "eligible.group")?,
+                epoch: Epoch(epoch),
+                members: eligible_from_proto(members, "eligible.members.node")?,
+                joining: eligible_from_proto(joining, "eligible.joining.node")?,
+                has_data,
+            }
+        }
         PbBody::Switchover(pb::Switchover { group, epoch, to }) => Body::Switchover {
             group: group_id(&group, "switchover.group")?,
             epoch: Epoch(epoch),

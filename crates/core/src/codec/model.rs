@@ -27,12 +27,13 @@ pub(super) fn to_proto(model: &Model) -> pb::Snapshot {
 }
 
 fn group_to_proto((id, group): (&GroupId, &GroupModel)) -> pb::GroupState {
-    let GroupModel { assignment, eligible, joining, switchover, pause } = group;
+    let GroupModel { assignment, eligible, joining, switchover, pause, has_data } = group;
     pb::GroupState {
         name: id.as_str().to_owned(),
         assignment: assignment.as_ref().map(assignment_to_proto),
         eligible: eligible_to_proto(eligible),
         joining: eligible_to_proto(joining),
+        has_data: *has_data,
         switchover: switchover.map(|n| n.0),
         pause: pause.map(pause_to_proto),
     }
@@ -129,11 +130,12 @@ fn groups_from_proto(
 }
 
 fn group_from_proto(group: pb::GroupState) -> Result<(GroupId, GroupModel), CodecError> {
-    let pb::GroupState { name, assignment, eligible, joining, switchover, pause } = group;
+    let pb::GroupState { name, assignment, eligible, joining, switchover, pause, has_data } = group;
     let model = GroupModel {
         assignment: assignment.map(assignment_from_proto).transpose()?,
         eligible: eligible_from_proto(eligible, "snapshot.groups.eligible.node")?,
         joining: eligible_from_proto(joining, "snapshot.groups.joining.node")?,
+        has_data,
         switchover: optional_node(switchover, "snapshot.groups.switchover")?,
         pause: pause.as_ref().map(pause_from_proto),
     };

@@ -163,6 +163,7 @@ fn command(dice: &mut Dice, body: u64) -> Command {
             epoch,
             members: dice.some(Dice::eligible),
             joining: dice.some(Dice::eligible),
+            has_data: dice.coin(),
         },
         4 => Body::Switchover { group, epoch, to: dice.node() },
         5 => Body::SwitchoverAbort { group, epoch, reason: dice.text() },
@@ -227,6 +228,7 @@ fn group_model(d: &mut Dice) -> GroupModel {
         }),
         eligible: d.some(Dice::eligible),
         joining: d.some(Dice::eligible),
+        has_data: d.coin(),
         switchover: d.maybe(Dice::node),
         pause: d.maybe(pause),
     }

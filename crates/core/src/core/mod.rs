@@ -196,8 +196,8 @@ impl Core {
             Input::ActionDone { group, id, outcome } => {
                 self.with_host(now, &group, |h, cx| h.action_done(cx, id, &outcome));
             }
-            Input::Observed { group, result } => {
-                self.with_host(now, &group, |h, cx| h.observed(cx, result));
+            Input::Observed { group, asked, result } => {
+                self.with_host(now, &group, |h, cx| h.observed(cx, asked, result));
             }
             Input::RedisDied { group, run_id } => {
                 self.with_host(now, &group, |h, cx| h.died(cx, run_id.as_ref()));
@@ -278,8 +278,9 @@ impl Core {
     }
 
     fn peer_message(&mut self, now: Now, from: NodeId, message: PeerMessage) {
+        let silent_after = self.spec().timing.silent_after();
         if let Some(l) = self.leader.as_mut() {
-            l.heard(now.boot, from);
+            l.heard(now.boot, from, silent_after);
         }
         match message {
             PeerMessage::Raft { bytes, .. } => self.raft_message(now, from, &bytes),

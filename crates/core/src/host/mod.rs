@@ -286,24 +286,38 @@ impl HostGroup {
     pub(crate) fn observed(
         &mut self,
         cx: &mut Cx<'_>,
+        asked: Mono,
         result: Result<RedisObservation, ProbeFailure>,
     ) {
         let before = view_name(self.detector.view());
         match result {
             Ok(o) => {
                 self.admit(cx, &o.run_id);
-                let serving = self.takeover.as_ref().is_some_and(|t| t.serving);
-                self.wrong_role = if serving && !o.is_master() { self.wrong_role + 1 } else { 0 };
+                self.note_role(cx, &o);
                 self.note_led(cx, &o);
                 self.replica.observed(&o);
                 self.shut_writable(cx, &o);
                 self.quarantine.sees(&o.run_id);
                 self.tell_bypass(cx, &o.bypass);
-                self.detector.observed(o);
+                self.detector.observed(asked, o);
             }
-            Err(failure) => self.detector.failed(cx.now.boot, failure),
+            Err(failure) => self.detector.failed(asked, failure),
         }
         self.tell_change(cx, before);
+    }
+
+    /// A master that is seen as a replica. Where only the log says that this life served, since the supervisor started anew, one look
+    /// is enough: nothing but an order by hand made it that, and it must not be made a master again with what it copied.
+    fn note_role(&mut self, cx: &Cx<'_>, o: &RedisObservation) {
+        let serving = self.takeover.as_ref().is_some_and(|t| t.serving);
+        let assigned = self.model(cx).and_then(|g| g.assignment.as_ref());
+        let served =
+            assigned.is_some_and(|a| a.serving && a.master == self.me && a.run_id == o.run_id);
+        self.wrong_role = match (o.is_master(), serving) {
+            (false, true) => self.wrong_role + 1,
+            (false, false) if served => WRONG_ROLE_LOOKS,
+            (true | false, _) => 0,
+        };
     }
 
     /// What serves goes on from what it was. If it does not, somebody put other data there: no second look is waited for, since
@@ -457,7 +471,7 @@ impl HostGroup {
         let serving = self.takeover.as_ref().filter(|t| t.serving && open).map(|t| t.epoch);
         GroupReport {
             group: self.spec.id.clone(),
-            redis: self.detector.view().clone(),
+            redis: self.detector.told(now),
             fenced: self.fence.as_ref().and_then(Fence::fenced),
             serving,
             takeover_failure: match self.broken.is {

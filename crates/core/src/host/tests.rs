@@ -109,7 +109,7 @@ impl Bench {
     }
 
     fn sees(&mut self, run: &str) -> Vec<String> {
-        self.orders(|host, cx| host.observed(cx, Ok(replica(run))))
+        self.orders(|host, cx| host.observed(cx, cx.now.boot, Ok(replica(run))))
     }
 }
 
@@ -150,7 +150,7 @@ fn after_a_death_nothing_is_permitted_until_the_next_life_is_admitted() {
 #[test]
 fn a_fence_guards_what_was_not_guarded_when_the_table_was_lost() {
     let mut b = Bench::new(model("b", "1", Cause::Adopted), false);
-    b.orders(|host, cx| host.observed(cx, Ok(master("1"))));
+    b.orders(|host, cx| host.observed(cx, cx.now.boot, Ok(master("1"))));
     b.orders(|host, cx| host.host_event(cx, &HostEvent::LockLost));
     let orders = b.orders(|host, cx| host.fence_requested(cx, Epoch(1), false));
     assert_eq!(orders, ["guard", "close"]);
@@ -174,7 +174,7 @@ fn a_link_is_renewed_at_the_present_epoch_at_a_replica_and_not_twice_in_a_second
     let mut other = replica("1");
     let RedisRole::Replica { master_host, .. } = &mut other.role else { panic!() };
     *master_host = "10.0.0.9".into();
-    b.orders(|host, cx| host.observed(cx, Ok(other)));
+    b.orders(|host, cx| host.observed(cx, cx.now.boot, Ok(other)));
     assert_eq!(ask(&mut b, 1), [""; 0]);
     let mut b = Bench::new(model("b", "1", Cause::Operator), true);
     b.sees("1");
@@ -197,7 +197,9 @@ fn a_replica_that_takes_writes_is_shut_when_it_is_seen_and_not_when_its_element_
     for by_role in [true, false] {
         let mut b = Bench::replica();
         b.sees("1");
-        let seen = |b: &mut Bench| b.orders(|host, cx| host.observed(cx, Ok(writable(by_role))));
+        let seen = |b: &mut Bench| {
+            b.orders(|host, cx| host.observed(cx, cx.now.boot, Ok(writable(by_role))))
+        };
         assert_eq!(seen(&mut b), ["forbid", "destroy"], "role {by_role}");
         assert_eq!(seen(&mut b), [""; 0], "once");
         // Mended by hand, what came before is reset before clients may read again; a master is made a replica first.
@@ -209,7 +211,7 @@ fn a_replica_that_takes_writes_is_shut_when_it_is_seen_and_not_when_its_element_
 #[test]
 fn an_element_that_was_left_by_an_earlier_life_of_the_supervisor_is_taken_out_too() {
     let mut b = Bench::replica();
-    let orders = b.orders(|host, cx| host.observed(cx, Ok(writable(true))));
+    let orders = b.orders(|host, cx| host.observed(cx, cx.now.boot, Ok(writable(true))));
     assert_eq!(orders, ["admit 1", "forbid", "destroy", "close", "destroy", "destroy"]);
 }
 
@@ -217,7 +219,8 @@ fn an_element_that_was_left_by_an_earlier_life_of_the_supervisor_is_taken_out_to
 fn an_element_that_could_not_be_taken_out_is_tried_again_at_the_next_look() {
     let mut b = Bench::replica();
     b.sees("1");
-    let look = |b: &mut Bench| b.orders(|host, cx| host.observed(cx, Ok(writable(true))));
+    let look =
+        |b: &mut Bench| b.orders(|host, cx| host.observed(cx, cx.now.boot, Ok(writable(true))));
     assert_eq!(look(&mut b), ["forbid", "destroy"]);
     let refused = LockEvent::ReplicaForbidden { group: group(), ok: false };
     b.orders(|host, cx| host.lock_event(cx, &refused));

@@ -58,6 +58,7 @@ impl Leader {
                 epoch: r.epoch,
                 members,
                 joining: Vec::new(),
+                has_data: g.has_data,
             };
             wishes.push(LeaderWish::Propose { group: r.group.clone(), body, is_assign: false });
         }

@@ -82,7 +82,8 @@ impl Bench {
         }));
         self.apply(Body::Serving { group: group.clone(), epoch });
         let members = vec![EligibleMember { node: node_id("b"), run_id: RunId::new("run-b") }];
-        self.apply(Body::Eligible { group, epoch, members, joining: Vec::new() });
+        let joining = Vec::new();
+        self.apply(Body::Eligible { group, epoch, members, joining, has_data: true });
     }
 
     fn apply(&mut self, body: Body) -> Applied {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use redkeep_consensus::Mono;
+use redkeep_consensus::{Mono, Span};
 
 use crate::{
     ids::{GroupId, RunId},
@@ -15,17 +15,23 @@ use crate::{
 pub struct NodeView {
     pub heard: Option<Mono>,
     pub report: Option<Report>,
+    /// It was silent, and has not reported since: what it said before is over, its Redis may be another by now.
+    pub outdated: bool,
     /// The last observation of each group's Redis there, and when it was told; stays when the Redis dies.
     observed: BTreeMap<GroupId, (Mono, RedisObservation)>,
     /// The same of the life before, where there was another.
     before: BTreeMap<GroupId, (Mono, RedisObservation)>,
-    /// Keys of the last life that had any, while its Redis is back without: what was there, wherever it is now.
-    emptied: BTreeMap<GroupId, u64>,
     /// Where the data of the last tenure there stood while it served, and when that was told.
     led: BTreeMap<GroupId, (Mono, Led)>,
 }
 
 impl NodeView {
+    /// Something of it arrived.
+    pub(crate) fn hear(&mut self, now: Mono, silent_after: Span) {
+        self.outdated |= self.heard.is_some_and(|heard| now.since(heard) > silent_after);
+        self.heard = Some(now);
+    }
+
     /// Take a report in; false if a newer one came before it.
     pub(crate) fn take(&mut self, now: Mono, report: Report) -> bool {
         self.heard = Some(now);
@@ -42,18 +48,13 @@ impl NodeView {
             }
         }
         self.report = Some(report);
+        self.outdated = false;
         true
     }
 
     fn observe(&mut self, now: Mono, group: &GroupId, o: &RedisObservation) {
         let old = self.observed.insert(group.clone(), (now, o.clone()));
-        if o.keys > 0 {
-            self.emptied.remove(group);
-        }
         if let Some(old) = old.filter(|(_, old)| old.run_id != o.run_id) {
-            if o.keys == 0 && old.1.keys > 0 {
-                self.emptied.insert(group.clone(), old.1.keys);
-            }
             self.before.insert(group.clone(), old);
         }
     }
@@ -73,11 +74,6 @@ impl NodeView {
     /// The data set that served there last, and when it was told.
     pub fn led(&self, group: &GroupId) -> Option<(Mono, &Led)> {
         self.led.get(group).map(|(at, led)| (*at, led))
-    }
-
-    /// Its Redis came back empty, and held this many keys when this leader saw its last life.
-    pub fn keys_before_emptied(&self, group: &GroupId) -> u64 {
-        self.emptied.get(group).copied().unwrap_or(0)
     }
 
     pub fn last_observation(&self, group: &GroupId) -> Option<&RedisObservation> {

@@ -228,7 +228,8 @@ mod tests {
         };
         apply(&mut model, Body::Assign(assign));
         let (epoch, members) = (Epoch(1), vec![life(replica)]);
-        let eligible = Body::Eligible { group: group.clone(), epoch, members, joining: vec![] };
+        let (joining, has_data) = (Vec::new(), true);
+        let eligible = Body::Eligible { group: group.clone(), epoch, members, joining, has_data };
         apply(&mut model, eligible);
         let why = NodeRejection::Master(group.clone());
         assert_eq!(apply(&mut model, remove(master)), rejected(why));

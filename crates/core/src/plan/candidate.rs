@@ -45,11 +45,11 @@ pub struct Candidates<'a> {
 }
 
 impl<'a> Candidates<'a> {
-    /// The report of a node that is heard.
+    /// The report of a node that is heard, and that reported since it was silent.
     pub(crate) fn heard(&self, node: NodeId) -> Option<&'a Report> {
         let view = self.nodes.get(&node)?;
         let silent = self.now_boot.since(view.heard?) > self.silent_after;
-        view.report.as_ref().filter(|_| !silent)
+        view.report.as_ref().filter(|_| !silent && !view.outdated)
     }
 
     /// The rule that excludes `node`, or the candidate.
@@ -126,6 +126,12 @@ impl<'a> Candidates<'a> {
         }
         let was = self.group.eligible.iter().any(|m| m.node == node);
         Err(if was { Exclusion::Restarted } else { Exclusion::NotEligible })
+    }
+
+    /// The master's node is heard, and finds no keys there.
+    pub(crate) fn has_empty_master(&self) -> bool {
+        let report = self.group.master().and_then(|master| self.report(master));
+        matches!(report.map(|r| &r.redis), Some(RedisView::Up(o)) if o.is_master() && o.keys == 0)
     }
 
     /// The group's report of a node that is heard.

@@ -52,7 +52,11 @@ pub(super) fn start(p: &PlanInput<'_>, a: &Assignment) -> Plan {
     };
     match fuller_elsewhere(p, &best.candidate) {
         Some(hold) => Plan::Hold(hold),
-        None if best.candidate.keys == 0 && !everybody => Plan::Hold(HoldReason::EmptyDataSet),
+        None if !everybody && fell_back(&c, &best.data) => Plan::Hold(HoldReason::OlderDataSet),
+        // Whoever had keys is empty by now, or what was said of it last is older than its data set (found by the simulator).
+        None if best.candidate.keys == 0 && (!everybody || p.candidates.group.has_data) => {
+            Plan::Hold(HoldReason::EmptyDataSet)
+        }
         None if p.paused => Plan::Hold(HoldReason::Paused),
         None => Plan::Assign(assign(
             p,
@@ -84,8 +88,9 @@ fn fullest(
         match surplus(&other.data, &best.data) {
             Some(true) => best = other,
             Some(false) => {}
-            // Before it fell, the last master had all that the others had; an append-only file has all that it had.
-            None if best.candidate.node == a.master && best.append_only => {}
+            // Before it fell, the last master had all that the others had; an append-only file has all that it had. One that
+            // never served may have lost what its predecessor still has.
+            None if best.candidate.node == a.master && a.serving && best.append_only => {}
             None => return Err(unrelated(p, &best.candidate, other.candidate.node)),
         }
     }
@@ -97,6 +102,12 @@ fn fullest(
 fn surplus(other: &Lineage, best: &Lineage) -> Option<bool> {
     let (more, less) = (other.beyond(best)?, best.beyond(other)?);
     Some(more > 0 && less == 0)
+}
+
+/// It is known to lack some of what the last master served. Who is not there may have it.
+fn fell_back(c: &Candidates<'_>, data: &Lineage) -> bool {
+    let served = c.last_look_at_master();
+    served.is_some_and(|(_, served)| served.beyond(data).is_some_and(|lacks| lacks > 0))
 }
 
 /// A master that never led has what it read from its disk: nobody could reach it since, and what makes its offset grow is the
@@ -113,17 +124,13 @@ fn unrelated(p: &PlanInput<'_>, best: &Candidate, other: NodeId) -> HoldReason {
     HoldReason::UnrelatedDataSets { nodes: nodes.join(" and ") }
 }
 
-/// Somebody holds more than `best`, or may, or its own last life did (invariant 5).
+/// Somebody holds more than `best`, or may (invariant 5).
 pub(super) fn fuller_elsewhere(p: &PlanInput<'_>, best: &Candidate) -> Option<HoldReason> {
     let c = Candidates { allow_data_loss: true, ..p.candidates };
-    // What it held before it came back empty may be on another whose newest report is still on its way.
-    let own = p.candidates.nodes.get(&best.node);
-    if best.keys == 0 && own.is_some_and(|n| n.keys_before_emptied(&c.spec.id) > 0) {
-        return Some(HoldReason::EmptyDataSet);
-    }
     let mine = c.report(best.node).and_then(|r| r.redis.observation());
     let append_only = mine.is_some_and(|o| o.append_only);
-    let is_whole = append_only && p.candidates.group.master() == Some(best.node);
+    let assigned = p.candidates.group.assignment.as_ref();
+    let is_whole = append_only && assigned.is_some_and(|a| a.serving && a.master == best.node);
     let others = p.candidates.spec.members.iter().filter(|m| m.node != best.node);
     let mut hold = None;
     for m in others {

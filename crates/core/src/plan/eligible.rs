@@ -19,6 +19,9 @@ use crate::{
 /// second: in whole seconds, and seen a probe ago.
 const ACKNOWLEDGED_SINCE: Span = Span::from_secs(3);
 
+/// A data set that was emptied on purpose counts as none after so long. Many groups are empty now and then: not each time is written down.
+const EMPTY_AFTER: Span = Span::from_secs(60);
+
 /// By newcomer.
 pub type JoinMarks = BTreeMap<EligibleMember, JoinMark>;
 
@@ -31,11 +34,12 @@ pub struct JoinMark {
     pub at: Mono,
 }
 
-/// The two lists of the next `Eligible` command.
+/// The next `Eligible` command.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EligibleChange {
     pub members: Vec<EligibleMember>,
     pub joining: Vec<EligibleMember>,
+    pub has_data: bool,
 }
 
 /// A change of the eligible set that is due, if one is.
@@ -43,7 +47,7 @@ pub struct EligibleChange {
 pub fn change(
     c: &Candidates<'_>,
     cluster: &ClusterSpec,
-    marks: &JoinMarks,
+    (marks, empty_for): (&JoinMarks, Span),
 ) -> Option<EligibleChange> {
     let master_node = c.group.master()?;
     let RedisView::Up(master) = &c.report(master_node)?.redis else { return None };
@@ -74,8 +78,10 @@ pub fn change(
     }
     members.sort();
     joining.sort();
-    let changed = members != c.group.eligible || joining != c.group.joining;
-    changed.then_some(EligibleChange { members, joining })
+    let has_data = master.keys > 0 || c.group.has_data && empty_for < EMPTY_AFTER;
+    let changed =
+        members != c.group.eligible || joining != c.group.joining || has_data != c.group.has_data;
+    changed.then_some(EligibleChange { members, joining, has_data })
 }
 
 /// A newcomer is near at half of what a member may lack, so that it does not come and go.

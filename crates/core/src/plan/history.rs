@@ -75,16 +75,17 @@ impl Candidates<'_> {
     /// another Redis. Nobody may get those data in place of the group's.
     #[must_use]
     pub fn is_stray(&self, node: NodeId) -> bool {
-        let look = |life| Some(self.nodes.get(&node)?.last_look_at(&self.spec.id, life)?.1);
+        let look = |life| self.nodes.get(&node)?.last_look_at(&self.spec.id, life);
         match self.group.assignment.as_ref().filter(|a| a.master == node) {
-            Some(a) => look(&a.run_id).is_some_and(|seen| match self.led() {
-                Some((_, led)) => !continues(seen, led),
+            Some(a) => look(&a.run_id).is_some_and(|(at, seen)| match self.led() {
+                // A look from before it served says nothing of what came after (found by the simulator).
+                Some((told, led)) => at >= told && !continues(seen, led),
                 // It served, and nobody who is left saw with what.
                 None => a.serving && !seen.is_master(),
             }),
             None => {
                 let member = self.group.eligible.iter().find(|m| m.node == node);
-                let seen = member.and_then(|m| look(&m.run_id));
+                let seen = member.and_then(|m| Some(look(&m.run_id)?.1));
                 let master = self.last_look_at_master();
                 seen.zip(master).is_some_and(|(seen, (_, master))| !self.is_kin(seen, &master))
             }

@@ -53,6 +53,8 @@ pub struct PlanInput<'a> {
     pub marks: &'a JoinMarks,
     /// For how long the master's node has said, without a break, that it serves and finds its Redis well.
     pub well_for: Span,
+    /// For how long the master has said, without a break, that it has no keys.
+    pub empty_for: Span,
     /// When the present assignment was applied here, or since when this node leads: the later of the two.
     pub assigned_at: Mono,
     /// The same of the switchover under way: it has its time from this leader too.
@@ -332,7 +334,7 @@ fn plan_quiet(p: &PlanInput<'_>, a: &Assignment) -> Plan {
     if p.candidates.group.switchover.is_some() {
         return Plan::Nothing;
     }
-    match eligible::change(&p.candidates, p.cluster, p.marks) {
+    match eligible::change(&p.candidates, p.cluster, (p.marks, p.empty_for)) {
         Some(change) => Plan::Eligible(a.epoch, change),
         None => Plan::Nothing,
     }
@@ -363,8 +365,10 @@ fn choose(p: &PlanInput<'_>, a: &Assignment, cause: Cause) -> Plan {
     {
         return Plan::Hold(hold);
     }
-    // An eligible replica of the same history is as full as the master was, whatever has expired since.
-    if best.keys == 0 && !best.same_history && cold::fuller_elsewhere(p, best).is_some() {
+    // An eligible replica of the same history is as full as the master was, whatever has expired since. The old master is of its own
+    // history whatever somebody put there.
+    let is_kin = best.same_history && (best.node != a.master || !p.candidates.group.has_data);
+    if best.keys == 0 && !is_kin && cold::fuller_elsewhere(p, best).is_some() {
         return Plan::Hold(HoldReason::EmptyDataSet);
     }
     let evidence = match cause {

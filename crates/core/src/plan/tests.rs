@@ -49,6 +49,7 @@ struct Case {
     seen_before: BTreeMap<&'static str, RedisObservation>,
     sights: BTreeMap<&'static str, Vec<Sight>>,
     well_for: Span,
+    empty_for: Span,
 }
 
 impl Case {
@@ -82,6 +83,7 @@ impl Case {
                     previous_master: None,
                 }),
                 eligible: vec![member("b"), member("c")],
+                has_data: true,
                 ..GroupModel::default()
             },
             reports,
@@ -96,6 +98,7 @@ impl Case {
             seen_before: BTreeMap::new(),
             sights: BTreeMap::new(),
             well_for: Span::from_secs(10),
+            empty_for: Span(0),
         }
     }
 
@@ -157,6 +160,7 @@ impl Case {
             forced: self.forced.as_ref(),
             marks: &self.marks,
             well_for: self.well_for,
+            empty_for: self.empty_for,
             assigned_at: Mono(60 * SEC),
             switchover_since: self.now,
         })
@@ -186,20 +190,61 @@ fn a_fence_needs_no_lease_to_run_out_and_the_fullest_is_named() {
     assert_eq!(Case::well().fenced(FenceCause::RedisDead).assigned(), ("c", Cause::MasterDown));
 }
 
-/// Found by the simulator: the replica had copied all, but the report of it was late, and by the one before it was empty too.
+/// Found by the simulator: the replica had copied all, but the report of it was late, and by the one before it was empty too. The
+/// leader may be one that never saw the life before.
 #[test]
-fn a_master_that_came_back_empty_is_not_named_while_an_old_report_says_that_all_are_empty() {
+fn nobody_is_named_where_all_are_empty_and_the_group_had_data() {
     let mut case = Case::well().fenced(FenceCause::RedisDead);
     case.group.eligible.clear();
-    case.seen_before.insert("a", redis("a", 1000, true));
     for n in ["a", "b", "c"] {
         let life = if n == "a" { "a2" } else { n };
         let empty = RedisObservation { keys: 0, ..redis(life, 0, n == "a") };
         case.report(n).redis = RedisView::Up(empty);
     }
     assert_eq!(case.hold(), HoldReason::EmptyDataSet);
-    case.seen_before.clear();
+    case.group.has_data = false;
     assert_eq!(case.assigned(), ("a", Cause::ColdStart), "nobody ever had anything");
+}
+
+#[test]
+fn that_a_group_has_data_is_written_down_at_once_and_that_it_has_none_after_a_minute() {
+    let written = |case: &Case| match case.plan() {
+        Plan::Eligible(_, change) => Some(change.has_data),
+        Plan::Nothing => None,
+        other => panic!("{other:?}"),
+    };
+    let mut case = Case::well();
+    case.group.eligible.sort();
+    assert_eq!(written(&case), None);
+    case.group.has_data = false;
+    assert_eq!(written(&case), Some(true));
+    case.report("a").redis = RedisView::Up(RedisObservation { keys: 0, ..redis("a", 1000, true) });
+    assert_eq!(written(&case), None);
+    // A queue that is empty now and then, or FLUSHALL.
+    case.group.has_data = true;
+    (case.empty_for, case.well_for) = (Span(59_999_999_999), Span::from_secs(100));
+    assert_eq!(written(&case), None);
+    case.empty_for = Span::from_secs(60);
+    assert_eq!(written(&case), Some(false));
+}
+
+/// Found by the simulator: it was cut off, its Redis ended meanwhile, and the first thing that came of it again was no report.
+#[test]
+fn who_was_silent_is_no_candidate_before_it_reports_anew() {
+    let case = Case::well();
+    let mut nodes = case.nodes();
+    let at = Mono(case.now.0 + SEC);
+    for node in nodes.values_mut() {
+        node.hear(at, Span::from_millis(300));
+    }
+    let later = Candidates { now_boot: at, ..case.candidates(&nodes) };
+    assert_eq!(later.judge(node_id("b")), Err(Exclusion::SupervisorSilent));
+    let mut view = nodes[&node_id("b")].clone();
+    let report = Report { seq: 2, ..view.report.clone().unwrap() };
+    assert!(view.take(at, report));
+    nodes.insert(node_id("b"), view);
+    let later = Candidates { now_boot: at, ..case.candidates(&nodes) };
+    assert!(later.judge(node_id("b")).is_ok());
 }
 
 /// Found by the simulator: its Redis had restarted empty before the first supervisors agreed.

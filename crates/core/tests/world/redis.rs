@@ -266,7 +266,8 @@ impl World {
                 bypass: me.bypass.clone(),
             })
         };
-        self.queue.push_back((name, Input::Observed { group, result }));
+        let asked = self.now().boot;
+        self.queue.push_back((name, Input::Observed { group, asked, result }));
     }
 
     pub(crate) fn kill_redis(&mut self, name: &str) {

@@ -36,7 +36,7 @@ use tokio::{
 };
 
 use super::{MARK, OWN_SOURCE};
-use crate::{config::GroupAccess, inbox::Inbox};
+use crate::{clock, config::GroupAccess, inbox::Inbox};
 
 mod around;
 mod aside;
@@ -246,6 +246,7 @@ impl Prober {
             self.around.look_again(*pid).await;
         }
         let before = self.shared.settling.read();
+        let mut asked = clock::boot();
         let mut result = self.probe.observe().await;
         // What is handed on was seen after the watch of its process began. So the process that is watched is that of this
         // life, also if the pid that Redis named was given to another in between.
@@ -253,6 +254,7 @@ impl Prober {
             && self.watch_process(seen)
         {
             self.around.look_anew(seen.process_id).await;
+            asked = clock::boot();
             result = self.probe.observe().await;
         }
         let settled = before.is_multiple_of(2) && self.shared.settling.read() == before;
@@ -272,7 +274,11 @@ impl Prober {
                 Err(failure)
             }
         };
-        self.shared.inbox.offer(Input::Observed { group: self.shared.group.clone(), result });
+        self.shared.inbox.offer(Input::Observed {
+            group: self.shared.group.clone(),
+            asked,
+            result,
+        });
     }
 
     /// Why a master that answers does not take writes.

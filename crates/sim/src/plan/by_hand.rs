@@ -1,4 +1,4 @@
-//! Orders that are given to a replica's Redis by hand, and failures before and after.
+//! Orders that are given to a Redis by hand, and failures before and after.
 
 use super::{FAULTS_FROM, draft::Draft, ms};
 use crate::fault::{FaultKind as F, Target};
@@ -9,9 +9,22 @@ impl Draft {
         for _ in 0..self.rng.range(1, 4) {
             let group = self.group();
             let (master, replica) = (Target::Master(group), Target::Replica(group));
-            let kind = *self.rng.pick(&[F::PromoteByHand, F::PromoteByHand, F::WritableByHand]);
+            let kind = *self.rng.pick(&[
+                F::PromoteByHand,
+                F::PromoteByHand,
+                F::WritableByHand,
+                F::StrayByHand,
+                F::StrayByHand,
+            ]);
             let lasts = self.length(kind);
-            self.add(at, kind, replica, lasts);
+            let strays = kind == F::StrayByHand;
+            self.add(at, kind, if strays { master } else { replica }, lasts);
+            if strays && self.rng.chance(500_000) {
+                // Nobody is left who has the data.
+                let before = ms(at.as_millis().saturating_sub(self.rng.range(5, 60)));
+                let away = ms(self.rng.range(300, 1_500));
+                self.add(before, F::KillRedis, replica, away);
+            }
             if self.rng.chance(600_000) {
                 let kinds = [
                     F::FreezeSupervisor,

@@ -104,7 +104,8 @@ impl Draft {
             | F::RemoveNode
             | F::AddMember
             | F::RemoveMember
-            | F::PromoteByHand => ms(1),
+            | F::PromoteByHand
+            | F::StrayByHand => ms(1),
             F::LockStall => ms(self.rng.range(5, 400)),
             F::PauseMachine => ms(self.rng.range(1, 24)),
             F::PowerOff | F::LogFlood => ms(self.rng.range(200, 3_000)),

@@ -1,4 +1,4 @@
-//! Orders that a person, or a Sentinel that was left running, gives to a replica's Redis behind its supervisor's back.
+//! Orders that a person, or a Sentinel that was left running, gives to a Redis behind its supervisor's back.
 //!
 //! The checkers' bound for the time in which such a Redis is a second writer: its supervisor sees it at its next probe and takes
 //! the replica element out, so a probe's interval and what the way to the kernel takes. While nobody can see it (the supervisor, its
@@ -35,7 +35,10 @@ impl World {
         let Some(group) = self.group_at(host, fault) else { return false };
         let leased = self.hosts[host].leased(self.port(group), self.now);
         let redis = self.hosts[host].redis[group].as_ref();
-        let Some(redis) = redis.filter(|r| r.runs() && r.role != Role::Master && !leased) else {
+        // By the guarded port, as everybody.
+        let open = self.hosts[host].passes(self.port(group), self.now);
+        let Some(redis) = redis.filter(|r| r.runs() && r.role != Role::Master && open && !leased)
+        else {
             return false;
         };
         let life = redis.life;
@@ -53,6 +56,23 @@ impl World {
             self.undo_after(fault.lasts, Undo::ReadOnly { host, group, life });
         }
         self.note(format_args!("{host} g{group} redis {life} is made writable by hand"));
+        true
+    }
+
+    /// The master is made a copy of another Redis: its data are gone, and whoever follows it must not get these.
+    pub(super) fn stray_by_hand(&mut self, host: Endpoint, fault: &Planned) -> bool {
+        let Some(group) = self.group_at(host, fault) else { return false };
+        let redis = self.hosts[host].redis[group].as_ref();
+        let open = self.hosts[host].passes(self.port(group), self.now);
+        if !redis.is_some_and(|r| r.runs() && r.role == Role::Master && open) {
+            return false;
+        }
+        let history = next(&mut self.counters.redis);
+        self.cut_replicas(host, group);
+        if let Some(redis) = self.hosts[host].redis[group].as_mut() {
+            redis.stray(host, history);
+        }
+        self.note(format_args!("{host} g{group} is made a copy of another Redis by hand"));
         true
     }
 

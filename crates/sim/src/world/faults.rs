@@ -146,6 +146,7 @@ impl World {
             F::OpenAround => self.open_around(host, fault),
             F::PortFiltered | F::PortFilteredForNodes => self.filter_port(host, fault),
             F::PromoteByHand | F::WritableByHand => self.order_by_hand(host, fault),
+            F::StrayByHand => self.stray_by_hand(host, fault),
             F::DiskFails => self.disk_fails(host, fault.lasts),
             F::LogFlood => self.flood(self.now.after(fault.lasts)),
             F::PauseMachine => self.pause_machine(host, fault.lasts),

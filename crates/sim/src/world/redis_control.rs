@@ -69,7 +69,8 @@ impl World {
         }
         let id = self.spec.groups[group].id.clone();
         let took = Span(self.dice.redis.range(80_000, ROUND_TRIP_MAX_NS));
-        self.news(host, took, Input::Observed { group: id, result });
+        let asked = self.hosts[host].clock.now(self.now).boot;
+        self.news(host, took, Input::Observed { group: id, asked, result });
     }
 
     /// Its listening sockets: for each new life, and then every three seconds.
@@ -112,7 +113,8 @@ impl World {
         let failure = if same { ProbeFailure::Timeout } else { ProbeFailure::Closed };
         self.coverage.met("probe timed out");
         let id = self.spec.groups[group].id.clone();
-        self.news(host, Span(1_000), Input::Observed { group: id, result: Err(failure) });
+        let asked = self.hosts[host].clock.now(self.now).boot;
+        self.news(host, Span(1_000), Input::Observed { group: id, asked, result: Err(failure) });
     }
 
     // Role-changing commands.

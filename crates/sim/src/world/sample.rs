@@ -76,6 +76,7 @@ impl World {
             self.stated[group] = name;
             if let Some(name) = name {
                 self.coverage.met(name);
+                self.note(format_args!("g{group} {name}"));
             }
         }
     }

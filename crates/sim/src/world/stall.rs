@@ -76,7 +76,9 @@ impl World {
         input: Input,
     ) -> Option<Input> {
         let replica = match &input {
-            Input::Observed { group, result: Ok(o) } if !o.is_master() => self.group_index(group),
+            Input::Observed { group, result: Ok(o), .. } if !o.is_master() => {
+                self.group_index(group)
+            }
             _ => None,
         };
         let (Some(group), Some(p)) = (replica, self.hosts[host].process.as_mut()) else {

@@ -137,6 +137,33 @@ fn an_empty_last_master_leaves_it_to_the_replica_and_one_that_is_away_is_waited_
     assert_eq!(away.assigned(), ("b", Cause::ColdStart), "it did not come within cold_start_wait");
 }
 
+/// Found by the simulator: it came back with an old file, and who went on from there was cut off.
+#[test]
+fn a_last_master_that_fell_back_waits_for_those_who_are_away() {
+    let mut case = off_and_on(master(800), replica(900));
+    case.now = Mono(1000 * SEC);
+    case.reports.get_mut("a").unwrap().0 = case.now;
+    let unheard = RedisView::Unknown;
+    case.report("b").redis = unheard;
+    case.group.eligible.clear();
+    assert_eq!(case.assigned(), ("a", Cause::ColdStart), "nothing says what it had");
+    let data = Lineage { replication_id: "h".into(), previous: None, offset: 1000 };
+    case.report("a").led = Some(Led { epoch: Epoch(1), data });
+    assert_eq!(case.hold(), HoldReason::OlderDataSet);
+    case.reports.get_mut("b").unwrap().0 = case.now;
+    case.report("b").redis = seen("b", false, replica(790));
+    assert_eq!(case.assigned(), ("a", Cause::ColdStart), "nobody has more");
+}
+
+/// Found by the simulator: it was named, lost power before it served, and its predecessor had more all the time.
+#[test]
+fn an_append_only_file_of_one_that_never_served_is_not_taken_for_the_whole() {
+    let mut case = off_and_on(unnamed(0, 9, true), unnamed(500, 12, false));
+    assert_eq!(case.assigned(), ("a", Cause::ColdStart));
+    case.group.assignment.as_mut().unwrap().serving = false;
+    assert!(unrelated(&case));
+}
+
 /// a had become a copy of another Redis before it ended.
 #[test]
 fn a_strayed_master_that_started_anew_does_not_win() {

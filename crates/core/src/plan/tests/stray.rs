@@ -109,7 +109,8 @@ fn a_strayed_or_emptied_replica_leaves_the_eligible_set() {
         case.report("b").redis = RedisView::Up(now);
         assert_eq!(judged(&case, "b"), Err(why));
         let nodes = case.nodes();
-        let change = eligible::change(&case.candidates(&nodes), &case.cluster, &case.marks);
+        let change =
+            eligible::change(&case.candidates(&nodes), &case.cluster, (&case.marks, Span(0)));
         let members = change.expect("b leaves").members;
         assert_eq!(members.iter().map(|m| m.node).collect::<Vec<_>>(), [node_id("c")]);
     }
@@ -128,7 +129,7 @@ fn what_a_strayed_master_has_changes_no_eligible_set() {
         case.report("a").redis = RedisView::Up(now);
         let nodes = case.nodes();
         let c = case.candidates(&nodes);
-        assert_eq!(eligible::change(&c, &case.cluster, &case.marks), None);
+        assert_eq!(eligible::change(&c, &case.cluster, (&case.marks, Span(0))), None);
     }
 }
 

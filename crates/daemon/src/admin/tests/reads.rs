@@ -232,7 +232,7 @@ async fn what_is_kept_aside_is_listed_by_the_node_that_was_asked() {
         Entry { name, size: 4_096, unix_s: 1_700_000_000, path }
     };
     let directory = PathBuf::from("/kept");
-    let settings = Settings { directory, max_files: 4, max_bytes: 1 << 30, log: 7 };
+    let settings = Settings { directory, max_files: 4, max_bytes: 1 << 30, leave_free: 0, log: 7 };
     let entries =
         vec![entry("pair", 3, None), entry("other", 2, Some(1)), entry("pair", 4, Some(38))];
     let port = Prepared::new(pair().leading()).keeping(Kept { settings, entries });

@@ -294,9 +294,14 @@ mod tests {
                 watched: Watched::default(),
                 own_pause: OwnPause::default(),
             };
-            let settings =
-                Settings { directory: directory.clone(), max_files: 4, max_bytes, log: 7 };
-            let quarantine = Quarantine { store: Arc::new(Store::new(settings)), timeout };
+            let store = Store::new(Settings {
+                directory: directory.clone(),
+                max_files: 4,
+                max_bytes,
+                leave_free: 0,
+                log: 7,
+            });
+            let quarantine = Quarantine { store: Arc::new(store), timeout };
             let aside = Aside::new(Arc::new(shared), Arc::new(quarantine));
             Self { _hung: hung, directory, aside, outlet }
         }
