@@ -75,9 +75,11 @@ async fn roles_go_round_with_passwords() {
     let again = control_b.replica_of(&master_at(&a), Some(&auth), PATIENT).await.unwrap();
     assert_eq!(done(again), MasterAuthChange::Unchanged);
 
+    assert!(!done(control_b.is_master(PATIENT).await.unwrap()));
     let offset: u64 = info(&mut client, "replication", "slave_repl_offset").parse().unwrap();
     let promotion = done(control_b.promote(PATIENT).await.unwrap());
     assert!(promotion.offset >= offset);
+    assert!(done(control_b.is_master(PATIENT).await.unwrap()));
     // Harmless where it is done already.
     assert_eq!(done(control_b.promote(PATIENT).await.unwrap()), promotion);
     done(control_a.replica_of(&master_at(&b), Some(&auth), PATIENT).await.unwrap());

@@ -91,6 +91,8 @@ pub struct Assign {
     pub estimated_loss_bytes: Option<u64>,
     /// The life of the old master becomes a member of the eligible set: it fenced, and the new one has all that it had.
     pub old_master_eligible: bool,
+    /// The life that is named was seen as a master. If it was that at the epoch before too, it is not promoted but found to be one.
+    pub goes_on: bool,
 }
 
 /// Why a master was assigned.

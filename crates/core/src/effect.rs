@@ -148,6 +148,8 @@ pub enum Action {
     // Redis, on the control connection, in order.
     /// `CLIENT UNPAUSE`, `min-replicas-to-write`, `REPLICAOF NO ONE`; done when `ROLE` says master.
     Promote(MinReplicas),
+    /// The same of a life that is a master already, and if not, is not made one: `CLIENT UNPAUSE`, `min-replicas-to-write`, `ROLE`.
+    GoOn(MinReplicas),
     /// At a master, while it serves.
     SetMinReplicas(MinReplicas),
     /// `masterauth`, `REPLICAOF`; done when `ROLE` says replica of it.
@@ -220,6 +222,7 @@ impl Action {
     pub const fn is_redis(&self) -> bool {
         match self {
             Self::Promote(_)
+            | Self::GoOn(_)
             | Self::SetMinReplicas(_)
             | Self::Follow { .. }
             | Self::Relink { .. }
@@ -254,6 +257,8 @@ pub enum ActionOutcome {
     Done,
     /// `PauseAndCatchUp`: the target has everything up to here. `ReadOffset`: the own offset.
     Offset(u64),
+    /// `GoOn`: it is a replica.
+    NotMaster,
     /// `ProbeRival`: somebody answered.
     Rival(String),
     /// `Compare`.

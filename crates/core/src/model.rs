@@ -54,6 +54,16 @@ pub struct Assignment {
     pub serving: bool,
     /// Epoch, master and life before this one, for the return of the old master.
     pub previous_master: Option<NodeId>,
+    /// The first epoch of the time in which this life has been master without a break.
+    pub since: Epoch,
+}
+
+impl Assignment {
+    /// This life was made master, and served. A replica is what somebody made of it since.
+    #[must_use]
+    pub fn was_master(&self) -> bool {
+        self.serving || self.since < self.epoch
+    }
 }
 
 /// Each node counts the duration from its own apply: no clock is compared.
@@ -208,6 +218,11 @@ impl Model {
         }
         let old = group.assignment.as_ref();
         let from = old.map(|a| a.master);
+        let goes_on = |a: &&Assignment| {
+            let same = a.master == assign.master && a.run_id == assign.run_id;
+            same && assign.goes_on && a.was_master()
+        };
+        let since = old.filter(goes_on).map_or(assign.epoch, |a| a.since);
         let old = old.map(|a| EligibleMember { node: a.master, run_id: a.run_id.clone() });
         group.assignment = Some(Assignment {
             epoch: assign.epoch,
@@ -217,6 +232,7 @@ impl Model {
             index: at.index,
             serving: false,
             previous_master: from.filter(|f| *f != assign.master),
+            since,
         });
         group.eligible.retain(|m| m.node != assign.master);
         // Before the new master's first write, so nothing that `WAIT` confirmed can be missing there.
@@ -387,6 +403,7 @@ mod tests {
             evidence: String::new(),
             estimated_loss_bytes: Some(0),
             old_master_eligible: false,
+            goes_on: false,
         };
         let mut model = Model::default();
         let eligible = Body::Eligible {
@@ -426,6 +443,33 @@ mod tests {
         let mut both = [life(A), life("c")];
         both.sort();
         assert_eq!(eligible_after(Assign { old_master_eligible: true, ..assign }), both);
+    }
+
+    #[test]
+    fn a_life_goes_on_as_master_from_where_it_served_first() {
+        let (mut model, next) = handing_over();
+        let group = next.group.clone();
+        let first = model.groups[&group].assignment.clone().unwrap();
+        let mut name = |epoch, goes_on| {
+            let assign = Assign {
+                epoch: Epoch(epoch),
+                master: first.master,
+                run_id: first.run_id.clone(),
+                goes_on,
+                ..next.clone()
+            };
+            model.apply(epoch, 1, Command { at_unix_ms: 0, body: Body::Assign(assign) });
+            let a = model.groups[&group].assignment.clone().unwrap();
+            let serving = Body::Serving { group: group.clone(), epoch: Epoch(epoch) };
+            model.apply(epoch, 1, Command { at_unix_ms: 0, body: serving });
+            (a.since, a.was_master())
+        };
+        // It has not served yet.
+        assert_eq!(name(2, true), (Epoch(2), false));
+        assert_eq!(name(3, true), (Epoch(2), true));
+        assert_eq!(name(4, true), (Epoch(2), true));
+        // It was seen as a replica: it is promoted anew.
+        assert_eq!(name(5, false), (Epoch(5), false));
     }
 
     #[test]

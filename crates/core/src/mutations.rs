@@ -61,6 +61,8 @@ mutations! {
     keep_replica_element,
     /// The replica element of a Redis that somebody made writable ends by itself.
     writable_stays_open,
+    /// A life that has served is promoted again, whatever somebody made of it.
+    promote_blindly,
     /// No bug, but what hides some: the leader asks nobody who hears a master that it does not hear, and leads on.
     lead_unheard,
     /// No bug: a replica's dead link to its master is left to TCP.

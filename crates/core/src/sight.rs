@@ -208,6 +208,7 @@ mod tests {
                 index: 3,
                 serving: true,
                 previous_master: None,
+                since: Epoch(1),
             });
             let group = GroupModel { assignment, ..GroupModel::default() };
             model.groups.insert(cluster.groups[0].id.clone(), group);

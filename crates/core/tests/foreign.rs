@@ -47,6 +47,7 @@ fn the_last_epoch_has_no_successor() {
             evidence: String::new(),
             estimated_loss_bytes: Some(0),
             old_master_eligible: false,
+            goes_on: false,
         })
     };
     apply(&mut model, Body::Bootstrap(spec()));

@@ -203,6 +203,7 @@ fn recovered(spec: &ClusterSpec, assigned: bool) -> Recovered {
             evidence: String::new(),
             estimated_loss_bytes: Some(0),
             old_master_eligible: false,
+            goes_on: false,
         }),
         Body::Serving { group, epoch: Epoch(1) },
     ];

@@ -95,7 +95,9 @@ pub fn all() -> Vec<Mutant> {
             "act_on_old_model" => {
                 mutant.hunted_in = Some((Layout::TrioThreeGroups, Profile::HandOver));
             }
-            "writable_stays_open" => mutant.hunted_in = in_trio(Profile::ByHand),
+            "writable_stays_open" | "promote_blindly" => {
+                mutant.hunted_in = in_trio(Profile::ByHand)
+            }
             "newcomers_vote" => mutant.hunted_in = in_trio(Profile::Membership),
             "unreached_at_once" => {
                 mutant.unsafe_without = false;
@@ -132,6 +134,7 @@ fn list() -> Vec<Mutant> {
         core("skip_serving", "VIP first", |m| m.skip_serving = true),
         core("keep_replica_element", "takeover order", |m| m.keep_replica_element = true),
         core("writable_stays_open", "closed unless granted", |m| m.writable_stays_open = true),
+        core("promote_blindly", "no older data set", |m| m.promote_blindly = true),
         core("follow_at_once", "quarantine", |m| m.follow_at_once = true),
         core("ignore_eligible", "eligible set", |m| m.ignore_eligible = true),
         core("wait_for_attached", "n of WAIT", |m| m.wait_for_attached = true),

@@ -106,6 +106,8 @@ pub enum Command {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Change {
     Promote(MinReplicas),
+    /// Without a change of role.
+    GoOn(MinReplicas),
     SetMinReplicas(MinReplicas),
     Follow {
         master: Endpoint,

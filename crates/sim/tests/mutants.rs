@@ -65,6 +65,11 @@ fn a_replica_made_writable_that_stays_open_is_caught() {
 }
 
 #[test]
+fn a_life_that_served_and_is_promoted_whatever_it_became_is_caught() {
+    assert_caught(&["promote_blindly"]);
+}
+
+#[test]
 fn a_tail_that_is_overwritten_without_being_kept_is_caught() {
     assert_caught(&["follow_at_once"]);
 }

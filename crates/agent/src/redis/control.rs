@@ -101,6 +101,17 @@ impl Control {
         }
     }
 
+    /// What `ROLE` says; nothing is changed.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn is_master(&mut self, within: Duration) -> Result<Outcome<bool>, ControlError> {
+        Ok(match self.role(Instant::now() + within).await? {
+            Outcome::Done(role) => Outcome::Done(role.name == "master"),
+            Outcome::Pending => Outcome::Pending,
+        })
+    }
+
     /// Makes this Redis a replica of `master`, credentials first, then confirms by `ROLE`.
     ///
     /// # Errors

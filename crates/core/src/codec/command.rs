@@ -79,6 +79,7 @@ fn assign_to_proto(assign: &Assign) -> pb::Assign {
         evidence,
         estimated_loss_bytes,
         old_master_eligible,
+        goes_on,
     } = assign;
     pb::Assign {
         group: group.as_str().to_owned(),
@@ -90,6 +91,7 @@ fn assign_to_proto(assign: &Assign) -> pb::Assign {
         estimated_loss_bytes: estimated_loss_bytes.unwrap_or(0),
         loss_unknown: estimated_loss_bytes.is_none(),
         old_master_eligible: *old_master_eligible,
+        goes_on: *goes_on,
     }
 }
 
@@ -167,6 +169,7 @@ fn assign_from_proto(assign: pb::Assign) -> Result<Assign, CodecError> {
         estimated_loss_bytes,
         loss_unknown,
         old_master_eligible,
+        goes_on,
     } = assign;
     Ok(Assign {
         group: group_id(&group, "assign.group")?,
@@ -177,5 +180,6 @@ fn assign_from_proto(assign: pb::Assign) -> Result<Assign, CodecError> {
         evidence,
         estimated_loss_bytes: (!loss_unknown).then_some(estimated_loss_bytes),
         old_master_eligible,
+        goes_on,
     })
 }

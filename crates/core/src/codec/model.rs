@@ -40,7 +40,8 @@ fn group_to_proto((id, group): (&GroupId, &GroupModel)) -> pb::GroupState {
 }
 
 fn assignment_to_proto(assignment: &Assignment) -> pb::Assignment {
-    let Assignment { epoch, master, run_id, cause, index, serving, previous_master } = assignment;
+    let Assignment { epoch, master, run_id, cause, index, serving, previous_master, since } =
+        assignment;
     pb::Assignment {
         epoch: epoch.0,
         master: master.0,
@@ -49,6 +50,7 @@ fn assignment_to_proto(assignment: &Assignment) -> pb::Assignment {
         index: *index,
         serving: *serving,
         previous_master: previous_master.map(|n| n.0),
+        since: since.0,
     }
 }
 
@@ -143,7 +145,7 @@ fn group_from_proto(group: pb::GroupState) -> Result<(GroupId, GroupModel), Code
 }
 
 fn assignment_from_proto(assignment: pb::Assignment) -> Result<Assignment, CodecError> {
-    let pb::Assignment { epoch, master, run_id, cause, index, serving, previous_master } =
+    let pb::Assignment { epoch, master, run_id, cause, index, serving, previous_master, since } =
         assignment;
     Ok(Assignment {
         epoch: Epoch(epoch),
@@ -153,6 +155,8 @@ fn assignment_from_proto(assignment: pb::Assignment) -> Result<Assignment, Codec
         index,
         serving,
         previous_master: optional_node(previous_master, "assignment.previous_master")?,
+        // Snapshots of before there was this field say 0.
+        since: if since == 0 { Epoch(epoch) } else { Epoch(since) },
     })
 }
 

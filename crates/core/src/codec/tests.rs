@@ -156,6 +156,7 @@ fn command(dice: &mut Dice, body: u64) -> Command {
             evidence: dice.text(),
             estimated_loss_bytes: dice.maybe(Dice::number),
             old_master_eligible: dice.coin(),
+            goes_on: dice.coin(),
         }),
         2 => Body::Serving { group, epoch },
         3 => Body::Eligible {
@@ -225,6 +226,7 @@ fn group_model(d: &mut Dice) -> GroupModel {
             index: d.number(),
             serving: d.coin(),
             previous_master: d.maybe(Dice::node),
+            since: Epoch(1),
         }),
         eligible: d.some(Dice::eligible),
         joining: d.some(Dice::eligible),
@@ -285,6 +287,7 @@ fn a_restored_model_applies_like_the_original() {
         evidence: String::new(),
         estimated_loss_bytes: Some(0),
         old_master_eligible: false,
+        goes_on: false,
     });
     for (index, body) in [(2, assign), (3, Body::Serving { group, epoch: Epoch(1) })] {
         let entry = Command { at_unix_ms: index, body };
@@ -352,6 +355,7 @@ fn assign_proto() -> pb::Assign {
         estimated_loss_bytes: 0,
         loss_unknown: false,
         old_master_eligible: false,
+        goes_on: false,
     }
 }
 
@@ -448,6 +452,7 @@ fn bytes_of_the_first_version_stay_readable() {
         evidence: "e".to_owned(),
         estimated_loss_bytes: Some(300),
         old_master_eligible: false,
+        goes_on: false,
     };
     let command = Command { at_unix_ms: 1, body: Body::Assign(assign.clone()) };
     let bytes = [

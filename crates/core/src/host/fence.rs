@@ -150,6 +150,7 @@ impl HostGroup {
             // Not read: the target cannot be said to have it all, so the old master is named again.
             ActionOutcome::Failed(_)
             | ActionOutcome::Done
+            | ActionOutcome::NotMaster
             | ActionOutcome::Rival(_)
             | ActionOutcome::Compared(_)
             | ActionOutcome::Kept(_) => {

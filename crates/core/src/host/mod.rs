@@ -86,7 +86,7 @@ impl Work {
     }
 
     fn settle(&mut self, now: Mono, outcome: &ActionOutcome) -> bool {
-        let done = !matches!(outcome, ActionOutcome::Failed(_));
+        let done = !matches!(outcome, ActionOutcome::Failed(_) | ActionOutcome::NotMaster);
         *self = if done { Self::Done } else { Self::RetryAt(Mono(now.0 + RETRY.0)) };
         done
     }
@@ -312,10 +312,10 @@ impl HostGroup {
         let serving = self.takeover.as_ref().is_some_and(|t| t.serving);
         let assigned = self.model(cx).and_then(|g| g.assignment.as_ref());
         let served =
-            assigned.is_some_and(|a| a.serving && a.master == self.me && a.run_id == o.run_id);
+            assigned.is_some_and(|a| a.was_master() && a.master == self.me && a.run_id == o.run_id);
         self.wrong_role = match (o.is_master(), serving) {
             (false, true) => self.wrong_role + 1,
-            (false, false) if served => WRONG_ROLE_LOOKS,
+            (false, false) if served && !cx.mutations.promote_blindly() => WRONG_ROLE_LOOKS,
             (true | false, _) => 0,
         };
     }
@@ -329,7 +329,7 @@ impl HostGroup {
             return;
         }
         match &self.led {
-            Some(led) if led.epoch == a.epoch && !continues(o, &led.data) => {
+            Some(led) if led.epoch >= a.since && !continues(o, &led.data) => {
                 self.wrong_role = WRONG_ROLE_LOOKS;
             }
             Some(_) | None if o.is_master() => {

@@ -62,6 +62,7 @@ impl HostGroup {
             ActionOutcome::Offset(_)
             | ActionOutcome::Failed(_)
             | ActionOutcome::Done
+            | ActionOutcome::NotMaster
             | ActionOutcome::Rival(_)
             | ActionOutcome::Compared(_)
             | ActionOutcome::Kept(_) => {}

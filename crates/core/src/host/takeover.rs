@@ -2,7 +2,7 @@
 
 use redkeep_consensus::{Mono, Span};
 
-use super::{Cx, HostGroup, RETRY, Work};
+use super::{Cx, HostGroup, RETRY, WRONG_ROLE_LOOKS, Work};
 use crate::{
     effect::{Action, ActionId, ActionOutcome, EventKind},
     ids::Epoch,
@@ -100,7 +100,7 @@ impl HostGroup {
         }
         let Some(t) = self.takeover.as_ref() else { return };
         if granted && t.forbid == Work::Done && t.promote.due(now) {
-            self.promote(cx, group);
+            self.promote(cx, group, a);
         }
         if self.takeover.as_ref().is_some_and(Takeover::is_promoted) {
             self.drive_min_replicas(cx, group);
@@ -108,10 +108,16 @@ impl HostGroup {
         self.drive_address(cx);
     }
 
-    fn promote(&mut self, cx: &mut Cx<'_>, group: &GroupModel) {
+    /// A life that was master already is found to be one. Somebody may have made it a copy of another Redis since it was seen last:
+    /// promoted, it would serve that.
+    fn promote(&mut self, cx: &mut Cx<'_>, group: &GroupModel, a: &Assignment) {
         let min_replicas = self.min_replicas(cx, group);
         self.told.promoting(min_replicas);
-        let action = cx.sink.act(&self.spec.id, Action::Promote(min_replicas));
+        let action = match a.was_master() && !cx.mutations.promote_blindly() {
+            true => Action::GoOn(min_replicas),
+            false => Action::Promote(min_replicas),
+        };
+        let action = cx.sink.act(&self.spec.id, action);
         self.replica.role_ordered(action);
         if let Some(t) = self.takeover.as_mut() {
             t.promote = Work::Running(action);
@@ -200,6 +206,8 @@ impl HostGroup {
             if t.promote.settle(now, outcome) {
                 told = Some(EventKind::Promoted);
                 self.told.promoted();
+            } else if *outcome == ActionOutcome::NotMaster {
+                self.wrong_role = WRONG_ROLE_LOOKS;
             } else {
                 t.failure = Some(TakeoverFailure::Promote);
             }

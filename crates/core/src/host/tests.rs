@@ -32,6 +32,7 @@ fn model(master: &str, run: &str, cause: Cause) -> Model {
         evidence: String::new(),
         estimated_loss_bytes: Some(0),
         old_master_eligible: false,
+        goes_on: false,
     };
     let serving = Body::Serving { group: group(), epoch: Epoch(1) };
     let mut bodies = vec![Body::Bootstrap(cluster()), Body::Assign(assign)];
@@ -177,8 +178,17 @@ fn a_link_is_renewed_at_the_present_epoch_at_a_replica_and_not_twice_in_a_second
     b.orders(|host, cx| host.observed(cx, cx.now.boot, Ok(other)));
     assert_eq!(ask(&mut b, 1), [""; 0]);
     let mut b = Bench::new(model("b", "1", Cause::Operator), true);
-    b.sees("1");
+    b.orders(|host, cx| host.observed(cx, cx.now.boot, Ok(master("1"))));
     assert_eq!(ask(&mut b, 1), [""; 0]);
+}
+
+/// Found by the simulator: while its supervisor was down somebody had made the master a copy of another Redis. The next process took it
+/// for one that had not been promoted yet.
+#[test]
+fn a_life_that_served_is_fenced_at_the_first_look_if_it_is_a_replica_by_then() {
+    let mut b = Bench::new(model("b", "1", Cause::Operator), true);
+    let orders = b.orders(|host, cx| host.observed(cx, cx.now.boot, Ok(replica("1"))));
+    assert!(orders.contains(&"close".to_owned()), "{orders:?}");
 }
 
 fn writable(by_role: bool) -> RedisObservation {

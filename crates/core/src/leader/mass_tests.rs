@@ -79,6 +79,7 @@ impl Bench {
             evidence: String::new(),
             estimated_loss_bytes: Some(0),
             old_master_eligible: false,
+            goes_on: false,
         }));
         self.apply(Body::Serving { group: group.clone(), epoch });
         let members = vec![EligibleMember { node: node_id("b"), run_id: RunId::new("run-b") }];

@@ -225,6 +225,7 @@ mod tests {
             evidence: String::new(),
             estimated_loss_bytes: Some(0),
             old_master_eligible: false,
+            goes_on: false,
         };
         apply(&mut model, Body::Assign(assign));
         let (epoch, members) = (Epoch(1), vec![life(replica)]);

@@ -68,7 +68,7 @@ impl Candidates<'_> {
     fn led(&self) -> Option<(Mono, &Lineage)> {
         let a = self.group.assignment.as_ref()?;
         let (at, led) = self.nodes.get(&a.master)?.led(&self.spec.id)?;
-        (led.epoch == a.epoch).then_some((at, &led.data))
+        (led.epoch >= a.since).then_some((at, &led.data))
     }
 
     /// The life of Redis there that was master, or is in the eligible set, has other data than it had as that: somebody made it copy
@@ -81,7 +81,7 @@ impl Candidates<'_> {
                 // A look from before it served says nothing of what came after (found by the simulator).
                 Some((told, led)) => at >= told && !continues(seen, led),
                 // It served, and nobody who is left saw with what.
-                None => a.serving && !seen.is_master(),
+                None => a.was_master() && !seen.is_master(),
             }),
             None => {
                 let member = self.group.eligible.iter().find(|m| m.node == node);

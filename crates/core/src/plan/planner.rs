@@ -389,6 +389,7 @@ fn loss(p: &PlanInput<'_>, to: &Candidate) -> Option<u64> {
 
 pub(super) fn assign(p: &PlanInput<'_>, to: &Candidate, cause: Cause, evidence: &str) -> Assign {
     let group = p.candidates.group;
+    let seen = p.candidates.report(to.node).map(|r| &r.redis);
     Assign {
         group: p.candidates.spec.id.clone(),
         epoch: group.epoch().next(),
@@ -398,5 +399,6 @@ pub(super) fn assign(p: &PlanInput<'_>, to: &Candidate, cause: Cause, evidence: 
         evidence: evidence.to_owned(),
         estimated_loss_bytes: loss(p, to),
         old_master_eligible: false,
+        goes_on: matches!(seen, Some(RedisView::Up(o)) if o.is_master() && o.run_id == to.run_id),
     }
 }

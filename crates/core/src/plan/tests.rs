@@ -81,6 +81,7 @@ impl Case {
                     index: 3,
                     serving: true,
                     previous_master: None,
+                    since: Epoch(1),
                 }),
                 eligible: vec![member("b"), member("c")],
                 has_data: true,

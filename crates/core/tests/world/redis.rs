@@ -84,6 +84,13 @@ impl World {
                     r.history = format!("h{}-{}", r.run, r.offset);
                 }
             }
+            Action::GoOn(min) => {
+                let r = self.redis(name);
+                (r.min_replicas, r.min_replicas_max_lag) = (min.to_write, min.max_lag_s);
+                if r.master.is_some() {
+                    return Some(ActionOutcome::NotMaster);
+                }
+            }
             Action::Follow { master } => {
                 let r = self.redis(name);
                 (r.master, r.stuck_since) = (Some(*master), None);

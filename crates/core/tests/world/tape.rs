@@ -192,6 +192,7 @@ fn lock_text(op: &LockOp) -> (Kind, String) {
 fn act_text(action: &Action) -> String {
     match action {
         Action::Promote { .. } => "promote".into(),
+        Action::GoOn(_) => "go on as master".into(),
         Action::SetMinReplicas(min) => format!("min-replicas-to-write {}", min.to_write),
         Action::Follow { master } => format!("follow {master}"),
         Action::Compare { master } => format!("compare the data set with that of {master}"),

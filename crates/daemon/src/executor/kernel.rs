@@ -144,6 +144,7 @@ impl KernelThread {
                 tracing::debug!(port, count, "connections destroyed");
             }),
             Action::Promote(_)
+            | Action::GoOn(_)
             | Action::SetMinReplicas(_)
             | Action::Follow { .. }
             | Action::Relink { .. }

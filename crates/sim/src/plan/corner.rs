@@ -11,13 +11,12 @@ impl Draft {
         let mut at = FAULTS_FROM + ms(self.rng.below(1_000));
         for _ in 0..self.rng.range(1, 3) {
             let group = self.group();
-            let lasts = match self.rng.below(12) {
+            let lasts = match self.rng.below(10) {
                 0 => self.leader_that_hands_on(at, group),
                 1..=3 => self.unconfirmed_switchover(at, group),
                 4 | 5 => self.around_the_lock(at, group),
                 6 | 7 => self.doubtful_data(at, group),
                 8 => self.full_disk(at),
-                9 | 10 => self.ordered_and_empty(at, group),
                 _ => self.long_away(at),
             };
             self.maybe_another(at, 2_000);
@@ -35,17 +34,6 @@ impl Draft {
         let away = ms(self.rng.range(500, 1_500));
         self.add(dies, F::KillRedis, master, away);
         stopped + away
-    }
-
-    /// An operator orders a failover, and its target comes back empty before the old master has followed: what the two have is of
-    /// two histories.
-    fn ordered_and_empty(&mut self, at: Span, group: usize) -> Span {
-        let master = Target::Master(group);
-        self.add(at, F::Failover, master, ms(1));
-        let dies = ms(self.rng.range(5, 80));
-        let away = ms(self.rng.range(50, 600));
-        self.add(at + dies, F::KillRedisEmpty, master, away);
-        dies + away
     }
 
     /// The target dies while the old master's fence is on its way to the disk, and the old master's Redis hangs.

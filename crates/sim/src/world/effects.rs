@@ -364,6 +364,7 @@ impl World {
                 self.cut_replicas(host, group);
             }
             Action::Promote(_)
+            | Action::GoOn(_)
             | Action::SetMinReplicas(_)
             | Action::Follow { .. }
             | Action::Relink { .. }

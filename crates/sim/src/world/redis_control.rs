@@ -12,7 +12,7 @@ use crate::{
     check::Violation,
     lock::StartGuard,
     net::Endpoint,
-    redis::{Change, Command, Phase},
+    redis::{Change, Command, Phase, Role},
     world::{
         World,
         effects::failed,
@@ -130,6 +130,7 @@ impl World {
         let limit = match &order.1 {
             Action::PauseAndCatchUp { limit, .. } => *limit,
             Action::Promote(_)
+            | Action::GoOn(_)
             | Action::SetMinReplicas(_)
             | Action::Follow { .. }
             | Action::Relink { .. }
@@ -193,7 +194,13 @@ impl World {
         match stage {
             Stage::Send => self.control_send(host, group, &job),
             Stage::Poll => self.control_poll(host, group, &job),
-            Stage::Answered => self.finish(host, group, ActionOutcome::Done),
+            Stage::Answered => {
+                let redis = self.hosts[host].redis[group].as_ref();
+                let is_master = redis.is_some_and(|r| r.role == Role::Master);
+                let strayed = matches!(job.action, Action::GoOn(_)) && !is_master;
+                let outcome = if strayed { ActionOutcome::NotMaster } else { ActionOutcome::Done };
+                self.finish(host, group, outcome);
+            }
             Stage::TimedOut => {
                 self.coverage.met("control command timed out");
                 let retry = !matches!(job.action, Action::PauseAndCatchUp { .. });
@@ -205,6 +212,7 @@ impl World {
     fn change_of(&self, job: &RedisJob) -> Option<Change> {
         match &job.action {
             Action::Promote(min) => Some(Change::Promote(*min)),
+            Action::GoOn(min) => Some(Change::GoOn(*min)),
             Action::SetMinReplicas(min) => Some(Change::SetMinReplicas(*min)),
             Action::Follow { master } => {
                 let master = self.host_at(*master)?;
@@ -269,6 +277,7 @@ impl World {
             }
             Action::VerifyVip { .. } => failed(true, "no route to the VIP"),
             Action::Promote(_)
+            | Action::GoOn(_)
             | Action::SetMinReplicas(_)
             | Action::Follow { .. }
             | Action::Relink { .. }
@@ -312,7 +321,7 @@ impl World {
     fn check_change(&mut self, host: Endpoint, group: Group, job: &RedisJob, change: Change) {
         let epoch = job.view.epoch;
         match change {
-            Change::Promote(_) => self.check_order(host, group, "role", epoch),
+            Change::Promote(_) | Change::GoOn(_) => self.check_order(host, group, "role", epoch),
             Change::Follow { master } => {
                 self.check_order(host, group, "role", epoch);
                 let to = self.hosts[master].node;

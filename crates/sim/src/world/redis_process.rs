@@ -231,6 +231,12 @@ impl World {
                 }
                 self.unpause(host, group);
             }
+            Change::GoOn(min) => {
+                if let Some(redis) = self.hosts[host].redis[group].as_mut() {
+                    redis.set_min_replicas(min);
+                }
+                self.unpause(host, group);
+            }
             Change::Follow { master } => {
                 let Some(redis) = self.hosts[host].redis[group].as_ref() else { return };
                 if redis.role == Role::ReplicaOf(master) || master == host {

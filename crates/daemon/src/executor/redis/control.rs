@@ -94,6 +94,7 @@ impl Hand {
                 self.aside.end();
                 self.promote(min_replicas).await
             }
+            Action::GoOn(min_replicas) => self.go_on(min_replicas).await,
             Action::SetMinReplicas(min_replicas) => self.set_min_replicas(min_replicas).await,
             Action::Follow { master } => {
                 self.shared.settling.set(false);
@@ -128,6 +129,15 @@ impl Hand {
         self.optional("CLIENT UNPAUSE", false).await?;
         self.set_min_replicas(min_replicas).await?;
         done("REPLICAOF NO ONE", self.control.promote(STEP).await)
+    }
+
+    async fn go_on(&mut self, min_replicas: MinReplicas) -> Acted {
+        self.optional("CLIENT UNPAUSE", false).await?;
+        self.set_min_replicas(min_replicas).await?;
+        match self.control.is_master(STEP).await {
+            Ok(Outcome::Done(false)) => Ok(ActionOutcome::NotMaster),
+            other => done("ROLE", other),
+        }
     }
 
     /// Where nothing is asked for, an ACL that forbids to say so is no reason to stop.
