@@ -33,6 +33,11 @@ pub struct Assignment {
 }
 
 impl Assignment {
+    /// The same master by the same decision. Who leads may be another: a busy machine moves that.
+    pub fn is_as(&self, before: &Self) -> bool {
+        (&self.master, self.epoch) == (&before.master, before.epoch)
+    }
+
     /// Reads `redkeepctl -o json status`.
     pub fn of(status: &Value) -> Option<Self> {
         let group = status["groups"].as_array()?.first()?;

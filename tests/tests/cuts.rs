@@ -313,7 +313,7 @@ fn cut_between_the_redis_hosts(leader: &str) -> Result<()> {
     let verdict = pair.outcome()?.verdict(fault, end);
     println!("link cut for {:?}, {leader} led: {verdict}", healed.since(fault));
     let judge = || -> Result<()> {
-        ensure!((&after.master, after.epoch) == (&before.master, before.epoch), "moved: {after:?}");
+        ensure!(after.is_as(&before), "moved: {after:?}");
         ensure!(verdict.service_back.is_none(), "another server answered: {verdict}");
         ensure!(verdict.lost == 0, "{verdict}");
         ensure!(!pair.vip_was_lost(fault, end), "the VIP was gone");

@@ -57,7 +57,7 @@ fn vip_removed_by_hand_is_back() -> Result<()> {
     }
     back.print();
     let after = pair.assignment("w")?;
-    ensure!((&after.master, after.epoch) == (&before.master, before.epoch), "moved: {after:?}");
+    ensure!(after.is_as(&before), "moved: {after:?}");
     let outcome = pair.finish_writers()?;
     ensure!(outcome.lost().is_empty(), "lost {} writes", outcome.lost().len());
     Ok(())
@@ -125,6 +125,6 @@ fn flushed_ruleset_leaves_the_lock_standing_or_closed() -> Result<()> {
     }
     gap.print();
     let after = pair.assignment("w")?;
-    ensure!((&after.master, after.epoch) == (&before.master, before.epoch), "moved: {after:?}");
+    ensure!(after.is_as(&before), "moved: {after:?}");
     Ok(())
 }

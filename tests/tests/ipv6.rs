@@ -135,7 +135,7 @@ fn ipv6_vip_removed_by_hand_is_back_and_a_stray_one_is_removed() -> Result<()> {
     wait_until("the stray VIP to be removed", LIMIT, gone)?;
     pair.keep_writing(LEASE)?;
     let after = pair.assignment("w")?;
-    ensure!((&after.master, after.epoch) == (&before.master, before.epoch), "moved: {after:?}");
+    ensure!(after.is_as(&before), "moved: {after:?}");
     let outcome = pair.finish_writers()?;
     ensure!(outcome.lost().is_empty(), "lost {} writes", outcome.lost().len());
     Ok(())

@@ -68,7 +68,7 @@ fn witness_lost_and_back_moves_nothing() -> Result<()> {
         let verdict = pair.outcome()?.since(fault - WARM).verdict(fault, end);
         println!("witness off and on, leader {} then {}: {verdict}", before.leader, after.leader);
         let judge = || -> Result<()> {
-            let same = (&after.master, after.epoch) == (&before.master, before.epoch);
+            let same = after.is_as(&before);
             ensure!(same, "moved: {after:?}");
             ensure!(verdict.service_back.is_none(), "another server answered");
             ensure!(verdict.lost == 0, "lost");

@@ -32,7 +32,7 @@ fn supervisor_restarted_within_the_lease_disturbs_nobody() -> Result<()> {
         println!("restarted after {:?}: {verdict}", started.since(fault));
         let judge = || -> Result<()> {
             let after = pair.assignment("w")?;
-            let same = (&after.master, after.epoch) == (&before.master, before.epoch);
+            let same = after.is_as(&before);
             ensure!(same, "moved: {after:?}");
             ensure!(!pair.vip_was_lost(fault, end), "the VIP was gone");
             for writer in ["fresh", "held"] {
@@ -139,7 +139,7 @@ fn lose_leaders_host(lease: &str) -> Result<()> {
         let judge = || -> Result<()> {
             verdict.ensure_one_master()?;
             // A master whose lease lapsed meanwhile is granted again; it is silent to nobody.
-            let same = (&after.master, after.epoch) == (&before.master, before.epoch);
+            let same = after.is_as(&before);
             ensure!(same, "moved: {after:?}");
             ensure!(verdict.lost == 0, "lost");
             ensure!(verdict.write_gap < HANG_LIMIT, "writes stopped");

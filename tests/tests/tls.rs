@@ -176,7 +176,7 @@ fn peer_with_a_wrong_certificate_is_refused_and_both_sides_say_why() -> Result<(
     pair.restart_supervisor("w")?;
     pair.wait_all_heard("a")?;
     let after = pair.assignment("a")?;
-    ensure!((&after.master, after.epoch) == (&before.master, before.epoch), "moved: {after:?}");
+    ensure!(after.is_as(&before), "moved: {after:?}");
     let outcome = pair.finish_writers()?;
     ensure!(outcome.lost().is_empty(), "lost {} writes", outcome.lost().len());
     Ok(())
