@@ -20,6 +20,10 @@ const PERISHABLE_MAX: usize = 4_096;
 
 /// What the driver takes: an input of the core, or a wish of the daemon itself.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every post is an input: a box would be an allocation for each"
+)]
 pub(crate) enum Post {
     Input(Input),
     /// For the lock, from those who watch this host.

@@ -96,7 +96,7 @@ pub fn all() -> Vec<Mutant> {
                 mutant.hunted_in = Some((Layout::TrioThreeGroups, Profile::HandOver));
             }
             "writable_stays_open" | "promote_blindly" => {
-                mutant.hunted_in = in_trio(Profile::ByHand)
+                mutant.hunted_in = in_trio(Profile::ByHand);
             }
             "newcomers_vote" => mutant.hunted_in = in_trio(Profile::Membership),
             "unreached_at_once" => {
