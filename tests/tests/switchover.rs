@@ -159,7 +159,7 @@ fn ensure_refused(pair: &Pair, before: &Assignment, words: &[&str]) -> Result<()
     ensure!(said.split_whitespace().count() >= 3, "no reason is given: {said:?}");
     pair.keep_writing(Duration::from_millis(300))?;
     let after = pair.assignment("w")?;
-    let same = after.is_as(&before);
+    let same = after.is_as(before);
     ensure!(same, "moved from {before:?} to {after:?}");
     let record = pair.outcome()?;
     for writer in ["fresh", "held"] {
