@@ -100,6 +100,10 @@ pub(crate) struct Leader {
     me: NodeId,
     term: u64,
     since: Mono,
+    /// When groups were last planned.
+    planned: Mono,
+    /// Since when this leader has not stood still. What it waited for before, it did not listen to.
+    awake_since: Mono,
     /// The last log index at the election: no earlier set can still be unknown to a node that applied it.
     elected_index: u64,
     pub(crate) grantor: Grantor,
@@ -137,6 +141,8 @@ impl Leader {
             me,
             term: elected.term,
             since: now.boot,
+            planned: now.boot,
+            awake_since: now.boot,
             elected_index: elected.last_index,
             grantor: Grantor::new(now.raw, timing, mutations),
             nodes: BTreeMap::new(),
@@ -164,9 +170,9 @@ impl Leader {
         heard.unwrap_or_default().max(self.since)
     }
 
-    /// What was assigned before this node led counts from when it began to.
+    /// What was assigned before this node led, or while it stood still, counts from when it began to listen.
     fn assigned_at(&self, lead: &GroupLead) -> Mono {
-        lead.assigned_at.max(self.since)
+        lead.assigned_at.max(self.awake_since)
     }
 
     pub(crate) fn heard(&mut self, now: Mono, from: NodeId, silent_after: Span) {
@@ -232,6 +238,11 @@ impl Leader {
     pub(crate) fn plan_all(&mut self, round: &Round<'_>) -> Vec<LeaderWish> {
         let groups: Vec<GroupId> = round.model.groups.keys().cloned().collect();
         let mut wishes = Vec::new();
+        let now = round.now.boot;
+        if now.since(self.planned) > round.cluster.timing.silent_after() {
+            self.awake_since = now;
+        }
+        self.planned = now;
         self.note_well(round);
         self.count_failing(round);
         for id in &groups {

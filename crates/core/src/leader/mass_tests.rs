@@ -357,3 +357,19 @@ fn masters_that_a_majority_cannot_reach_count_too() {
     assert_eq!(b.look(), []);
     assert_eq!(b.holds(), [mass(2, 1), mass(2, 1), None]);
 }
+
+/// Found by the simulator: a leader that was stopped took its own time for a wait, and named whom it heard first.
+#[test]
+fn time_in_which_the_leader_stood_still_counts_for_no_wait() {
+    let mut b = Bench::limited_to(0);
+    b.look();
+    let waits_from = |b: &Bench| b.leader.assigned_at(&crate::leader::GroupLead::default());
+    let began = waits_from(&b);
+    let silence = testing::cluster().timing.silent_after();
+    b.later(silence);
+    b.look();
+    assert_eq!(waits_from(&b), began);
+    b.later(Span(silence.0 + 1));
+    b.look();
+    assert_eq!(waits_from(&b), b.now);
+}
