@@ -78,11 +78,11 @@ pub fn all() -> Vec<Mutant> {
                 mutant.unsafe_without = false;
                 mutant.hunted_in = in_trio(Profile::Single);
             }
-            "arm_after_grant"
-            | "ignore_in_flight"
-            | "in_flight_times_out"
-            | "ignore_nonce"
-            | "input_only" => mutant.hunted_in = in_trio(Profile::Duel),
+            "arm_after_grant" | "ignore_in_flight" | "ignore_nonce" | "input_only" => {
+                mutant.hunted_in = in_trio(Profile::Duel)
+            }
+            // Who takes over needs a majority without two that are in the way: with three nodes one seed in 2,000 has that.
+            "in_flight_times_out" => mutant.hunted_in = Some((Layout::Five, Profile::Duel)),
             "no_arm_id_check" | "fence_not_burned" | "burn_forgotten" => {
                 mutant.hunted_in = in_trio(Profile::Late);
             }
