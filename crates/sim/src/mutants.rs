@@ -79,7 +79,7 @@ pub fn all() -> Vec<Mutant> {
                 mutant.hunted_in = in_trio(Profile::Single);
             }
             "arm_after_grant" | "ignore_in_flight" | "ignore_nonce" | "input_only" => {
-                mutant.hunted_in = in_trio(Profile::Duel)
+                mutant.hunted_in = in_trio(Profile::Duel);
             }
             // Who takes over needs a majority without two that are in the way: with three nodes one seed in 2,000 has that.
             "in_flight_times_out" => mutant.hunted_in = Some((Layout::Five, Profile::Duel)),
