@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use redkeep_lab::{
-    ClusterFile, DataSet, Figure, Lab, Mono, PASSWORD, PORT, Pair, RedisOptions, Reply, VIP,
-    Verdict, boot_units, drop_in, slowed, wait_status, wait_until,
+    ClusterFile, Figure, Lab, Mono, PASSWORD, PORT, Pair, RedisOptions, Reply, VIP, Verdict,
+    slowed, wait_status, wait_until,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -316,22 +316,7 @@ fn hosts_that_were_all_off_serve_again_with_the_data_of_the_last_master() -> Res
     ensure!(old == "a", "only a's file makes a master");
     pair.keep_writing(Duration::from_millis(500))?;
     let fault = Mono::now();
-    for host in ["a", "b", "w"] {
-        pair.lab().power_off(host)?;
-    }
-    let off = Mono::now();
-    for host in ["a", "b", "w"] {
-        pair.lab().power_on(host)?;
-    }
-    for host in ["a", "b"] {
-        boot_units(pair.host(host)?)?;
-        drop_in(pair.host(host)?)?;
-        pair.restart_redis(host, DataSet::Kept)?;
-    }
-    let started = Mono::now();
-    for host in ["w", "b", "a"] {
-        pair.restart_supervisor(host)?;
-    }
+    let (off, started) = pair.restart_all_hosts()?;
     let serves = |status: &serde_json::Value| {
         let group = &status["groups"][0];
         group["serving"] == true && group["master"] == "a"

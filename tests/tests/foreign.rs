@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use redkeep_lab::{
-    ClusterFile, DataSet, Host, Lab, Mono, PASSWORD, PORT, Pair, Redis, RedisOptions, Reply,
-    boot_units, drop_in, slowed, wait_status, wait_until,
+    ClusterFile, Host, Lab, Mono, PASSWORD, PORT, Pair, Redis, RedisOptions, Reply, slowed,
+    wait_status, wait_until,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -103,21 +103,7 @@ fn last_master_with_an_append_only_file_wins_against_an_older_snapshot() -> Resu
     wait_until("the append-only file", LIMIT, rewritten)?;
     pair.keep_writing(slowed(Duration::from_secs(1)))?;
     let off = Mono::now();
-    // The master last: however slowly the others go, nobody is left to take over from it.
-    for host in ["w", "b", "a"] {
-        pair.lab().power_off(host)?;
-    }
-    for host in ["a", "b", "w"] {
-        pair.lab().power_on(host)?;
-    }
-    for host in ["a", "b"] {
-        boot_units(pair.host(host)?)?;
-        drop_in(pair.host(host)?)?;
-        pair.restart_redis(host, DataSet::Kept)?;
-    }
-    for host in ["w", "b", "a"] {
-        pair.restart_supervisor(host)?;
-    }
+    pair.restart_all_hosts()?;
     let serves = |status: &serde_json::Value| {
         let group = &status["groups"][0];
         group["serving"] == true && group["master"] == "a"

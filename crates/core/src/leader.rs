@@ -255,11 +255,12 @@ impl Leader {
     fn note_well(&mut self, round: &Round<'_>) {
         for id in round.model.groups.keys() {
             let leased = self.grantor.wait_left(round.now.raw, id) > Span(0);
-            let well = leased
-                && self.candidates(round, id).is_some_and(|c| {
-                    c.group.assignment.as_ref().is_some_and(|a| unreached::is_well(&c, a))
-                });
-            let empty = self.candidates(round, id).is_some_and(|c| c.has_empty_master());
+            let c = self.candidates(round, id);
+            let is_well = |c: &Candidates<'_>| {
+                c.group.assignment.as_ref().is_some_and(|a| unreached::is_well(c, a))
+            };
+            let well = leased && c.as_ref().is_some_and(is_well);
+            let empty = c.is_some_and(|c| c.has_empty_master());
             let lead = self.groups.entry(id.clone()).or_default();
             lead.well_since = well.then(|| lead.well_since.unwrap_or(round.now.boot));
             lead.empty_since = empty.then(|| lead.empty_since.unwrap_or(round.now.boot));
