@@ -12,7 +12,7 @@ use crate::{
     command::Cause,
     ids::GroupId,
     observe::RedisView,
-    plan::{Candidates, MassFailure, unreached},
+    plan::{MassFailure, next_in_line, unreached},
 };
 
 impl Leader {
@@ -80,13 +80,15 @@ impl Leader {
         let late = !a.serving
             && a.cause != Cause::Adopted
             && round.now.boot.since(self.assigned_at(lead)) > limit;
-        let ended = lease_over || report.fenced.is_some_and(|f| f.epoch == a.epoch);
+        let fenced = report.fenced.is_some_and(|f| f.epoch == a.epoch);
+        let ended = lease_over || fenced;
         late || match &report.redis {
             RedisView::Down(_) => true,
             RedisView::Unknown | RedisView::Doubtful(..) => ended,
-            // The same life of it may go on; another may not.
+            // It may go on, unless the planner would name another: by the very same rule.
             RedisView::Up(_) if ended => {
-                Candidates { old_master: true, ..c }.judge(a.master).is_err()
+                let cause = if fenced { Cause::MasterDown } else { Cause::NodeSilent };
+                next_in_line(&c, a, cause).is_none_or(|next| next.node != a.master)
             }
             RedisView::Up(_) => {
                 let well = lead

@@ -13,5 +13,6 @@ pub mod unreached;
 
 pub use candidate::{Candidate, Candidates};
 pub use history::Loss;
+pub(crate) use planner::next_in_line;
 pub use planner::{Forced, MassFailure, Plan, PlanInput, plan};
 pub use reason::{Exclusion, HoldReason};

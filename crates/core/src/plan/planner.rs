@@ -351,15 +351,17 @@ fn brake(p: &PlanInput<'_>) -> Option<HoldReason> {
     (p.cooldown_left > Span(0)).then_some(HoldReason::Cooldown { left: p.cooldown_left })
 }
 
-/// Nobody holds a lease: name the next master.
-fn choose(p: &PlanInput<'_>, a: &Assignment, cause: Cause) -> Plan {
+/// Whom an automatic failover would name, now that nobody holds the lease.
+pub(crate) fn next_in_line(c: &Candidates<'_>, a: &Assignment, cause: Cause) -> Option<Candidate> {
     // The old master may go on: it loses nothing. But not again and again, if it was named and was not heard to serve.
     let unheard = cause == Cause::NodeSilent && !a.serving;
-    let mut ranked = Candidates { old_master: !unheard, ..p.candidates }.ranked();
-    if ranked.is_empty() {
-        ranked = Candidates { old_master: true, ..p.candidates }.ranked();
-    }
-    let Some(best) = ranked.first() else { return cold::start(p, a) };
+    let ranked = |old_master| Candidates { old_master, ..*c }.ranked().into_iter().next();
+    ranked(!unheard).or_else(|| ranked(true))
+}
+
+/// Nobody holds a lease: name the next master.
+fn choose(p: &PlanInput<'_>, a: &Assignment, cause: Cause) -> Plan {
+    let Some(best) = next_in_line(&p.candidates, a, cause) else { return cold::start(p, a) };
     if best.node != a.master
         && let Some(hold) = brake(p)
     {
@@ -368,14 +370,14 @@ fn choose(p: &PlanInput<'_>, a: &Assignment, cause: Cause) -> Plan {
     // An eligible replica of the same history is as full as the master was, whatever has expired since. The old master is of its own
     // history whatever somebody put there.
     let is_kin = best.same_history && (best.node != a.master || !p.candidates.group.has_data);
-    if best.keys == 0 && !is_kin && cold::fuller_elsewhere(p, best).is_some() {
+    if best.keys == 0 && !is_kin && cold::fuller_elsewhere(p, &best).is_some() {
         return Plan::Hold(HoldReason::EmptyDataSet);
     }
     let evidence = match cause {
         Cause::NodeSilent => "no lease was granted to the old master's node for a whole lease",
         _ => "the old master's node fenced",
     };
-    Plan::Assign(assign(p, best, cause, evidence))
+    Plan::Assign(assign(p, &best, cause, evidence))
 }
 
 /// What goes into the history: nothing where there was no master, or the same life of it goes on.
