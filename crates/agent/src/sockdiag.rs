@@ -81,22 +81,6 @@ impl SocketTable {
         self.destroy_all(found)
     }
 
-    /// Ends every attempt from this host to connect to `to` that was not answered yet; how many there were.
-    ///
-    /// Such an attempt sends its SYN at doubling intervals; who made it can begin anew.
-    ///
-    /// # Errors
-    /// As [`SocketTable::destroy`].
-    pub fn abandon_connects(&mut self, to: SocketAddr) -> Result<usize, SockDiagError> {
-        let mut found = self.list(0, &StateFlags::SYN_SENT)?;
-        found.retain(|found| {
-            let id = &found.socket_id;
-            id.destination_address.to_canonical() == to.ip().to_canonical()
-                && id.destination_port == to.port()
-        });
-        self.destroy_all(found)
-    }
-
     fn destroy_all(&mut self, found: Vec<InetResponseHeader>) -> Result<usize, SockDiagError> {
         let mut destroyed = 0;
         let mut failed = None;

@@ -101,37 +101,3 @@ fn this_kernel_can_destroy_sockets() {
     let _lab = Lab::new();
     SocketTable::open().unwrap().check_destroy().unwrap();
 }
-
-#[test]
-fn an_attempt_to_connect_that_nobody_answers_is_given_up_and_no_other() {
-    let lab = Lab::new();
-    // The peer drops what comes for this port.
-    lab.peer.exec(&["nft", "add", "table", "inet", "t"]);
-    lab.peer.exec(&[
-        "nft",
-        "add",
-        "chain",
-        "inet",
-        "t",
-        "c",
-        "{ type filter hook input priority 0; }",
-    ]);
-    lab.peer.exec(&["nft", "add", "rule", "inet", "t", "c", "tcp", "dport", "7400-7401", "drop"]);
-    let to = |port| SocketAddr::from((PEER4, port));
-    let attempts = [PORT, PORT + 1].map(|port| {
-        thread::spawn(move || TcpStream::connect_timeout(&to(port), Duration::from_secs(20)))
-    });
-    let mut table = SocketTable::open().unwrap();
-    wait_for("the first attempt", Duration::from_secs(5), || {
-        table.abandon_connects(to(PORT)).unwrap() == 1
-    });
-    let [first, second] = attempts;
-    let ended = first.join().unwrap().unwrap_err();
-    assert_eq!(ended.raw_os_error(), Some(libc::ECONNABORTED), "{ended}");
-    assert_eq!(table.abandon_connects(to(PORT)).unwrap(), 0);
-    assert!(!second.is_finished(), "it is for another port");
-    wait_for("the second attempt", Duration::from_secs(5), || {
-        table.abandon_connects(to(PORT + 1)).unwrap() == 1
-    });
-    second.join().unwrap().unwrap_err();
-}

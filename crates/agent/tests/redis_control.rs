@@ -381,19 +381,19 @@ async fn quiet_link_to_the_master_is_made_anew_and_goes_on_where_it_was() {
     let (master, replica) = pair();
     let mut control = Control::new(replica.endpoint());
     let (mut at_master, mut at_replica) = (master.client(), replica.client());
-    let none = Duration::ZERO;
     // The other end hears nothing of it and says nothing more, as after a cut.
     // When it said the last is not known here; that a link is left alone until then shows the next test.
     master.signal(libc::SIGSTOP);
     let quiet = Duration::from_secs(2);
     let began = Instant::now();
     while control.relink(&master_at(&master), quiet, PATIENT).await.unwrap()
-        != Outcome::Done(Relink::Ended)
+        != Outcome::Done(Relink::Anew)
     {
         assert!(began.elapsed() < Duration::from_secs(20));
     }
-    let down = control.relink(&master_at(&master), none, PATIENT).await.unwrap();
-    assert_eq!(down, Outcome::Done(Relink::Down));
+    // It is not up again: the attempt is made anew.
+    let down = control.relink(&master_at(&master), quiet, PATIENT).await.unwrap();
+    assert_eq!(down, Outcome::Done(Relink::Anew));
     master.signal(libc::SIGCONT);
     wait_until("the link is up", || {
         info(&mut at_replica, "replication", "master_link_status") == "up"
@@ -432,10 +432,39 @@ async fn copy_under_way_is_left_alone() {
     wait_until("a copy is under way", || {
         info(&mut at_replica, "replication", "master_sync_in_progress") == "1"
     });
-    let left = control.relink(&master_at(&master), Duration::ZERO, PATIENT).await.unwrap();
+    let left = control.relink(&master_at(&master), PATIENT, PATIENT).await.unwrap();
     assert_eq!(left, Outcome::Done(Relink::Lives));
     wait_until("the link is up", || {
         info(&mut at_replica, "replication", "master_link_status") == "up"
     });
     assert_eq!(info(&mut client, "stats", "sync_full"), "1");
+}
+
+/// Found by random faults: the master had closed its end during a cut, and Redis waited for the rest of the copy until `repl-timeout`.
+#[tokio::test]
+async fn copy_of_which_nothing_comes_any_more_is_begun_anew() {
+    let master = Server::start(&["--rdb-key-save-delay", "2000"]);
+    let mut client = master.client();
+    run(&mut client, &["DEBUG", "POPULATE", "1000"]);
+    let replica = lone_replica();
+    let mut control = Control::new(replica.endpoint());
+    done(control.replica_of(&master_at(&master), None, PATIENT).await.unwrap());
+    let mut at_replica = replica.client();
+    wait_until("a copy is under way", || {
+        info(&mut at_replica, "replication", "master_sync_in_progress") == "1"
+    });
+    master.signal(libc::SIGSTOP);
+    let quiet = Duration::from_secs(2);
+    let began = Instant::now();
+    while control.relink(&master_at(&master), quiet, PATIENT).await.unwrap()
+        != Outcome::Done(Relink::Anew)
+    {
+        assert!(began.elapsed() < Duration::from_secs(20));
+    }
+    master.signal(libc::SIGCONT);
+    wait_until("the link is up", || {
+        info(&mut at_replica, "replication", "master_link_status") == "up"
+    });
+    assert_eq!(info(&mut client, "stats", "sync_full"), "2");
+    assert!(control.settled());
 }

@@ -156,7 +156,7 @@ pub enum Action {
     Follow {
         master: SocketAddr,
     },
-    /// End the connection to `master`, or the attempt to make one, if it hangs in TCP's back-off: Redis makes another.
+    /// `REPLICAOF` elsewhere and back at once, if nothing comes over the connection to `master`, or it is not made: Redis makes another.
     Relink {
         master: SocketAddr,
     },

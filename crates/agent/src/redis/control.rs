@@ -200,8 +200,9 @@ impl Control {
         }
     }
 
-    /// Ends this replica's connection to `master` if nothing came over it for `quiet`: after a long cut it waits for TCP's
-    /// back-off, while Redis would connect again at once. Not while a copy is under way, which would begin anew.
+    /// Makes this replica's connection to `master` anew, unless something came over it within `quiet`. After a long cut one waits
+    /// for TCP's back-off, and one that the master has closed meanwhile for `repl-timeout`, if a copy was under way. An attempt
+    /// to connect is always made anew. What was copied so far is lost; a link that was up goes on where it was.
     ///
     /// At the master's side it would not help: what it closes is told behind the bytes that wait.
     ///
@@ -221,25 +222,26 @@ impl Control {
         };
         let info = text("INFO", reply).map_err(redis("INFO"))?;
         let view = ReplicationView::parse(&info).map_err(|_| unexpected("INFO", "INFO"))?;
+        let (host, port) = (master.host.to_string(), master.port.to_string());
         let link = match view.role {
-            Role::Replica(link)
-                if link.master_host == master.host.to_string()
-                    && link.master_port == master.port =>
-            {
+            Role::Replica(link) if link.master_host == host && link.master_port == master.port => {
                 link
             }
             Role::Replica(_) | Role::Master => return Ok(Outcome::Done(Relink::OtherRole)),
         };
-        let is_quiet = link.last_io_s.is_some_and(|s| s >= quiet.as_secs());
-        if link.syncing || link.link_up && !is_quiet {
+        let last_io = if link.syncing { link.sync_last_io_s } else { link.last_io_s };
+        let is_quiet = last_io.is_some_and(|s| s >= quiet.as_secs());
+        if (link.link_up || link.syncing) && !is_quiet {
             return Ok(Outcome::Done(Relink::Lives));
         }
-        if !link.link_up {
-            return Ok(Outcome::Done(Relink::Down));
+        // Told its own master again Redis does nothing. Nobody can listen at port 0, and it is left before anything is sent there.
+        match self.change_roles(&[[&host, "0"], [&host, &port]], deadline).await {
+            // What was copied is being read: it takes no orders, and is not to be disturbed.
+            Err(ControlError::Redis { source: RedisFailure::Loading { .. }, .. }) => {
+                Ok(Outcome::Done(Relink::Lives))
+            }
+            changed => Ok(changed?.map(|()| Relink::Anew)),
         }
-        let mut kill = self.link.command("CLIENT");
-        kill.arg("KILL").arg("TYPE").arg("master");
-        Ok(self.one("CLIENT", true, kill, deadline).await?.map(|_| Relink::Ended))
     }
 
     /// Starts a snapshot in the background. Its end shows in `Observation::persistence`.
@@ -301,8 +303,17 @@ impl Control {
         arguments: [&str; 2],
         deadline: Instant,
     ) -> Result<Outcome<()>, ControlError> {
+        self.change_roles(&[arguments], deadline).await
+    }
+
+    /// One after the other, with nothing between them.
+    async fn change_roles(
+        &mut self,
+        orders: &[[&str; 2]],
+        deadline: Instant,
+    ) -> Result<Outcome<()>, ControlError> {
         if !self.replicaof_unknown {
-            let result = self.change_role_by("REPLICAOF", arguments, deadline).await;
+            let result = self.change_roles_by("REPLICAOF", orders, deadline).await;
             match result {
                 Err(ControlError::Redis {
                     source: RedisFailure::UnknownCommand { .. }, ..
@@ -312,20 +323,29 @@ impl Control {
                 other => return other,
             }
         }
-        self.change_role_by("SLAVEOF", arguments, deadline).await
+        self.change_roles_by("SLAVEOF", orders, deadline).await
     }
 
-    async fn change_role_by(
+    async fn change_roles_by(
         &mut self,
         name: &'static str,
-        arguments: [&str; 2],
+        orders: &[[&str; 2]],
         deadline: Instant,
     ) -> Result<Outcome<()>, ControlError> {
-        let mut command = self.link.command(name);
-        for argument in arguments {
-            command.arg(argument);
+        let order = |arguments: &[&str; 2]| {
+            let mut command = self.link.command(name);
+            command.arg(arguments);
+            command
+        };
+        let commands = orders.iter().map(order).collect();
+        let batch = Batch { name, mutates: true, commands };
+        let Outcome::Done(replies) = self.link.send(batch, deadline).await? else {
+            return Ok(Outcome::Pending);
+        };
+        for reply in replies {
+            checked(name, reply).map_err(redis(name))?;
         }
-        Ok(self.one(name, true, command, deadline).await?.map(|_| ()))
+        Ok(Outcome::Done(()))
     }
 
     async fn role(&mut self, deadline: Instant) -> Result<Outcome<RoleReply>, ControlError> {

@@ -112,15 +112,13 @@ pub enum Unpaused {
     AtPauseEnd,
 }
 
-/// What became of a request to end a connection to the master that hangs in TCP's back-off.
+/// What became of a request to make a connection to the master anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relink {
-    /// It was ended: Redis connects again by itself.
-    Ended,
-    /// Nothing came over it for less than [`super::Control::relink`] asks for, or a copy is under way: it stays.
+    /// The old one is gone, and Redis connects.
+    Anew,
+    /// Something came over it within the time that [`super::Control::relink`] was given, or what was copied is being read: it stays.
     Lives,
-    /// There is none. An attempt to connect may be waiting for its answer.
-    Down,
     /// This Redis is no replica of that master.
     OtherRole,
 }

@@ -51,6 +51,8 @@ pub struct ReplicaLink {
     pub last_io_s: Option<u64>,
     /// A full synchronisation is going on: the data set is incomplete.
     pub syncing: bool,
+    /// Seconds since anything of it came (`master_sync_last_io_seconds_ago`).
+    pub sync_last_io_s: Option<u64>,
     /// `slave_read_only:1`: clients cannot write here.
     pub read_only: bool,
 }
@@ -317,6 +319,9 @@ impl<'a> Fields<'a> {
                     .optional_number::<i64>("master_last_io_seconds_ago")?
                     .and_then(unsigned),
                 syncing: self.flag("master_sync_in_progress")?,
+                sync_last_io_s: self
+                    .optional_number::<i64>("master_sync_last_io_seconds_ago")?
+                    .and_then(unsigned),
                 read_only: self.flag("slave_read_only")?,
             })),
             _ => Err(InfoError::Malformed { field: "role" }),

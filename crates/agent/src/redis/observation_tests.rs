@@ -44,7 +44,10 @@ fn replica_of_7_0_is_read() {
     let Role::Replica(link) = &seen.role else { panic!("{:?}", seen.role) };
     assert_eq!((link.master_host.as_str(), link.master_port), ("127.0.0.1", 27101));
     assert!(link.link_up && link.read_only && !link.syncing);
-    assert_eq!((link.link_down_since_s, link.last_io_s), (None, Some(8)));
+    assert_eq!(
+        (link.link_down_since_s, link.last_io_s, link.sync_last_io_s),
+        (None, Some(8), None)
+    );
     assert_eq!(seen.priority, Some(100));
     assert!(seen.is_read_only_replica());
     assert!(seen.offset > 0);
@@ -56,6 +59,7 @@ fn replica_of_4_0_that_synchronises_is_read() {
     let Role::Replica(link) = &seen.role else { panic!("{:?}", seen.role) };
     assert!(!link.link_up && link.syncing && link.read_only);
     assert_eq!((link.link_down_since_s, link.last_io_s), (Some(4), None));
+    assert_eq!(link.sync_last_io_s, Some(0));
     assert_eq!(seen.version, Version { major: 4, minor: 0, patch: 14 });
     assert_eq!((seen.offset, seen.keys), (1, 0));
     assert!(!seen.failover_in_progress);

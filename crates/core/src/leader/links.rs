@@ -1,10 +1,11 @@
 //! Replicas that their master does not hear although nothing stands between them any more.
 //!
 //! After a long cut both ends of a replication connection wait for TCP's back-off before they send again: up to as long as
-//! the cut, two minutes at most, and nobody may be promoted meanwhile. An attempt to connect waits likewise. The leader knows
-//! both sides, so it finds such a link, and the replica's own node ends it: Redis connects again at once and goes on where it
-//! was. Owned by the leader; nothing depends on it but that time. Deliberately absent: whether the path is open, which others
-//! are asked (`core/reach.rs`), and the last look, which the agent takes at the replica before it ends anything.
+//! the cut, two minutes at most, and nobody may be promoted meanwhile. An attempt to connect waits likewise, and for a copy that
+//! the master gave up during the cut Redis waits as long as `repl-timeout`. The leader knows both sides, so it finds such a
+//! link, and the replica's own node ends it: Redis connects again at once, and goes on where it was if it can. Owned by the
+//! leader; nothing depends on it but that time. Deliberately absent: whether the path is open, which others are asked
+//! (`core/reach.rs`), and the last look, which the agent takes at the replica before it ends anything.
 
 use std::collections::BTreeMap;
 

@@ -4,9 +4,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use redkeep_agent::redis::{
     Control, ControlError, MasterAddress, MasterAuth, OffsetPoll, OffsetReached, Outcome,
-    PauseScope, RedisAddress, RedisEndpoint, RedisFailure, Relink,
+    PauseScope, RedisAddress, RedisEndpoint, RedisFailure,
 };
-use redkeep_agent::sockdiag::SocketTable;
 use redkeep_core::{
     Action, ActionId, ActionOutcome, Span,
     effect::{ActionFailure, MinReplicas},
@@ -175,17 +174,9 @@ impl Hand {
 
     async fn relink(&mut self, master: SocketAddr) -> Acted {
         let address = MasterAddress { host: master.ip(), port: master.port() };
-        match self.control.relink(&address, QUIET, STEP).await {
-            Ok(Outcome::Done(Relink::Down)) => abandon_connects(master).await,
-            Err(error) if not_permitted(&error) => {
-                tracing::warn!(group = %self.shared.group, %error, "a dead link to the master is left to TCP");
-                Ok(ActionOutcome::Done)
-            }
-            other => {
-                tracing::info!(group = %self.shared.group, %master, ?other, "link to the master");
-                done("CLIENT KILL TYPE master", other)
-            }
-        }
+        let relinked = self.control.relink(&address, QUIET, STEP).await;
+        tracing::info!(group = %self.shared.group, %master, ?relinked, "link to the master");
+        done("REPLICAOF", relinked)
     }
 
     /// `CLIENT UNPAUSE`, where the ACL lets us; a refusal in words is no reason to stop.
@@ -278,19 +269,6 @@ impl Hand {
         endpoint.source = None;
         endpoint.mark = None;
         endpoint
-    }
-}
-
-/// Redis tries again each second by itself, but a SYN without an answer is sent again at doubling intervals.
-async fn abandon_connects(master: SocketAddr) -> Acted {
-    let abandon = move || SocketTable::open()?.abandon_connects(master);
-    match tokio::task::spawn_blocking(abandon).await {
-        Ok(Ok(count)) => {
-            tracing::info!(%master, count, "attempts to connect to the master given up");
-            Ok(ActionOutcome::Done)
-        }
-        Ok(Err(error)) => Err(failure(false, crate::executor::lock::chain(&error))),
-        Err(_ended) => Err(failure(false, "the runtime ends")),
     }
 }
 
