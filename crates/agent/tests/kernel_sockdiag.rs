@@ -5,12 +5,9 @@ mod kernel_lab;
 
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use kernel_lab::{
-    HOST4, HOST6, Lab, MARK, OWN_SOURCE, PEER4, PORT, ask, connect, serve_echo, wait_for,
-};
+use kernel_lab::{HOST4, HOST6, Lab, MARK, OWN_SOURCE, PORT, ask, connect, serve_echo};
 use redkeep_agent::sockdiag::SocketTable;
 
 fn is_reset(stream: &mut TcpStream) -> bool {
